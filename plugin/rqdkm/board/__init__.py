@@ -1,0 +1,1 @@
+"""Boards: the virtual one, QEMU, and a real one behind OpenOCD."""

@@ -1,0 +1,1 @@
+"""report.json and everything that is rendered from it."""

@@ -1,0 +1,77 @@
+"""Which C kernels can run a layer, and with which configurations.
+
+A kernel module registers one :class:`Kernel` per C kernel; nothing else in the project knows kernel names.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from rqdkm_tvm.layer import KernelCall, Layer
+
+Config = Mapping[str, "int | str | bool"]
+
+
+class Kernel(ABC):
+    """One C kernel, as the compiler sees it."""
+
+    name: ClassVar[str]  # noun_type_algorithm, e.g. conv2d_s8_direct; plan.json and reports use it
+    ops: ClassVar[tuple[str, ...]]  # keys of rqdkm_tvm.layer.OPS
+    reference: ClassVar[bool] = False  # the plain C reference, always applicable, never chosen for speed
+
+    @abstractmethod
+    def reject(self, layer: Layer) -> str | None:
+        """Why this kernel cannot run ``layer`` bit-exactly, in a sentence; None if it can."""
+
+    def configs(self, layer: Layer) -> list[Config]:
+        """Legal configurations, fastest expected first. The last one needs the least scratch."""
+        return [{}]
+
+    @abstractmethod
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        """Working memory in bytes; equals the C function ``rqdkm_<kernel>_scratch_bytes``."""
+
+    @abstractmethod
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        """Expected Cortex-M4 cycles from the kernel's documented per-unit costs; ranks candidates only."""
+
+    @abstractmethod
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        """Pack the constants and write the call."""
+
+
+_KERNELS: dict[str, Kernel] = {}
+
+
+def register(kernel: type[Kernel]) -> type[Kernel]:
+    """Class decorator: add a kernel to the registry; names are unique."""
+    if kernel.name in _KERNELS:
+        raise ValueError(f"kernel {kernel.name} registered twice")
+    _KERNELS[kernel.name] = kernel()
+    return kernel
+
+
+def get(name: str) -> Kernel:
+    return _KERNELS[name]
+
+
+def kernels_for(layer: Layer) -> list[Kernel]:
+    """Every kernel registered for the layer's operator, whether or not it accepts this layer."""
+    return [k for k in _KERNELS.values() if layer.op in k.ops]
+
+
+def candidates(layer: Layer, *, reference: bool = False) -> list[tuple[Kernel, Config]]:
+    """Kernels and configurations that can run ``layer``, fastest expected first.
+
+    With ``reference`` only the plain C references are considered.
+    """
+    found = [
+        (kernel.estimate_cycles(layer, config), order, kernel, config)
+        for kernel in kernels_for(layer)
+        if (kernel.reference if reference else True) and kernel.reject(layer) is None
+        for order, config in enumerate(kernel.configs(layer))
+    ]
+    found.sort(key=lambda item: (item[2].reference, item[0], item[1]))
+    return [(kernel, config) for _, _, kernel, config in found]

@@ -1,0 +1,101 @@
+"""What a kernel needs to know about one layer, free of Relay and of C.
+
+The offload patterns build a :class:`Layer` from Relay; the kernel registry turns a :class:`Layer` into a
+:class:`KernelCall`. Tensors are NHWC with N = 1. Shapes are tuples of ints; quantization is TFLite's
+``real = scale * (q - zero_point)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NDArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Type and quantization of one activation tensor. ``scale`` holds the float32 value of the model file."""
+
+    shape: tuple[int, ...]
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator to run on the chip.
+
+    ``op`` and the keys of ``attrs`` are listed in :data:`OPS`. Weight layouts are TFLite's:
+    convolution OHWI, depthwise (1, KH, KW, C * multiplier), fully connected (O, I).
+    """
+
+    name: str
+    op: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    weights: NDArray | None = None
+    weight_scales: NDArray | None = None
+    weight_zero_point: int = 0
+    bias: NDArray | None = None
+
+
+# op -> attribute keys. Pairs are (height, width); padding is (top, left, bottom, right).
+# clamp = (min, max) in output units, the fused activation; (-128, 127) when there is none.
+OPS: Mapping[str, tuple[str, ...]] = {
+    "conv2d": ("strides", "padding", "dilation", "groups", "clamp"),
+    "depthwise_conv2d": ("strides", "padding", "dilation", "multiplier", "clamp"),
+    "fully_connected": ("clamp",),
+    "avg_pool2d": ("pool", "strides", "padding", "clamp"),  # divisor counts valid elements only, as TFLite does
+    "max_pool2d": ("pool", "strides", "padding", "clamp"),
+    "add": ("clamp",),
+    "mul": ("clamp",),
+    "pad": ("pad_width", "value"),  # pad_width = ((before, after), ...) per axis
+    "softmax": ("beta",),  # over the last axis
+    "logistic": (),
+    "reshape": (),
+    "concatenate": ("axis",),
+    "clip": ("clamp",),  # stand-alone relu / relu6 with equal input and output quantization
+    "requantize": ("clamp",),  # int8 -> int8 with other scale / zero point (also a relu that rescales)
+    "mean": ("axes", "keepdims"),
+    "quantize": (),  # float32 -> int8
+    "dequantize": (),  # int8 -> float32
+}
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of a C kernel, ready for code generation.
+
+    The C symbol is called as ``int32_t symbol(inputs..., constants..., output, scratch)``, every argument a
+    pointer (``const void*`` for inputs and constants, ``void*`` for output and scratch; no scratch argument
+    when ``scratch_bytes`` is 0). It returns 0, or a negative ``rqdkm_status``.
+
+    Args:
+        kernel: registered kernel name, e.g. ``conv2d_s8_direct``.
+        config: the choices that were made for it (strip height, ...), as they stand in ``plan.json``.
+        constants: arrays placed in flash, in argument order (weights in the kernel's own layout, tables).
+        scratch_bytes: working memory, planned by TVM's USMP, 8-byte aligned, contents undefined.
+        body: C text of the function's body; may use the parameter names ``in0, in1, ..., c0, c1, ..., out,
+            scratch`` and must end in ``return``.
+        includes: headers the body needs, e.g. ``"rqdkm/kernels.h"``.
+        macs: multiply-accumulates of the *direct* algorithm (padding taps included), 0 for others.
+    """
+
+    kernel: str
+    config: Mapping[str, int | str | bool]
+    constants: tuple[NDArray, ...]
+    scratch_bytes: int
+    body: str
+    includes: tuple[str, ...]
+    macs: int = 0

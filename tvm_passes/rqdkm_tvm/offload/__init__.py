@@ -1,0 +1,1 @@
+"""From Relay to layers: the patterns and their extraction."""

@@ -1,0 +1,105 @@
+"""What a deployment is asked to do: the contract between the command line, the pipeline and other callers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rqdkm_tvm.errors import RqdkmError
+
+CALIBRATION_METHODS = ("minmax", "percentile", "mse")
+BOARDS = ("virtual", "qemu", "openocd", "none")
+FLASH_MODELS = ("f407", "l4r5", "none")
+KERNEL_SETS = ("auto", "reference")
+CONFIGS = ("baseline",)  # rq, dkm and rq-dkm join when they exist
+
+_SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
+
+
+class OptionError(RqdkmError):
+    """An option has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """One deployment: ``rqdkm deploy``, ``rqdkm build`` (a prefix of it) and every row of ``rqdkm bench``.
+
+    Args:
+        model: ``.tflite`` (int8 or float) or ``.onnx`` file.
+        out: directory to create; see :func:`rqdkm_tvm.files.staged_directory` for what may be replaced.
+        calib: calibration inputs (``.npz``, ``.npy`` or an image folder); required for float models.
+        data: evaluation inputs, with labels when accuracy is wanted.
+        calib_method: how ranges are taken from ``calib``; one of :data:`CALIBRATION_METHODS`.
+        board: what runs the image; one of :data:`BOARDS`. ``none`` stops after the build.
+        flash_model: flash accelerator of the virtual board; one of :data:`FLASH_MODELS`.
+        samples: inputs compared byte for byte with the reference interpreter, at least 1.
+        seed: seed of those inputs when no ``data`` is given.
+        ram_bytes: budget for static data, arena and stack together; None: all the RAM of the chip.
+        flash_bytes: budget for code and constants; None: all the flash of the chip.
+        config: what is done to the model; one of :data:`CONFIGS`.
+        kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
+        plan: a ``plan.json`` to follow instead of planning anew.
+        force: replace ``out`` even if something else wrote it.
+
+    Raises:
+        OptionError: a value outside the ranges above, or an ``out`` that would swallow an input or the user's files.
+    """
+
+    model: Path
+    out: Path
+    calib: Path | None = None
+    data: Path | None = None
+    calib_method: str = "minmax"
+    board: str = "virtual"
+    flash_model: str = "f407"
+    samples: int = 20
+    seed: int = 0
+    ram_bytes: int | None = None
+    flash_bytes: int | None = None
+    config: str = "baseline"
+    kernels: str = "auto"
+    plan: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("--calib-method", self.calib_method, CALIBRATION_METHODS)
+        _check_choice("--board", self.board, BOARDS)
+        _check_choice("--flash-model", self.flash_model, FLASH_MODELS)
+        _check_choice("--kernels", self.kernels, KERNEL_SETS)
+        _check_choice("--config", self.config, CONFIGS)
+        if self.samples < 1:
+            raise OptionError(f"needs at least 1, got {self.samples}", where="--samples")
+        if self.seed < 0:
+            raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
+        _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
+
+
+def parse_size(text: str, option: str = "size") -> int:
+    """Bytes of ``54996``, ``48K``, ``48KiB`` or ``1M`` (K = 1024, M = 1024 K; no fractions).
+
+    Raises:
+        OptionError: anything else, or zero.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
+    if size <= 0:
+        raise OptionError(f"{text!r} is not a size", where=option, hint="write bytes, or 48K, or 1M (K = 1024)")
+    return size
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{value!r} does not exist", where=option, hint=f"available: {', '.join(choices)}")
+
+
+def _check_out(out: Path, inputs: list[Path]) -> None:
+    """Replacing ``out`` deletes what it held, so it must not hold the user's place or an input."""
+    target = out.resolve()
+    for kept in (Path.cwd(), Path.home(), *inputs):
+        resolved = kept.resolve()
+        if target == resolved or target in resolved.parents:
+            raise OptionError(
+                f"the output directory would replace {kept}", where=f"-o {out}", hint="name a new directory"
+            )

@@ -1,0 +1,1 @@
+"""Runs over data and the statistics of their results."""

@@ -1,0 +1,64 @@
+"""A report as one HTML file: no scripts or styles from elsewhere, opens offline, follows light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rqdkm.report import charts, view
+from rqdkm.report.schema import Report
+from rqdkm_tvm.files import write_atomic
+
+
+def render(report: Report) -> str:
+    """The page; the same report gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("rqdkm.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(kib=view.kib, si=view.si, clock=view.clock)
+    rows = view.layer_rows(report)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        facts=view.facts(report),
+        rows=rows,
+        top_share=max((row.share for row in rows), default=0.0) or 1.0,
+        families=[family for family in _FAMILY_NAMES.items() if any(row.family == family[0] for row in rows)],
+        rest=view.uncounted_cycles(report),
+        cycle_source=view.cycle_source(report),
+        exactness=view.exactness_line(report),
+        accuracy=view.accuracy_line(report),
+        timeline=Markup(charts.memory_timeline(report)),
+        flash_parts=_flash_parts(report),
+    )
+
+
+def write(report: Report, path: Path) -> None:
+    """Render to ``path`` atomically."""
+    write_atomic(path, render(report))
+
+
+_FAMILY_NAMES = {
+    "conv": "convolution",
+    "depthwise": "depthwise",
+    "dense": "fully connected",
+    "elementwise": "elementwise",
+    "pool": "pooling, mean",
+    "other": "other",
+}
+
+
+def _flash_parts(report: Report) -> list[tuple[str, str, int]]:
+    """(CSS class, name, bytes) of what occupies flash."""
+    flash = report.flash
+    return [
+        ("code", "code", flash.code_bytes),
+        ("weights", "weights and tables", flash.weights_bytes),
+        ("rodata", "other constants", flash.rodata_bytes),
+        ("data", "initial values", flash.data_bytes),
+    ]

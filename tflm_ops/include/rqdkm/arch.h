@@ -140,13 +140,21 @@ RQDKM_INLINE int32_t rqdkm_smmlar(int32_t a, int32_t b, int32_t c) {
 }
 
 /* Saturate to int8. The asr16 form does x >> 16 first, in the same instruction. */
-RQDKM_INLINE int32_t rqdkm_ssat8(int32_t x) { return (int32_t)__ssat(x, 8); }
+RQDKM_INLINE int32_t rqdkm_ssat8(int32_t x) {
+  int32_t r;
+  __asm("ssat %0, #8, %1" : "=r"(r) : "r"(x));
+  return r;
+}
 RQDKM_INLINE int32_t rqdkm_ssat8_asr16(int32_t x) {
   int32_t r;
   __asm("ssat %0, #8, %1, asr #16" : "=r"(r) : "r"(x));
   return r;
 }
-RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) { return (int32_t)__ssat(x, 16); }
+RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) {
+  int32_t r;
+  __asm("ssat %0, #16, %1" : "=r"(r) : "r"(x));
+  return r;
+}
 
 /* Lane arithmetic. q: saturating, s/u without q: modulo, uh: halving. */
 RQDKM_INLINE uint32_t rqdkm_qadd8(uint32_t a, uint32_t b) { return (uint32_t)__qadd8((int8x4_t)a, (int8x4_t)b); }

@@ -1,0 +1,152 @@
+"""A model file -> :class:`LoadedModel`: checked, imported into Relay, with what the rest needs to know about it.
+
+``.tflite`` int8 and float, and ``.onnx``. Models whose int8 core is wrapped in QUANTIZE/DEQUANTIZE at its inputs and
+outputs are loaded without them: firmware takes and gives int8, the host converts with the scales in ``inputs`` and
+``outputs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tvm
+
+from rqdkm.models import check, relay_import, tflite_read
+from rqdkm.models.graph import Graph, TensorInfo, layer_names
+from rqdkm_tvm.errors import ModelError
+
+MAX_FILE_BYTES = 256 << 20
+
+_CONVERT_KERAS = (
+    "convert it first, in a process of its own: converter = tf.lite.TFLiteConverter.from_keras_model("
+    "tf.keras.models.load_model('{name}')); open('model.tflite', 'wb').write(converter.convert())"
+)
+_OTHER_FORMATS = {
+    ".keras": _CONVERT_KERAS,
+    ".h5": _CONVERT_KERAS,
+    ".pb": "convert the SavedModel with tf.lite.TFLiteConverter.from_saved_model(directory)",
+    ".pt": "export it with torch.onnx.export(model, example_input, 'model.onnx')",
+    ".pth": "export it with torch.onnx.export(model, example_input, 'model.onnx')",
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One model, ready for the passes.
+
+    Args:
+        path: the file it came from.
+        name: a C identifier made of the file's name.
+        format: ``tflite`` or ``onnx``.
+        module: type-checked Relay module; ``main``'s parameters are ``input_names`` in order, weights are constants.
+            Calls carry the file's tensor names as spans (``call.span.source_name.name``, see :func:`layer_of`).
+        graph: the same network, free of Relay.
+        inputs: type and quantization of what ``module`` takes, in order.
+        outputs: of what it returns.
+        file_inputs: the same as the file declares them (float32 where ``inputs`` are int8 behind a QUANTIZE).
+        file_outputs: likewise.
+        input_names: C identifiers of the inputs, the parameter names of ``main``.
+        output_names: C identifiers of the outputs.
+        is_quantized: computes in int8; False means it must go through ``quantize`` before it can be deployed.
+        layer_names: full tensor name of a layer's output -> short unique name, in execution order.
+        tflite: FlatBuffer with these inputs and outputs, for the reference interpreter; empty for ONNX.
+    """
+
+    path: Path
+    name: str
+    format: str
+    module: tvm.IRModule
+    graph: Graph
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    file_inputs: tuple[TensorInfo, ...]
+    file_outputs: tuple[TensorInfo, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    is_quantized: bool
+    layer_names: Mapping[str, str] = field(default_factory=dict)
+    tflite: bytes = field(default=b"", repr=False)
+
+    def layer_of(self, span_name: str) -> str:
+        """Short layer name for a span's source name; the span itself if it is unknown."""
+        return self.layer_names.get(span_name, span_name)
+
+
+def load(path: Path | str) -> LoadedModel:
+    """Load, check and import a model file.
+
+    Raises:
+        ModelError: missing, empty, damaged, dynamic, or of a kind that cannot run; says what, where and what to do.
+        UnsupportedOperatorError: names the operator and its layer.
+    """
+    path = Path(path)
+    data = read_file(path)
+    if path.suffix.lower() == ".onnx":
+        raise ModelError("ONNX import is not there yet", where=str(path))
+    return load_tflite(data, path)
+
+
+def load_graph(path: Path | str) -> Graph:
+    """Only the checked graph of a model file, without importing it into Relay where that is possible."""
+    path = Path(path)
+    data = read_file(path)
+    graph = tflite_read.read_graph(data, str(path), identifier(path))
+    return tflite_read.strip_boundary(data, graph)[1]
+
+
+def load_tflite(data: bytes, path: Path) -> LoadedModel:
+    """:func:`load` for the bytes of a ``.tflite`` file; ``path`` names it."""
+    where = str(path)
+    original = tflite_read.read_graph(data, where, identifier(path))
+    stripped, graph = tflite_read.strip_boundary(data, original)
+    relay_import.check_supported(graph, where)
+    check.check(graph, where)
+    module = relay_import.from_tflite(stripped, graph, where)
+    short = layer_names(graph)
+    return LoadedModel(
+        path=path,
+        name=graph.name,
+        format="tflite",
+        module=module,
+        graph=graph,
+        inputs=tuple(graph.tensors[i] for i in graph.inputs),
+        outputs=tuple(graph.tensors[i] for i in graph.outputs),
+        file_inputs=tuple(original.tensors[i] for i in original.inputs),
+        file_outputs=tuple(original.tensors[i] for i in original.outputs),
+        input_names=tuple(relay_import.identifiers([graph.tensors[i].name for i in graph.inputs])),
+        output_names=tuple(relay_import.identifiers([graph.tensors[i].name for i in graph.outputs])),
+        is_quantized=graph.is_quantized,
+        layer_names={graph.tensors[op.outputs[0]].name: name for op, name in zip(graph.operators, short, strict=True)},
+        tflite=stripped,
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a model file, or a :class:`ModelError` that says why not."""
+    where = str(path)
+    other = _OTHER_FORMATS.get(path.suffix.lower())
+    if path.is_dir():
+        raise ModelError("this is a directory", where=where, hint="pass a .tflite or .onnx file")
+    if not path.exists():
+        raise ModelError("there is no such file", where=where, hint="check the path")
+    if other:
+        raise ModelError(
+            f"{path.suffix} files are not read directly", where=where, hint=other.format(name=path.name)
+        )
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ModelError(
+                f"the file has {path.stat().st_size >> 20} MB, at most {MAX_FILE_BYTES >> 20} MB are read", where=where
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the file: {error.strerror or error}", where=where) from error
+
+
+def identifier(path: Path) -> str:
+    """A C identifier for a model file."""
+    name = re.sub(r"\W+", "_", path.stem, flags=re.ASCII).strip("_").lower() or "model"
+    return f"m_{name}" if name[0].isdigit() else name

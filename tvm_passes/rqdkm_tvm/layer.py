@@ -66,7 +66,12 @@ OPS: Mapping[str, tuple[str, ...]] = {
     "reshape": (),
     "concatenate": ("axis",),
     "clip": ("clamp",),  # stand-alone relu / relu6 with equal input and output quantization
-    "requantize": ("clamp",),  # int8 -> int8 with other scale / zero point (also a relu that rescales)
+    "requantize": ("clamp",),  # QUANTIZE from int8 to int8 with other scale / zero point
+    "relu": ("clamp",),  # RELU with unequal quantization; not "requantize": TFLM divides the scales in single precision
+    "leaky_relu": ("alpha",),
+    "tanh": (),
+    "hard_swish": (),
+    "elu": (),
     "mean": ("axes", "keepdims"),
     "quantize": (),  # float32 -> int8
     "dequantize": (),  # int8 -> float32

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Depthwise convolution, int8. Tensors are NHWC with N = 1 (so HWC); every output channel o reads input channel
+   o / multiplier, multiplier = output.c / input.c.
+
+   Weights are TFLite's (1, KH, KW, output.c). All functions are bit-exact with TFLite's reference kernel (double
+   rounding) and return RQDKM_OK or a negative rqdkm_status. */
+#ifndef RQDKM_DEPTHWISE_H
+#define RQDKM_DEPTHWISE_H
+
+#include <stdint.h>
+
+#include "rqdkm/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Plain C reference: any kernel, stride, padding, dilation and channel multiplier.
+
+   input (input_dims->h, .w, .c), weights (kernel->h, kernel->w, output_dims->c), bias (output_dims->c) or NULL,
+   output (output_dims->h, .w, .c). Accumulators must fit 32 bits, as in TFLite. */
+int32_t rqdkm_depthwise_conv2d_s8_ref(const rqdkm_conv_params *params, const rqdkm_channel_quant *quant,
+                                      const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_hw *kernel,
+                                      const int8_t *weights, const int32_t *bias, const rqdkm_dims *output_dims,
+                                      int8_t *output);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

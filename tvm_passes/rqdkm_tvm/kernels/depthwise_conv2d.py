@@ -1,0 +1,83 @@
+"""Depthwise convolution, int8."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rqdkm_tvm.kernels._c import constant, dims, is_image
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.requantize import convolution_multipliers
+from rqdkm_tvm.layer import KernelCall, Layer
+
+
+def reject_depthwise(layer: Layer) -> str | None:
+    """What no int8 depthwise kernel can do."""
+    if not (is_image(layer.inputs[0]) and is_image(layer.output)):
+        return "tensors must be int8 NHWC with N = 1"
+    if layer.weights is None or layer.weights.dtype != np.int8:
+        return "weights must be constant int8"
+    if layer.weight_zero_point != 0:
+        return "weights must be symmetric (zero point 0)"
+    if layer.weights.shape[3] != layer.inputs[0].shape[3] * int(layer.attrs["multiplier"]):
+        return "weights must be (1, KH, KW, C * multiplier)"
+    return None
+
+
+def depthwise_macs(layer: Layer) -> int:
+    assert layer.weights is not None
+    return layer.output.size * int(layer.weights.shape[1]) * int(layer.weights.shape[2])
+
+
+def layer_bias(layer: Layer, channels: int) -> np.ndarray:
+    return np.zeros(channels, np.int32) if layer.bias is None else np.asarray(layer.bias, np.int32).reshape(channels)
+
+
+@register
+class DepthwiseConv2dReference(Kernel):
+    """Plain C: any kernel, stride, padding, dilation and channel multiplier."""
+
+    name = "depthwise_conv2d_s8_ref"
+    ops = ("depthwise_conv2d",)
+    reference = True
+
+    def reject(self, layer: Layer) -> str | None:
+        return reject_depthwise(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 25.0 * depthwise_macs(layer) + 60.0 * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        channels = layer.output.shape[3]
+        multipliers, shifts = convolution_multipliers(layer, channels)
+        body = (
+            constant(
+                "rqdkm_conv_params",
+                "params",
+                input_offset=-layer.inputs[0].zero_point,
+                output_offset=layer.output.zero_point,
+                stride=layer.attrs["strides"],
+                dilation=layer.attrs["dilation"],
+                padding=layer.attrs["padding"],
+                clamp=layer.attrs["clamp"],
+            )
+            + dims("input_dims", layer.inputs[0])
+            + dims("output_dims", layer.output)
+            + constant("rqdkm_hw", "kernel", h=int(layer.weights.shape[1]), w=int(layer.weights.shape[2]))
+            + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
+            "  return rqdkm_depthwise_conv2d_s8_ref(&params, &quant, &input_dims, (const int8_t *)in0, &kernel,\n"
+            "                                       (const int8_t *)c0, (const int32_t *)c1, &output_dims,\n"
+            "                                       (int8_t *)out);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(layer.weights, layer_bias(layer, channels), multipliers, shifts),
+            scratch_bytes=0,
+            body=body,
+            includes=("rqdkm/depthwise.h",),
+            macs=depthwise_macs(layer),
+        )

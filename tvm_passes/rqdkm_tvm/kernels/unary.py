@@ -1,0 +1,84 @@
+"""Operators on one int8 tensor: everything with 256 possible results is one table; clip is lane arithmetic."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rqdkm_tvm.kernels._c import braces, same_quantization
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.requantize import quantize_multiplier
+from rqdkm_tvm.kernels.unary_tables import TABLES, unary_table
+from rqdkm_tvm.layer import KernelCall, Layer
+
+
+def _reject_types(layer: Layer) -> str | None:
+    if layer.inputs[0].dtype != "int8" or layer.output.dtype != "int8":
+        return "tensors must be int8"
+    if layer.inputs[0].size != layer.output.size:
+        return "input and output differ in size"
+    return None
+
+
+class _Lut(Kernel):
+    ops = tuple(TABLES)
+
+    def reject(self, layer: Layer) -> str | None:
+        fixed_output = {"logistic": -128, "tanh": 0}.get(layer.op, layer.output.zero_point)
+        if layer.output.zero_point != fixed_output:
+            return f"{layer.op} needs an output zero point of {fixed_output}"
+        if layer.op == "hard_swish":
+            ratio = float(layer.inputs[0].scale) / 128.0 / float(layer.output.scale)
+            if quantize_multiplier(ratio)[1] > 0:
+                return "the input scale is over 128 times the output scale"
+        return _reject_types(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        arguments = f"{layer.output.size}, (const int8_t *)c0, (const int8_t *)in0, (int8_t *)out"
+        body = f"  return rqdkm_{self.name}({arguments});\n"
+        return KernelCall(self.name, config, (unary_table(layer),), 0, body, ("rqdkm/elementwise.h",))
+
+
+@register
+class UnaryLutReference(_Lut):
+    """Plain C table look-up."""
+
+    name = "unary_s8_lut_ref"
+    reference = True
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 9.0 * layer.output.size
+
+
+class _Clip(Kernel):
+    ops = ("clip",)
+    cycles_per_element: ClassVar[float]
+
+    def reject(self, layer: Layer) -> str | None:
+        if not same_quantization(layer.inputs[0], layer.output):
+            return "input and output must share scale and zero point"
+        return _reject_types(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return self.cycles_per_element * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        body = (
+            f"  const rqdkm_clamp clamp = {braces(layer.attrs['clamp'])};\n"
+            f"  return rqdkm_{self.name}(clamp, {layer.output.size}, (const int8_t *)in0, (int8_t *)out);\n"
+        )
+        return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))
+
+
+@register
+class ClipReference(_Clip):
+    """Plain C."""
+
+    name = "clip_s8_ref"
+    reference = True
+    cycles_per_element = 6.0

@@ -1,0 +1,384 @@
+"""The verbs: parse, call, print. What they do is in pipeline.py; imports are late to keep --help quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from rqdkm import __version__, log
+from rqdkm.frame import Commands
+from rqdkm.options import BOARDS, CALIBRATION_METHODS, CONFIGS, FLASH_MODELS, KERNEL_SETS, DeployOptions, parse_size
+
+if TYPE_CHECKING:
+    from rqdkm.report.schema import Report
+
+app = typer.Typer(
+    cls=Commands,
+    name="rqdkm",
+    help="Trained CNN in, measured STM32F407 firmware out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+board_app = typer.Typer(help="What can run an image.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(board_app, name="board")
+
+
+def _one_of(choices: tuple[str, ...]) -> str:
+    return "|".join(choices)
+
+
+def _set_verbose(value: int) -> int:
+    if value:
+        log.configure(value)
+    return value
+
+
+def _set_quiet(value: bool) -> bool:
+    if value:
+        log.configure(-1)
+    return value
+
+
+ModelArg = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file: .tflite or .onnx.")]
+ProjectArg = Annotated[Path, typer.Argument(metavar="PROJECT", help="Directory that deploy or build has written.")]
+OutOpt = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Output directory; by default <model>_stm32f407 here.")
+]
+CalibOpt = Annotated[Path | None, typer.Option(help="Calibration inputs: .npz, .npy or a folder of images.")]
+DataOpt = Annotated[Path | None, typer.Option(help="Evaluation inputs, with labels if accuracy is wanted.")]
+MethodOpt = Annotated[str, typer.Option(metavar=_one_of(CALIBRATION_METHODS), help="How ranges are calibrated.")]
+BoardOpt = Annotated[str, typer.Option(metavar=_one_of(BOARDS), help="What runs the image; none only builds it.")]
+FlashModelOpt = Annotated[
+    str, typer.Option(metavar=_one_of(FLASH_MODELS), help="Flash accelerator of the virtual board.")
+]
+SamplesOpt = Annotated[int, typer.Option(help="Inputs compared byte for byte with the reference.")]
+SeedOpt = Annotated[int, typer.Option(help="Seed of those inputs when no --data is given.")]
+RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
+FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
+ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
+KernelsOpt = Annotated[str, typer.Option(metavar=_one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
+PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
+ForceOpt = Annotated[bool, typer.Option("--force", help="Replace the output directory even if it is not ours.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+VerboseOpt = Annotated[
+    int,
+    typer.Option(
+        "-v", "--verbose", count=True, callback=_set_verbose, show_default=False, help="More messages, tracebacks."
+    ),
+]
+QuietOpt = Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="No progress.")]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    log.configure(0)
+    if version:
+        print(f"rqdkm {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def deploy(
+    model: ModelArg,
+    out: OutOpt = None,
+    calib: CalibOpt = None,
+    data: DataOpt = None,
+    calib_method: MethodOpt = "minmax",
+    board: BoardOpt = "virtual",
+    flash_model: FlashModelOpt = "f407",
+    samples: SamplesOpt = 20,
+    seed: SeedOpt = 0,
+    ram: RamOpt = None,
+    flash: FlashOpt = None,
+    config: ConfigOpt = "baseline",
+    kernels: KernelsOpt = "auto",
+    plan: PlanOpt = None,
+    force: ForceOpt = False,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Model to firmware: import, quantize, compile, run, compare with the reference, report."""
+    options = DeployOptions(
+        model=model,
+        out=out or _default_out(model),
+        calib=calib,
+        data=data,
+        calib_method=calib_method,
+        board=board,
+        flash_model=flash_model,
+        samples=samples,
+        seed=seed,
+        ram_bytes=parse_size(ram, "--ram") if ram else None,
+        flash_bytes=parse_size(flash, "--flash") if flash else None,
+        config=config,
+        kernels=kernels,
+        plan=plan,
+        force=force,
+    )
+    from rqdkm import pipeline
+
+    with log.Progress() as progress:
+        report = pipeline.deploy(options, progress)
+    _print_report(report, json=json, details=verbose > 0)
+    _print_hint(f"report   {options.out / 'report.html'}", json)
+    _print_hint(f"firmware {options.out}", json)
+    if report.exactness is not None and report.exactness.mismatches:
+        print("error: the outputs differ from the reference", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    model: ModelArg,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """A model's layers, shapes, MACs, quantization and the RAM it would need. Builds nothing."""
+    from rqdkm import pipeline
+    from rqdkm.report import model_table
+
+    with log.Progress() as progress:
+        progress("reading the model")
+        summary = pipeline.inspect(model)
+    if json:
+        print(model_table.to_json(summary), end="")
+    else:
+        _console().print(model_table.render(summary))
+
+
+@app.command()
+def build(
+    model: ModelArg,
+    out: OutOpt = None,
+    calib: CalibOpt = None,
+    calib_method: MethodOpt = "minmax",
+    ram: RamOpt = None,
+    flash: FlashOpt = None,
+    config: ConfigOpt = "baseline",
+    kernels: KernelsOpt = "auto",
+    plan: PlanOpt = None,
+    board: BoardOpt = "virtual",
+    force: ForceOpt = False,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Model to a project directory and its ELF file; nothing is run."""
+    options = DeployOptions(
+        model=model,
+        out=out or _default_out(model),
+        calib=calib,
+        calib_method=calib_method,
+        board=board,
+        ram_bytes=parse_size(ram, "--ram") if ram else None,
+        flash_bytes=parse_size(flash, "--flash") if flash else None,
+        config=config,
+        kernels=kernels,
+        plan=plan,
+        force=force,
+    )
+    from rqdkm import pipeline
+    from rqdkm.report import model_table
+
+    with log.Progress() as progress:
+        result = pipeline.build(options, progress)
+    _print_mapping(
+        {"elf": str(result.elf), "project": str(result.project_dir), **model_table.as_mapping(result.sizes)}, json
+    )
+
+
+@app.command()
+def run(
+    project: ProjectArg,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Inputs: .npz, .npy or a folder of images; else seeded noise.")
+    ] = None,
+    outputs: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
+    board: BoardOpt = "virtual",
+    flash_model: FlashModelOpt = "f407",
+    samples: SamplesOpt = 1,
+    seed: SeedOpt = 0,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Run the image of a project on a board and print what came out and what it cost."""
+    from rqdkm import pipeline
+
+    with log.Progress() as progress:
+        result = pipeline.run(
+            project,
+            board=board,
+            inputs=inputs,
+            outputs=outputs,
+            samples=samples,
+            seed=seed,
+            flash_model=flash_model,
+            progress=progress,
+        )
+    _print_mapping(
+        {
+            "board": result.board,
+            "samples": len(result.outputs),
+            "cycles": list(result.cycles),
+            "stack_bytes": result.stack_bytes,
+            "arena_bytes": result.arena_bytes,
+            "outputs": [[tensor.ravel().tolist() for tensor in sample] for sample in result.outputs],
+        },
+        json,
+    )
+
+
+@app.command()
+def flash(
+    project: ProjectArg,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Write the image of a project to a real board through OpenOCD."""
+    from rqdkm import pipeline
+
+    with log.Progress() as progress:
+        pipeline.flash(project, progress=progress)
+    _console().print("flashed", highlight=False)
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Test models by name; by default the three of the table.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of bench.json and the deployments.")] = Path(
+        "bench_stm32f407"
+    ),
+    markdown: Annotated[Path | None, typer.Option(help="Also write the table as a Markdown page.")] = None,
+    flash_model: FlashModelOpt = "f407",
+    samples: SamplesOpt = 1,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Deploy the test models on the virtual board and print them beside published figures."""
+    from rqdkm import bench as benchmark
+
+    with log.Progress() as progress:
+        result = benchmark.run(models or [], out, flash_model=flash_model, samples=samples, progress=progress)
+    if markdown is not None:
+        benchmark.write_markdown(result, markdown)
+    if json:
+        print(benchmark.to_json(result), end="")
+    else:
+        console = _console()
+        console.print(benchmark.render(result, width=console.width))
+        _print_hint(f"bench    {out / 'bench.json'}", json)
+    if check and not result.passed:
+        print("error: a target was missed", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Check every tool and say how to get what is missing."""
+    from rqdkm import doctor as checks
+
+    with log.Progress() as progress:
+        found = checks.examine(progress)
+    if json:
+        print(checks.to_json(found), end="")
+    else:
+        _console().print(checks.render(found))
+    if not checks.ready(found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="A report.json, or the directory of a deploy.")],
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one SVG picture here.")] = None,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Check a report.json and render it again."""
+    from rqdkm.report import codec
+    from rqdkm.report import html as page
+    from rqdkm.report import picture as drawing
+
+    found = codec.read(path)
+    if html is not None:
+        page.write(found, html)
+    if picture is not None:
+        drawing.write(found, picture)
+    _print_report(found, json=json, details=verbose > 0)
+
+
+@board_app.command("list")
+def board_list(json: JsonOpt = False) -> None:
+    """The boards, and whether this machine can use them."""
+    from rqdkm import doctor as checks
+
+    found = checks.boards()
+    if json:
+        print(checks.to_json(found), end="")
+    else:
+        _console().print(checks.render(found))
+
+
+def main() -> None:
+    """Entry point of the ``rqdkm`` program."""
+    app()
+
+
+def _default_out(model: Path) -> Path:
+    return Path(f"{model.stem or 'model'}_stm32f407")
+
+
+def _console() -> Console:
+    """stdout; wide enough for the tables when it is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _print_report(found: Report, *, json: bool, details: bool) -> None:
+    from rqdkm.report import codec, table
+
+    if json:
+        print(codec.to_json(found), end="")
+    else:
+        console = _console()
+        console.print(table.render(found, details=details, width=console.width))
+
+
+def _print_hint(text: str, json: bool) -> None:
+    """A line for people: on stdout below the tables, but never beside JSON."""
+    print(text, file=sys.stderr if json else sys.stdout)
+
+
+def _print_mapping(values: dict[str, object], json: bool) -> None:
+    import json as codec
+
+    if json:
+        print(codec.dumps(values, indent=1))
+    else:
+        for name, value in values.items():
+            print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pieces of this board support and who may call what: port.c puts them together behind rqdkm/port.h. */
+#ifndef RQDKM_BOARD_H
+#define RQDKM_BOARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rqdkm/port.h"
+
+typedef struct {
+  uint32_t hclk_hz, pclk2_hz; /* core and APB2 (USART1) clocks */
+  rqdkm_clock_source source;
+} board_clock;
+
+/* Raises the core clock to 168 MHz with the flash accelerator on, from the crystal, else from the internal oscillator;
+   stays on the internal 16 MHz when no PLL locks. Every wait is bounded: at most about 0.2 s altogether. Any wait
+   states, voltage scale and prescalers change in the order RM0090 asks for. */
+board_clock board_clock_init(void);
+
+/* The byte stream chosen at build time: usart.c or semihosting_io.c. Semantics of rqdkm_port_read/write. */
+void board_io_init(const board_clock* clock);
+int32_t board_io_read(uint8_t* data, uint32_t size, uint32_t timeout_ms);
+uint32_t board_io_write(const uint8_t* data, uint32_t size);
+
+/* Semihosting (Arm's "Semihosting for AArch32 and AArch64"). Returns the host's answer in r0, or -1 when nobody
+   listens: the hard fault handler then skips the breakpoint. */
+int32_t board_semihosting(uint32_t operation, const volatile void* parameters);
+
+/* How often a polling loop of about 16 cycles may go round in timeout_ms. */
+uint32_t board_poll_limit(uint32_t timeout_ms);
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The few registers this board support uses, named as in RM0090 (STM32F407) and the Armv7-M manual (DDI 0403). */
+#ifndef RQDKM_BOARD_REGISTERS_H
+#define RQDKM_BOARD_REGISTERS_H
+
+#include <stdint.h>
+
+#define REG32(address) (*(volatile uint32_t*)(address))
+
+/* RM0090 7.3: reset and clock control */
+#define RCC_CR REG32(0x40023800u)
+#define RCC_PLLCFGR REG32(0x40023804u)
+#define RCC_CFGR REG32(0x40023808u)
+#define RCC_AHB1ENR REG32(0x40023830u)
+#define RCC_APB1ENR REG32(0x40023840u)
+#define RCC_APB2ENR REG32(0x40023844u)
+#define RCC_CR_HSION (1u << 0)
+#define RCC_CR_HSIRDY (1u << 1)
+#define RCC_CR_HSEON (1u << 16)
+#define RCC_CR_HSERDY (1u << 17)
+#define RCC_CR_HSEBYP (1u << 18)
+#define RCC_CR_PLLON (1u << 24)
+#define RCC_CR_PLLRDY (1u << 25)
+#define RCC_PLLCFGR_SRC_HSE (1u << 22)
+#define RCC_CFGR_SW 3u
+#define RCC_CFGR_SW_PLL 2u
+#define RCC_CFGR_SWS (3u << 2)
+#define RCC_CFGR_SWS_PLL (2u << 2)
+#define RCC_CFGR_PPRE1_DIV4 (5u << 10)
+#define RCC_CFGR_PPRE2_DIV2 (4u << 13)
+#define RCC_CFGR_PRESCALERS ((15u << 4) | (7u << 10) | (7u << 13))
+#define RCC_AHB1ENR_GPIOAEN (1u << 0)
+#define RCC_AHB1ENR_GPIOBEN (1u << 1)
+#define RCC_APB1ENR_PWREN (1u << 28)
+#define RCC_APB2ENR_USART1EN (1u << 4)
+
+/* RM0090 5.4: power control */
+#define PWR_CR REG32(0x40007000u)
+#define PWR_CSR REG32(0x40007004u)
+#define PWR_CR_VOS_SCALE1 (1u << 14)
+#define PWR_CSR_VOSRDY (1u << 14)
+
+/* RM0090 3.9: flash interface; the ART accelerator is the prefetch buffer and the two caches */
+#define FLASH_ACR REG32(0x40023C00u)
+#define FLASH_ACR_LATENCY 7u
+#define FLASH_ACR_PRFTEN (1u << 8)
+#define FLASH_ACR_ICEN (1u << 9)
+#define FLASH_ACR_DCEN (1u << 10)
+
+/* RM0090 8.4, 30.6: GPIO and USART1 */
+#define GPIOA 0x40020000u
+#define GPIOB 0x40020400u
+#define GPIO_MODER(port) REG32((port) + 0x00u)
+#define GPIO_PUPDR(port) REG32((port) + 0x0Cu)
+#define GPIO_AFRL(port) REG32((port) + 0x20u)
+#define GPIO_AFRH(port) REG32((port) + 0x24u)
+#define USART1_SR REG32(0x40011000u)
+#define USART1_DR REG32(0x40011004u)
+#define USART1_BRR REG32(0x40011008u)
+#define USART1_CR1 REG32(0x4001100Cu)
+#define USART_SR_RXNE (1u << 5)
+#define USART_SR_TC (1u << 6)
+#define USART_SR_TXE (1u << 7)
+#define USART_CR1_RE (1u << 2)
+#define USART_CR1_TE (1u << 3)
+#define USART_CR1_UE (1u << 13)
+
+/* DDI 0403 B3.2, C1.8: system control, MPU, debug */
+#define SCB_VTOR REG32(0xE000ED08u)
+#define SCB_AIRCR REG32(0xE000ED0Cu)
+#define SCB_AIRCR_RESET 0x05FA0004u
+#define SCB_CCR REG32(0xE000ED14u)
+#define SCB_CCR_DIV_0_TRP (1u << 4)
+#define SCB_CFSR REG32(0xE000ED28u)
+#define SCB_CFSR_STACKING ((1u << 4) | (1u << 5) | (1u << 12) | (1u << 13)) /* MSTKERR MLSPERR STKERR LSPERR */
+#define SCB_HFSR REG32(0xE000ED2Cu)
+#define SCB_HFSR_DEBUGEVT (1u << 31)
+#define SCB_MMFAR REG32(0xE000ED34u)
+#define SCB_BFAR REG32(0xE000ED38u)
+#define SCB_CPACR REG32(0xE000ED88u)
+#define FPU_FPCCR REG32(0xE000EF34u)
+#define FPU_FPCCR_LSPACT (1u << 0)
+#define MPU_TYPE REG32(0xE000ED90u)
+#define MPU_CTRL REG32(0xE000ED94u)
+#define MPU_RNR REG32(0xE000ED98u)
+#define MPU_RBAR REG32(0xE000ED9Cu)
+#define MPU_RASR REG32(0xE000EDA0u)
+#define DEBUG_DEMCR REG32(0xE000EDFCu)
+#define DEBUG_DEMCR_TRCENA (1u << 24)
+#define DWT_CTRL REG32(0xE0001000u)
+#define DWT_CYCCNT REG32(0xE0001004u)
+
+#endif

@@ -1,0 +1,46 @@
+"""The other side of :mod:`rqdkm.models.oracle`: reads a job from a folder, runs tflite-micro, writes the result there.
+
+A process of its own because tflite-micro must not share one with TVM. ``python -m rqdkm.models.oracle_worker FOLDER``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def main(folder: Path) -> None:
+    """``job.npz`` and ``model.tflite`` -> ``result.npz`` with ``output0``, ``output1``, ... of shape (n, ...)."""
+    from tflite_micro import runtime
+
+    with np.load(folder / "job.npz") as job:
+        wanted = [int(i) for i in job["wanted"]]
+        every_tensor = bool(job["every_tensor"])
+        arena = int(job["arena"])
+        count = sum(name.startswith("input") for name in job.files)
+        inputs = [job[f"input{i}"] for i in range(count)]
+        shapes = [tuple(int(d) for d in job[f"shape{i}"]) for i in range(count)]
+    config = runtime.InterpreterConfig
+    interpreter = runtime.Interpreter.from_file(
+        str(folder / "model.tflite"),
+        arena_size=arena,
+        intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
+    )
+    results: list[list[np.ndarray]] = [[] for _ in wanted]
+    for sample in range(len(inputs[0])):
+        for index, (array, shape) in enumerate(zip(inputs, shapes, strict=True)):
+            interpreter.set_input(np.ascontiguousarray(array[sample]).reshape(shape), index)
+        interpreter.invoke()
+        for place, tensor in enumerate(wanted):
+            if every_tensor:
+                value = np.array(interpreter.GetTensor(tensor, 0)["tensor_data"])
+            else:
+                value = np.array(interpreter.get_output(place))
+            results[place].append(value)
+    np.savez(folder / "result.npz", **{f"output{i}": np.stack(r) for i, r in enumerate(results)})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

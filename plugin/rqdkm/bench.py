@@ -1,0 +1,272 @@
+"""``rqdkm bench``: the test models on the virtual board, layer by layer, beside other stacks and our targets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rqdkm import anchors, pipeline
+from rqdkm.models import zoo
+from rqdkm.options import DeployOptions
+from rqdkm.report import view
+from rqdkm.report.schema import Report
+from rqdkm_tvm.files import write_atomic
+
+SCHEMA = "rqdkm.bench/1"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One limit: ``value`` of ``key`` (of the report's totals) must not exceed ``limit``."""
+
+    key: str
+    value: float | None  # None: nothing counted it
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        return self.value is not None and self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model: its report, and what it is compared with (None for a model without anchors)."""
+
+    model: str
+    report: Report
+    anchor: anchors.Anchor | None
+
+    @property
+    def targets(self) -> list[Target]:
+        limits = self.anchor.target if self.anchor else {}
+        return [Target(key, getattr(self.report.totals, key), limit) for key, limit in limits.items()]
+
+    @property
+    def exact(self) -> bool:
+        return self.report.exactness is not None and self.report.exactness.mismatches == 0
+
+    @property
+    def title(self) -> str:
+        return self.anchor.title if self.anchor else self.model
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Every output exact and every target met."""
+        return all(row.exact and all(target.met for target in row.targets) for row in self.rows)
+
+
+def run(
+    models: Sequence[str],
+    out: Path,
+    *,
+    flash_model: str = "f407",
+    samples: int = 1,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BenchResult:
+    """Deploy ``models`` (test model names; the three with targets if empty) below ``out`` and write ``bench.json``.
+
+    Raises:
+        RqdkmError: an unknown model, or whatever stops a deployment.
+    """
+    rows = []
+    for name in models or anchors.default_models():
+        options = DeployOptions(
+            model=zoo.path(name, progress=progress), out=out / name, flash_model=flash_model, samples=samples
+        )
+        report = pipeline.deploy(options, _prefixed(name, progress))
+        rows.append(Row(name, report, anchors.anchor(name)))
+    result = BenchResult(tuple(rows))
+    write_atomic(out / "bench.json", to_json(result))
+    return result
+
+
+def to_json(result: BenchResult) -> str:
+    """Totals, layers and comparisons; reproducible, like the reports it is made of."""
+    models = {
+        row.model: {
+            "title": row.title,
+            "board": dataclasses.asdict(row.report.board),
+            "cycle_model": dataclasses.asdict(row.report.cycle_model),
+            "totals": dataclasses.asdict(row.report.totals),
+            "arena_bytes": row.report.memory.arena_planned_bytes,
+            "exactness": dataclasses.asdict(row.report.exactness) if row.report.exactness else None,
+            "layers": [
+                {**dataclasses.asdict(layer), "tflm_cmsis_nn_cycles_per_mac": anchors.layer_anchor(layer)}
+                for layer in row.report.layers
+            ],
+            "targets": [{**dataclasses.asdict(target), "met": target.met} for target in row.targets],
+            "others": [dataclasses.asdict(stack) for stack in row.anchor.stacks] if row.anchor else [],
+        }
+        for row in result.rows
+    }
+    body = {"schema": SCHEMA, "sources": anchors.sources(), "passed": result.passed, "models": models}
+    return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+
+def render(result: BenchResult, *, width: int = 140) -> RenderableType:
+    """Per model: layers, then totals beside the other stacks and the targets."""
+    parts: list[RenderableType] = []
+    for row in result.rows:
+        parts.append(Text(f"{row.title} ({row.model})", style="bold"))
+        parts.append(Text(view.cycle_source(row.report), style="dim"))
+        parts.append(_table(_layer_cells(row), *_LAYER_COLUMNS, compact=width < 110))
+        parts.append(_table(_stack_cells(row), *_STACK_COLUMNS))
+        for text, good in _verdicts(row):
+            parts.append(Text(("✓ " if good else "✗ ") + text, style="green" if good else "bold red"))
+        parts.append(Text())
+    return Group(*parts)
+
+
+def write_markdown(result: BenchResult, path: Path) -> None:
+    """The same as a Markdown page, written atomically."""
+    write_atomic(path, to_markdown(result))
+
+
+def to_markdown(result: BenchResult) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Generated by `rqdkm bench --markdown docs/benchmarks.md`; do not edit. Trained third-party int8 models, whole",
+        "networks, on the virtual board. Every cycle count of ours is *modelled*, not measured on silicon;",
+        "[virtual-board.md](virtual-board.md) says how far the model is from hardware.",
+        "",
+        "| model | cycles/MAC | ms | TFLM + CMSIS-NN | ratio | RAM, KiB | flash, KiB | outputs exact |",
+        "|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for row in result.rows:
+        totals, other = row.report.totals, _tflm(row)
+        ratio = f"{other / totals.cycles_per_mac:.2f}x" if other and totals.cycles_per_mac else ""
+        lines.append(
+            f"| {row.title} | **{_number(totals.cycles_per_mac)}** | {_number(totals.latency_ms, 1)} |"
+            f" {_number(other)} | {ratio} | {totals.ram_peak_bytes / 1024:.1f} | {totals.flash_bytes / 1024:.1f} |"
+            f" {'yes' if row.exact else 'no'} |"
+        )
+    for row in result.rows:
+        lines += ["", f"## {row.title}", "", f"`{row.model}`: {view.cycle_source(row.report)}.", ""]
+        lines += _markdown_table(_LAYER_COLUMNS, _layer_cells(row))
+        lines += ["", *_markdown_table(_STACK_COLUMNS, _stack_cells(row)), ""]
+        lines += [f"- {'met' if good else '**missed**'}: {text}" for text, good in _verdicts(row)]
+    lines += ["", "## Sources", "", *(f"- {text}" for text in anchors.sources().values()), ""]
+    return "\n".join(lines)
+
+
+# (name, right-aligned); the layer column's text may be long, everything else is short
+_LAYER_COLUMNS = (
+    ("layer", False),
+    ("kernel", False),
+    ("shape", False),
+    ("MACs", True),
+    ("cycles", True),
+    ("cyc/MAC", True),
+    ("TFLM + CMSIS-NN", True),
+    ("%", True),
+    ("scratch", True),
+)
+_STACK_COLUMNS = (
+    ("stack", False),
+    ("cycles/MAC", True),
+    ("", False),
+    ("arena, bytes", True),
+    ("peak RAM, bytes", True),
+    ("flash, bytes", True),
+    ("ours is faster by", True),
+)
+
+
+def _layer_cells(row: Row) -> list[list[str]]:
+    cells = []
+    for item in view.layer_rows(row.report):
+        layer, other = item.layer, anchors.layer_anchor(item.layer)
+        known = "" if other is None else _number(other[0]) if other[0] == other[1] else f"{other[0]} to {other[1]}"
+        cells.append(
+            [
+                layer.name,
+                layer.kernel,
+                item.shapes,
+                f"{layer.macs:,}" if layer.macs else "-",
+                "-" if layer.cycles is None else f"{layer.cycles:,}",
+                _number(item.cycles_per_mac),
+                known,
+                f"{100 * item.share:.1f}",
+                f"{layer.scratch_bytes:,}" if layer.scratch_bytes else "-",
+            ]
+        )
+    totals = row.report.totals
+    work = [f"{totals.macs:,}", _count(totals.cycles), _number(totals.cycles_per_mac), _number(_tflm(row))]
+    cells.append(["**network**", "", "", *work, "100.0", ""])
+    return cells
+
+
+def _stack_cells(row: Row) -> list[list[str]]:
+    totals, report = row.report.totals, row.report
+    ours = ["**rqdkm**", _number(totals.cycles_per_mac), report.cycle_model.kind]
+    ours += [_count(report.memory.arena_planned_bytes), _count(totals.ram_peak_bytes), _count(totals.flash_bytes), ""]
+    cells = [ours]
+    for stack in row.anchor.stacks if row.anchor else ():
+        ratio = f"{stack.cycles_per_mac / totals.cycles_per_mac:.2f}x" if totals.cycles_per_mac else ""
+        sizes = [_count(stack.arena_bytes), "", _count(stack.flash_bytes)]
+        cells.append([stack.name, _number(stack.cycles_per_mac), stack.kind, *sizes, ratio])
+    return cells
+
+
+def _verdicts(row: Row) -> list[tuple[str, bool]]:
+    """(sentence, good) per target and for exactness."""
+    exact = view.exactness_line(row.report)
+    found = [
+        (f"{target.key} {_plain(target.value)}, target at most {_plain(target.limit)}", target.met)
+        for target in row.targets
+    ]
+    return [*found, ("nothing was compared with the reference", False) if exact is None else (exact[1], exact[0])]
+
+
+def _table(cells: list[list[str]], *columns: tuple[str, bool], compact: bool = False) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = [i for i, (name, _) in enumerate(columns) if not (compact and name in ("shape", "scratch"))]
+    for index in shown:
+        name, right = columns[index]
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "layer")
+    for line in cells:
+        strong = line[0].startswith("**")
+        table.add_row(*(Text(line[i].strip("*")) for i in shown), style="bold" if strong else None)
+    return table
+
+
+def _markdown_table(columns: Sequence[tuple[str, bool]], cells: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(name for name, _ in columns) + " |"]
+    lines.append("|" + "|".join("--:" if right else "---" for _, right in columns) + "|")
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+    return lines
+
+
+def _tflm(row: Row) -> float | None:
+    stacks = row.anchor.stacks if row.anchor else ()
+    return next((s.cycles_per_mac for s in stacks if s.name == "TFLM + CMSIS-NN"), None)
+
+
+def _prefixed(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: progress(f"{name}, {text}")
+
+
+def _plain(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -136,9 +136,7 @@ class ProcessStream:
             except BlockingIOError:
                 continue
             except BrokenPipeError as error:
-                raise StreamClosedError(
-                    "the program has ended", where=self.name, hint=self._last_message()
-                ) from error
+                raise StreamClosedError("the program has ended", where=self.name, hint=self._last_message()) from error
 
     def close(self) -> ExitInfo:
         if self._exit is None:

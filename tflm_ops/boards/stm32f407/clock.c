@@ -21,7 +21,7 @@ enum {
   kPolls = 10000,
 };
 
-static bool wait_for(volatile uint32_t* reg, uint32_t mask, uint32_t value, uint32_t polls) {
+static bool wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint32_t polls) {
   while ((*reg & mask) != value)
     if (polls-- == 0) return false;
   return true;

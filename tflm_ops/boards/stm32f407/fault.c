@@ -12,12 +12,13 @@
 
 enum { kExitFault = 98, kThreadMain = 0xFFFFFFF9, kBreakpointSemihosting = 0xBEAB };
 
-extern uint32_t _stack_first_frame[];
+extern uint32_t _stack_bottom[], _stack_first_frame[];
+extern uint8_t _text_start[], _text_end[];
 
 /* used from assembly */
 uint32_t board_fault_stack[64] __attribute__((aligned(8), used));
 void board_fault_entry(void);
-void board_fault_handler(uint32_t* frame, uint32_t exc_return, const uint32_t* high);
+void board_fault_handler(uint32_t *frame, uint32_t exc_return, const uint32_t *high);
 
 static rqdkm_fault fault;
 static volatile uint32_t faults;
@@ -56,16 +57,25 @@ static void finish(void) {
   stop();
 }
 
-static bool skip_breakpoint(uint32_t* frame, uint32_t cfsr) {
+static bool skip_breakpoint(uint32_t *frame, uint32_t cfsr) {
   if (!(SCB_HFSR & SCB_HFSR_DEBUGEVT) || (cfsr & SCB_CFSR_STACKING)) return false;
-  if (*(const volatile uint16_t*)frame[6] != kBreakpointSemihosting) return false;
+  if (*(const volatile uint16_t *)frame[6] != kBreakpointSemihosting) return false;
   SCB_HFSR = SCB_HFSR_DEBUGEVT;
   frame[0] = 0xffffffffu; /* "nobody answered" */
   frame[6] += 2;
   return true;
 }
 
-void board_fault_handler(uint32_t* frame, uint32_t exc_return, const uint32_t* high) {
+/* Return addresses are odd and lie in the code. Some of those found are left over from earlier calls; still, they name
+   the culprit of an overflow, whose own program counter could not be saved. */
+static void trace(uint32_t sp) {
+  const uint32_t *word = sp < (uint32_t)_stack_bottom ? _stack_bottom : (const uint32_t *)sp;
+  uint32_t found = 0;
+  for (; word < _stack_first_frame && found < RQDKM_FAULT_TRACE; word++)
+    if ((*word & 1u) && *word >= (uint32_t)_text_start && *word < (uint32_t)_text_end) fault.trace[found++] = *word;
+}
+
+void board_fault_handler(uint32_t *frame, uint32_t exc_return, const uint32_t *high) {
   const uint32_t cfsr = SCB_CFSR;
   if (skip_breakpoint(frame, cfsr)) return;
   if (faults++) stop(); /* the report itself crashed */
@@ -99,11 +109,12 @@ void board_fault_handler(uint32_t* frame, uint32_t exc_return, const uint32_t* h
   fault.r9 = high[5];
   fault.r10 = high[6];
   fault.r11 = high[7];
+  trace(fault.sp);
   SCB_CFSR = cfsr;
   SCB_HFSR = fault.hfsr;
   FPU_FPCCR &= ~FPU_FPCCR_LSPACT; /* no late saving of FP registers to the abandoned stack */
   SCB_CCR |= 1u;                  /* NONBASETHRDENA: thread mode although an interrupt may still be active */
-  uint32_t* top = _stack_first_frame;
+  uint32_t *top = _stack_first_frame;
   top[5] = 0;
   top[6] = (uint32_t)(uintptr_t)finish & ~1u;
   top[7] = 1u << 24;

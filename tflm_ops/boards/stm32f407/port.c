@@ -2,8 +2,8 @@
 /* rqdkm/port.h for the STM32F407. */
 #include "rqdkm/port.h"
 
-#include "port/paint.h"
 #include "board.h"
+#include "port/paint.h"
 #include "registers.h"
 
 /* From stm32f407.ld; addresses only */
@@ -14,10 +14,10 @@ extern uint8_t _flash_start[], _flash_end[], _weights_start[], _weights_end[];
 static board_clock core = {16000000, 16000000, RQDKM_CLOCK_INTERNAL};
 static bool cycles_count;
 
-static uint32_t distance(const uint8_t* from, const uint8_t* to) { return (uint32_t)((uintptr_t)to - (uintptr_t)from); }
+static uint32_t distance(const uint8_t *from, const uint8_t *to) { return (uint32_t)((uintptr_t)to - (uintptr_t)from); }
 
-static uint8_t* stack_pointer(void) {
-  uint8_t* sp;
+static uint8_t *stack_pointer(void) {
+  uint8_t *sp;
   __asm volatile("mov %0, sp" : "=r"(sp));
   return sp;
 }
@@ -37,7 +37,7 @@ void rqdkm_port_init(void) {
   board_io_init(&core);
 }
 
-const char* rqdkm_port_name(void) { return "stm32f407"; }
+const char *rqdkm_port_name(void) { return "stm32f407"; }
 
 uint32_t rqdkm_port_cycles(void) { return DWT_CYCCNT; }
 
@@ -53,11 +53,11 @@ uint32_t board_poll_limit(uint32_t timeout_ms) {
   return cycles_count ? polls : polls * 64u;
 }
 
-int32_t rqdkm_port_read(uint8_t* data, uint32_t size, uint32_t timeout_ms) {
+int32_t rqdkm_port_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
   return board_io_read(data, size, timeout_ms);
 }
 
-uint32_t rqdkm_port_write(const uint8_t* data, uint32_t size) { return board_io_write(data, size); }
+uint32_t rqdkm_port_write(const uint8_t *data, uint32_t size) { return board_io_write(data, size); }
 
 void rqdkm_port_exit(int32_t code) {
   const volatile uint32_t exit[2] = {0x20026u /* ADP_Stopped_ApplicationExit */, (uint32_t)code};
@@ -86,7 +86,7 @@ void rqdkm_port_stack_paint(void) {
   rqdkm_paint(_stack_bottom, distance(_stack_bottom, stack_pointer()) - kMargin);
 }
 
-void rqdkm_port_memory_get(rqdkm_port_memory* m) {
+void rqdkm_port_memory_get(rqdkm_port_memory *m) {
   m->stack = distance(_stack_bottom, _stack_top);
   m->stack_used = m->stack - rqdkm_paint_clean_head(_stack_bottom, m->stack);
   m->data = distance(_data_start, _data_end) + distance(_ccm_data_start, _ccm_data_end);

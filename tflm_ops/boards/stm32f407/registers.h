@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define REG32(address) (*(volatile uint32_t*)(address))
+#define REG32(address) (*(volatile uint32_t *)(address))
 
 /* RM0090 7.3: reset and clock control */
 #define RCC_CR REG32(0x40023800u)

@@ -10,7 +10,7 @@
 
 enum { kAlternateFunction = 7 };
 
-void board_io_init(const board_clock* clock) {
+void board_io_init(const board_clock *clock) {
 #ifdef RQDKM_USART_PA9
   RCC_AHB1ENR |= RCC_AHB1ENR_GPIOAEN;
   (void)RCC_AHB1ENR;
@@ -20,8 +20,8 @@ void board_io_init(const board_clock* clock) {
 #else
   RCC_AHB1ENR |= RCC_AHB1ENR_GPIOBEN;
   (void)RCC_AHB1ENR;
-  GPIO_AFRL(GPIOB) = (GPIO_AFRL(GPIOB) & ~(0xffu << 24)) | (uint32_t)kAlternateFunction << 24 |
-                     (uint32_t)kAlternateFunction << 28;
+  GPIO_AFRL(GPIOB) =
+      (GPIO_AFRL(GPIOB) & ~(0xffu << 24)) | (uint32_t)kAlternateFunction << 24 | (uint32_t)kAlternateFunction << 28;
   GPIO_PUPDR(GPIOB) = (GPIO_PUPDR(GPIOB) & ~(3u << 14)) | 1u << 14; /* an open RX line must not look like data */
   GPIO_MODER(GPIOB) = (GPIO_MODER(GPIOB) & ~(15u << 12)) | 10u << 12;
 #endif
@@ -31,7 +31,7 @@ void board_io_init(const board_clock* clock) {
   USART1_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE;
 }
 
-int32_t board_io_read(uint8_t* data, uint32_t size, uint32_t timeout_ms) {
+int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
   uint32_t got = 0;
   for (uint32_t polls = board_poll_limit(timeout_ms); polls; polls--) {
     /* reading DR after SR also clears an overrun; the bytes it lost show as a bad CRC */
@@ -41,7 +41,7 @@ int32_t board_io_read(uint8_t* data, uint32_t size, uint32_t timeout_ms) {
   return (int32_t)got;
 }
 
-uint32_t board_io_write(const uint8_t* data, uint32_t size) {
+uint32_t board_io_write(const uint8_t *data, uint32_t size) {
   const uint32_t limit = board_poll_limit(10); /* a byte takes 87 us at 115200 baud */
   for (uint32_t i = 0; i < size; i++) {
     for (uint32_t polls = limit; !(USART1_SR & USART_SR_TXE);)

@@ -32,7 +32,7 @@ typedef struct {
 void rqdkm_port_init(void);
 
 /* Short board name, e.g. "stm32f407". */
-const char* rqdkm_port_name(void);
+const char *rqdkm_port_name(void);
 
 /* Free-running core cycle counter, wraps at 2^32. Always 0 where rqdkm_port_has_cycles() is false. */
 uint32_t rqdkm_port_cycles(void);
@@ -46,10 +46,10 @@ rqdkm_clock_source rqdkm_port_clock_source(void);
 /* Reads 1 to size bytes. Returns the number read, 0 when none came within timeout_ms, RQDKM_PORT_CLOSED when the host
    is gone for good. timeout_ms is approximate; a semihosting port may wait for as long as its host does. */
 #define RQDKM_PORT_CLOSED (-1)
-int32_t rqdkm_port_read(uint8_t* data, uint32_t size, uint32_t timeout_ms);
+int32_t rqdkm_port_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
 
 /* Writes size bytes. Returns the number written; fewer than size when the line did not take them in time. */
-uint32_t rqdkm_port_write(const uint8_t* data, uint32_t size);
+uint32_t rqdkm_port_write(const uint8_t *data, uint32_t size);
 
 /* Ends the program with an exit code where a host listens (emulator, debugger); restarts the board where none does. */
 void rqdkm_port_exit(int32_t code) __attribute__((noreturn));
@@ -63,7 +63,7 @@ void rqdkm_port_irq_restore(uint32_t state);
 
 /* Fills the unused stack with a pattern, so that rqdkm_port_memory_get() can tell how deep it was used. */
 void rqdkm_port_stack_paint(void);
-void rqdkm_port_memory_get(rqdkm_port_memory* memory);
+void rqdkm_port_memory_get(rqdkm_port_memory *memory);
 
 #ifdef __cplusplus
 }

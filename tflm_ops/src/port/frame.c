@@ -8,19 +8,19 @@
 
 enum { kSync0 = 0xA5, kSync1 = 0x5A };
 
-static void drop(rqdkm_frame_decoder* d, uint32_t size) {
+static void drop(rqdkm_frame_decoder *d, uint32_t size) {
   d->count -= size;
   memmove(d->bytes, d->bytes + size, d->count);
 }
 
 /* Drops everything before the first possible start of a frame. */
-static void seek_sync(rqdkm_frame_decoder* d) {
+static void seek_sync(rqdkm_frame_decoder *d) {
   uint32_t i = 0;
   while (i < d->count && !(d->bytes[i] == kSync0 && (i + 1 == d->count || d->bytes[i + 1] == kSync1))) i++;
   if (i) drop(d, i);
 }
 
-void rqdkm_frame_decoder_init(rqdkm_frame_decoder* d) {
+void rqdkm_frame_decoder_init(rqdkm_frame_decoder *d) {
   d->count = 0;
   d->consumed = 0;
   d->type = 0;
@@ -30,18 +30,18 @@ void rqdkm_frame_decoder_init(rqdkm_frame_decoder* d) {
   d->crc = 0;
 }
 
-uint32_t rqdkm_frame_wanted(const rqdkm_frame_decoder* d) {
+uint32_t rqdkm_frame_wanted(const rqdkm_frame_decoder *d) {
   if (d->count < RQDKM_FRAME_HEADER) return RQDKM_FRAME_HEADER - d->count;
   /* a header that is still here has passed its checks in rqdkm_frame_poll() */
   uint32_t total = rqdkm_get_u16(d->bytes + 4) + RQDKM_FRAME_OVERHEAD;
   return total > d->count && total <= RQDKM_FRAME_MAX ? total - d->count : 1;
 }
 
-uint8_t* rqdkm_frame_space(rqdkm_frame_decoder* d) { return d->bytes + d->count; }
+uint8_t *rqdkm_frame_space(rqdkm_frame_decoder *d) { return d->bytes + d->count; }
 
-void rqdkm_frame_added(rqdkm_frame_decoder* d, uint32_t size) { d->count += size; }
+void rqdkm_frame_added(rqdkm_frame_decoder *d, uint32_t size) { d->count += size; }
 
-rqdkm_frame_event rqdkm_frame_poll(rqdkm_frame_decoder* d) {
+rqdkm_frame_event rqdkm_frame_poll(rqdkm_frame_decoder *d) {
   if (d->consumed) {
     drop(d, d->consumed);
     d->consumed = 0;
@@ -65,7 +65,7 @@ rqdkm_frame_event rqdkm_frame_poll(rqdkm_frame_decoder* d) {
   return RQDKM_FRAME_COMPLETE;
 }
 
-uint32_t rqdkm_frame_finish(uint8_t* frame, uint8_t type, uint8_t sequence, uint32_t length) {
+uint32_t rqdkm_frame_finish(uint8_t *frame, uint8_t type, uint8_t sequence, uint32_t length) {
   frame[0] = kSync0;
   frame[1] = kSync1;
   frame[2] = type;

@@ -32,24 +32,24 @@ typedef struct {
   uint32_t consumed; /* bytes of the last complete frame, dropped at the next poll */
   uint8_t type, sequence;
   uint32_t length;
-  const uint8_t* payload; /* valid until the next poll */
+  const uint8_t *payload; /* valid until the next poll */
   uint32_t crc;
 } rqdkm_frame_decoder;
 
-void rqdkm_frame_decoder_init(rqdkm_frame_decoder* decoder);
+void rqdkm_frame_decoder_init(rqdkm_frame_decoder *decoder);
 
 /* How many bytes the frame being received still needs at least, 1 .. RQDKM_FRAME_MAX. Reading no more than that never
    waits for bytes the host has not sent. */
-uint32_t rqdkm_frame_wanted(const rqdkm_frame_decoder* decoder);
+uint32_t rqdkm_frame_wanted(const rqdkm_frame_decoder *decoder);
 
 /* Where to put them; rqdkm_frame_added() then says how many came (at most rqdkm_frame_wanted()). */
-uint8_t* rqdkm_frame_space(rqdkm_frame_decoder* decoder);
-void rqdkm_frame_added(rqdkm_frame_decoder* decoder, uint32_t size);
+uint8_t *rqdkm_frame_space(rqdkm_frame_decoder *decoder);
+void rqdkm_frame_added(rqdkm_frame_decoder *decoder, uint32_t size);
 
 /* Call until it returns RQDKM_FRAME_NONE, then read more. */
-rqdkm_frame_event rqdkm_frame_poll(rqdkm_frame_decoder* decoder);
+rqdkm_frame_event rqdkm_frame_poll(rqdkm_frame_decoder *decoder);
 
 /* Completes the frame whose payload stands at frame + RQDKM_FRAME_HEADER; returns its size on the line in bytes. */
-uint32_t rqdkm_frame_finish(uint8_t* frame, uint8_t type, uint8_t sequence, uint32_t length);
+uint32_t rqdkm_frame_finish(uint8_t *frame, uint8_t type, uint8_t sequence, uint32_t length);
 
 #endif

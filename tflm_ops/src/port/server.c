@@ -31,27 +31,27 @@ static struct {
   uint32_t crc, reply_size;
 } last;
 
-static uint8_t* payload(void) { return tx + RQDKM_FRAME_HEADER; }
+static uint8_t *payload(void) { return tx + RQDKM_FRAME_HEADER; }
 
 static void send(uint32_t size) { (void)rqdkm_port_write(tx, size); }
 
-static uint32_t finish(uint8_t type, uint8_t sequence, const uint8_t* end) {
+static uint32_t finish(uint8_t type, uint8_t sequence, const uint8_t *end) {
   return rqdkm_frame_finish(tx, type, sequence, (uint32_t)(end - payload()));
 }
 
-static uint32_t error(const rqdkm_frame_decoder* request, rqdkm_protocol_error code, uint32_t detail) {
-  uint8_t* p = rqdkm_put_u8(payload(), (uint32_t)code);
+static uint32_t error(const rqdkm_frame_decoder *request, rqdkm_protocol_error code, uint32_t detail) {
+  uint8_t *p = rqdkm_put_u8(payload(), (uint32_t)code);
   p = rqdkm_put_u8(p, request->type);
   p = rqdkm_put_u32(p, detail);
   return finish(RQDKM_MSG_ERROR, request->sequence, p);
 }
 
-static uint32_t reply(const rqdkm_frame_decoder* request, const uint8_t* end) {
+static uint32_t reply(const rqdkm_frame_decoder *request, const uint8_t *end) {
   return finish((uint8_t)(request->type | 0x80u), request->sequence, end);
 }
 
-static uint32_t hello(const rqdkm_frame_decoder* request) {
-  uint8_t* p = rqdkm_put_u16(payload(), RQDKM_PROTOCOL_VERSION);
+static uint32_t hello(const rqdkm_frame_decoder *request) {
+  uint8_t *p = rqdkm_put_u16(payload(), RQDKM_PROTOCOL_VERSION);
   p = rqdkm_put_u16(p, RQDKM_FRAME_PAYLOAD_MAX);
   p = rqdkm_put_u32(p, rqdkm_model_id);
   p = rqdkm_put_u32(p, rqdkm_port_clock_hz());
@@ -63,9 +63,9 @@ static uint32_t hello(const rqdkm_frame_decoder* request) {
   return reply(request, p);
 }
 
-static uint32_t string(const rqdkm_frame_decoder* request) {
+static uint32_t string(const rqdkm_frame_decoder *request) {
   if (request->length != 3) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
-  const char* const texts[] = {rqdkm_port_name(), rqdkm_model_name, RQDKM_BUILD_FLAGS, __VERSION__};
+  const char *const texts[] = {rqdkm_port_name(), rqdkm_model_name, RQDKM_BUILD_FLAGS, __VERSION__};
   uint32_t which = request->payload[0], offset = rqdkm_get_u16(request->payload + 1);
   if (which >= sizeof texts / sizeof texts[0]) return error(request, RQDKM_PROTOCOL_BAD_INDEX, which);
   uint32_t size = (uint32_t)strlen(texts[which]);
@@ -75,16 +75,16 @@ static uint32_t string(const rqdkm_frame_decoder* request) {
   return reply(request, payload() + part);
 }
 
-static uint32_t tensor(const rqdkm_frame_decoder* request) {
+static uint32_t tensor(const rqdkm_frame_decoder *request) {
   if (request->length != 3) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   bool output = request->payload[0] != 0;
   uint32_t index = rqdkm_get_u16(request->payload + 1);
   if (index >= (output ? rqdkm_model_output_count : rqdkm_model_input_count))
     return error(request, RQDKM_PROTOCOL_BAD_INDEX, index);
-  const rqdkm_tensor_info* info = output ? &rqdkm_model_outputs[index] : &rqdkm_model_inputs[index];
+  const rqdkm_tensor_info *info = output ? &rqdkm_model_outputs[index] : &rqdkm_model_inputs[index];
   uint32_t scale;
   memcpy(&scale, &info->scale, sizeof scale);
-  uint8_t* p = rqdkm_put_u32(payload(), info->bytes);
+  uint8_t *p = rqdkm_put_u32(payload(), info->bytes);
   p = rqdkm_put_u32(p, scale);
   p = rqdkm_put_u32(p, (uint32_t)info->zero_point);
   p = rqdkm_put_u8(p, info->dtype);
@@ -98,7 +98,7 @@ static uint32_t tensor(const rqdkm_frame_decoder* request) {
   return reply(request, p + name);
 }
 
-static uint32_t write_input(const rqdkm_frame_decoder* request) {
+static uint32_t write_input(const rqdkm_frame_decoder *request) {
   enum { kHead = 6 };
   if (request->length < kHead) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   uint32_t index = rqdkm_get_u16(request->payload), offset = rqdkm_get_u32(request->payload + 2);
@@ -106,20 +106,20 @@ static uint32_t write_input(const rqdkm_frame_decoder* request) {
   if (index >= rqdkm_model_input_count) return error(request, RQDKM_PROTOCOL_BAD_INDEX, index);
   uint32_t bytes = rqdkm_model_inputs[index].bytes;
   if (offset > bytes || size > bytes - offset) return error(request, RQDKM_PROTOCOL_BAD_RANGE, bytes);
-  memcpy((uint8_t*)rqdkm_model_input(index) + offset, request->payload + kHead, size);
+  memcpy((uint8_t *)rqdkm_model_input(index) + offset, request->payload + kHead, size);
   return reply(request, payload());
 }
 
-static uint32_t run(const rqdkm_frame_decoder* request) {
+static uint32_t run(const rqdkm_frame_decoder *request) {
   if (request->length != 0) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   uint32_t start = rqdkm_port_cycles();
   int32_t status = rqdkm_model_run();
   uint32_t cycles = rqdkm_port_cycles() - start;
-  uint8_t* p = rqdkm_put_u32(payload(), (uint32_t)status);
+  uint8_t *p = rqdkm_put_u32(payload(), (uint32_t)status);
   return reply(request, rqdkm_put_u32(p, cycles));
 }
 
-static uint32_t read_output(const rqdkm_frame_decoder* request) {
+static uint32_t read_output(const rqdkm_frame_decoder *request) {
   if (request->length != 8) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   uint32_t index = rqdkm_get_u16(request->payload), offset = rqdkm_get_u32(request->payload + 2);
   uint32_t size = rqdkm_get_u16(request->payload + 6);
@@ -127,28 +127,29 @@ static uint32_t read_output(const rqdkm_frame_decoder* request) {
   uint32_t bytes = rqdkm_model_outputs[index].bytes;
   if (size > RQDKM_FRAME_PAYLOAD_MAX || offset > bytes || size > bytes - offset)
     return error(request, RQDKM_PROTOCOL_BAD_RANGE, bytes);
-  memcpy(payload(), (const uint8_t*)rqdkm_model_output(index) + offset, size);
+  memcpy(payload(), (const uint8_t *)rqdkm_model_output(index) + offset, size);
   return reply(request, payload() + size);
 }
 
-static uint32_t layer_cycles(const rqdkm_frame_decoder* request) {
+static uint32_t layer_cycles(const rqdkm_frame_decoder *request) {
   if (request->length != 4) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   uint32_t first = rqdkm_get_u16(request->payload), count = rqdkm_get_u16(request->payload + 2);
   uint32_t available = RQDKM_PROFILE_LAYERS ? rqdkm_model_layer_count : 0;
   if (first > available || count > available - first || count > RQDKM_FRAME_PAYLOAD_MAX / 4)
     return error(request, RQDKM_PROTOCOL_BAD_RANGE, available);
-  uint8_t* p = payload();
+  uint8_t *p = payload();
   for (uint32_t i = 0; i < count; i++) p = rqdkm_put_u32(p, rqdkm_layer_cycles[first + i]);
   return reply(request, p);
 }
 
-static uint32_t memory(const rqdkm_frame_decoder* request) {
+static uint32_t memory(const rqdkm_frame_decoder *request) {
   rqdkm_port_memory m;
   rqdkm_port_memory_get(&m);
   uint32_t arena = rqdkm_model_arena_bytes();
-  const uint32_t fields[] = {m.stack, m.stack_used, arena, rqdkm_paint_used(rqdkm_model_arena(), arena),
-                             m.data,  m.bss,        m.workspace, m.code, m.weights, m.flash};
-  uint8_t* p = payload();
+  const uint32_t fields[] = {m.stack,   m.stack_used, arena,       rqdkm_paint_used(rqdkm_model_arena(), arena),
+                             m.data,    m.bss,        m.workspace, m.code,
+                             m.weights, m.flash};
+  uint8_t *p = payload();
   for (uint32_t i = 0; i < sizeof fields / sizeof fields[0]; i++) p = rqdkm_put_u32(p, fields[i]);
   return reply(request, p);
 }
@@ -159,7 +160,7 @@ static void paint(void) {
 }
 
 /* Carries out one request; returns the size of the reply in tx. */
-static uint32_t serve(const rqdkm_frame_decoder* request) {
+static uint32_t serve(const rqdkm_frame_decoder *request) {
   switch (request->type) {
     case RQDKM_MSG_HELLO:
       return hello(request);
@@ -191,7 +192,7 @@ static uint32_t serve(const rqdkm_frame_decoder* request) {
 }
 
 /* Sends the reply to a good frame. Returns true when it was EXIT, with the code in *exit_code. */
-static bool answer(const rqdkm_frame_decoder* request, int32_t* exit_code) {
+static bool answer(const rqdkm_frame_decoder *request, int32_t *exit_code) {
   bool repeated = last.valid && last.sequence == request->sequence && last.crc == request->crc;
   if (!repeated) {
     last.reply_size = serve(request);
@@ -208,9 +209,9 @@ static bool answer(const rqdkm_frame_decoder* request, int32_t* exit_code) {
 
 /* A broken frame: tx is overwritten, so the reply of the last request can no longer be repeated from it... unless it is
    rebuilt. Errors about frames are therefore built in a small buffer of their own. */
-static void complain(const rqdkm_frame_decoder* request, rqdkm_protocol_error code, uint32_t detail) {
+static void complain(const rqdkm_frame_decoder *request, rqdkm_protocol_error code, uint32_t detail) {
   uint8_t frame[RQDKM_FRAME_OVERHEAD + 6];
-  uint8_t* p = rqdkm_put_u8(frame + RQDKM_FRAME_HEADER, (uint32_t)code);
+  uint8_t *p = rqdkm_put_u8(frame + RQDKM_FRAME_HEADER, (uint32_t)code);
   p = rqdkm_put_u8(p, request->type);
   rqdkm_put_u32(p, detail);
   (void)rqdkm_port_write(frame, rqdkm_frame_finish(frame, RQDKM_MSG_ERROR, request->sequence, 6));
@@ -221,11 +222,11 @@ int32_t rqdkm_server_run(void) {
   rqdkm_frame_decoder_init(&rx);
   last.valid = false;
   paint();
-  uint8_t* p = rqdkm_put_u16(payload(), RQDKM_PROTOCOL_VERSION);
+  uint8_t *p = rqdkm_put_u16(payload(), RQDKM_PROTOCOL_VERSION);
   send(finish(RQDKM_MSG_READY, 0, rqdkm_put_u32(p, rqdkm_model_id)));
   for (;;) {
-    int32_t got = rqdkm_port_read(rqdkm_frame_space(&rx), rqdkm_frame_wanted(&rx),
-                                  rx.count ? kByteTimeoutMs : kIdleTimeoutMs);
+    int32_t got =
+        rqdkm_port_read(rqdkm_frame_space(&rx), rqdkm_frame_wanted(&rx), rx.count ? kByteTimeoutMs : kIdleTimeoutMs);
     if (got < 0) return exit_code;
     if (got == 0 && rx.count) {
       complain(&rx, RQDKM_PROTOCOL_TIMEOUT, rx.count);
@@ -245,16 +246,16 @@ int32_t rqdkm_server_run(void) {
   }
 }
 
-static void report_word(const char* name, uint32_t value) {
+static void report_word(const char *name, uint32_t value) {
   static const char kDigits[] = "0123456789abcdef";
   uint8_t text[9];
   for (uint32_t i = 0; i < 8; i++) text[i] = (uint8_t)kDigits[(value >> (28 - 4 * i)) & 15u];
   text[8] = ' ';
-  (void)rqdkm_port_write((const uint8_t*)name, (uint32_t)strlen(name));
+  (void)rqdkm_port_write((const uint8_t *)name, (uint32_t)strlen(name));
   (void)rqdkm_port_write(text, sizeof text);
 }
 
-void rqdkm_fault_report(const rqdkm_fault* fault) {
+void rqdkm_fault_report(const rqdkm_fault *fault) {
   /* whatever half frame the crash cut off ends at the line break; the decoder on the host finds the next start */
   report_word("\r\nrqdkm fault: exception=", fault->exception);
   report_word("pc=", fault->pc);
@@ -264,12 +265,13 @@ void rqdkm_fault_report(const rqdkm_fault* fault) {
   report_word("hfsr=", fault->hfsr);
   report_word("mmfar=", fault->mmfar);
   report_word("bfar=", fault->bfar);
-  (void)rqdkm_port_write((const uint8_t*)"\r\n", 2);
-  const uint32_t words[] = {
-      fault->exception, fault->r0,  fault->r1,  fault->r2,   fault->r3,   fault->r12,   fault->lr, fault->pc,
-      fault->xpsr,      fault->r4,  fault->r5,  fault->r6,   fault->r7,   fault->r8,    fault->r9, fault->r10,
-      fault->r11,       fault->sp,  fault->exc_return, fault->cfsr, fault->hfsr, fault->mmfar, fault->bfar};
-  uint8_t* p = payload();
+  (void)rqdkm_port_write((const uint8_t *)"\r\n", 2);
+  const uint32_t words[] = {fault->exception,  fault->r0,   fault->r1,   fault->r2,    fault->r3,  fault->r12,
+                            fault->lr,         fault->pc,   fault->xpsr, fault->r4,    fault->r5,  fault->r6,
+                            fault->r7,         fault->r8,   fault->r9,   fault->r10,   fault->r11, fault->sp,
+                            fault->exc_return, fault->cfsr, fault->hfsr, fault->mmfar, fault->bfar};
+  uint8_t *p = payload();
   for (uint32_t i = 0; i < sizeof words / sizeof words[0]; i++) p = rqdkm_put_u32(p, words[i]);
+  for (uint32_t i = 0; i < RQDKM_FAULT_TRACE; i++) p = rqdkm_put_u32(p, fault->trace[i]);
   send(finish(RQDKM_MSG_FAULT, 0, p));
 }

@@ -1,0 +1,37 @@
+"""QEMU as a second opinion: machine ``netduinoplus2`` (STM32F405), Debian package ``qemu-system-arm``.
+
+It agrees on outputs but knows no cycles (the DWT counter reads 0), no clock tree (RCC never reports ready) and, up to
+version 7.2, no CCM.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rqdkm.board.stream import ByteStream, ProcessStream
+from rqdkm_tvm.errors import ToolError
+
+MACHINE = "netduinoplus2"
+
+
+def start(elf: Path, *, timeout_s: float = 600.0, semihosting: bool = False) -> ByteStream:
+    """Start ``elf``; USART1 is the stream, or semihosting's console for a firmware built with ``RQDKM_IO=semihosting``.
+
+    Args:
+        timeout_s: QEMU is ended after this long whatever happens, even when this process dies first.
+
+    Raises:
+        ToolError: QEMU, coreutils' ``timeout`` or the ELF is missing.
+    """
+    qemu = shutil.which("qemu-system-arm")
+    if qemu is None:
+        raise ToolError("qemu-system-arm is not installed", hint="Debian: apt install qemu-system-arm")
+    guard = shutil.which("timeout")
+    if guard is None:
+        raise ToolError("the program 'timeout' is missing", hint="Debian: apt install coreutils")
+    if not elf.is_file():
+        raise ToolError("no such firmware", where=str(elf))
+    command = [guard, "-k", "5", f"{timeout_s:g}", qemu, "-M", MACHINE, "-display", "none", "-monitor", "none"]
+    command += ["-serial", "null" if semihosting else "stdio", "-semihosting-config", "enable=on,target=native"]
+    return ProcessStream([*command, "-kernel", str(elf)], name="QEMU")

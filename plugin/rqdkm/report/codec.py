@@ -99,7 +99,10 @@ def decode(kind: type[T], data: Any, where: str) -> T:
 
 
 def is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    """Must the key be in a file? The schema's name always, although code need not pass it."""
+    return field.name == "schema" or (
+        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    )
 
 
 def _value(hint: Any, data: Any, key: Key, where: str) -> Any:

@@ -1,25 +1,9 @@
-"""Energy follows the datasheet; totals follow their parts."""
+"""Totals follow from their parts."""
 
 from __future__ import annotations
 
-import pytest
-
-from rqdkm.report.derive import run_current_ma, totals
+from rqdkm.report.derive import totals
 from tests.report.factory import report
-
-
-@pytest.mark.parametrize(
-    ("megahertz", "milliampere"),
-    [(168, 40), (144, 31), (120, 26), (90, 20), (60, 14), (30, 8), (16, 5), (8, 3), (105, 23), (45, 11), (156, 35.5)],
-)
-def test_run_current_is_the_datasheets_and_linear_in_between(megahertz: int, milliampere: float) -> None:
-    assert run_current_ma(megahertz * 1_000_000) == pytest.approx(milliampere)
-
-
-@pytest.mark.parametrize("hertz", [0, 7_999_999, 168_000_001])
-def test_no_current_outside_the_datasheet(hertz: int) -> None:
-    with pytest.raises(ValueError, match="no current"):
-        run_current_ma(hertz)
 
 
 def test_totals_at_full_clock() -> None:

@@ -1,0 +1,105 @@
+"""Intervals and areas against published and hand-computed values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqdkm.experiment.statistics import auc, auc_interval, top1, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # R. G. Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in Medicine 17 (1998),
+        # table I, method 3 (score, no continuity correction)
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_gives_newcombes_published_intervals(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_proportion_and_mirrors(case: tuple[int, int]) -> None:
+    successes, n = case
+    low, high = wilson_interval(successes, n)
+    assert 0 <= low <= successes / n <= high <= 1
+    assert wilson_interval(n - successes, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+def test_wilson_covers_what_it_promises() -> None:
+    """Exact coverage over the binomial distribution stays near 95 %, for the proportions that reports have."""
+    n = 200
+    for p in (0.5, 0.8, 0.9, 0.95):
+        weights = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+        covered = sum(
+            weight for k, weight in enumerate(weights) if wilson_interval(k, n)[0] <= p <= wilson_interval(k, n)[1]
+        )
+        assert 0.93 <= covered <= 0.97
+
+
+def test_more_confidence_is_a_wider_interval() -> None:
+    wide, narrow = wilson_interval(90, 100, 0.99), wilson_interval(90, 100, 0.9)
+    assert wide[0] < narrow[0] < 0.9 < narrow[1] < wide[1]
+
+
+@pytest.mark.parametrize("arguments", [(1, 0), (-1, 5), (6, 5), (1, 5, 0.0), (1, 5, 1.0)])
+def test_wilson_refuses_what_is_no_proportion(arguments: tuple[int, int]) -> None:
+    with pytest.raises(ValueError):
+        wilson_interval(*arguments)
+
+
+def test_top1_counts_the_first_of_equal_outputs() -> None:
+    outputs = np.array([[1, 5, 5], [9, 0, 0], [-128, -128, 127]], np.int8)
+    assert top1(outputs, np.array([1, 0, 2])) == (3, 3)
+    assert top1(outputs, np.array([2, 0, 2])) == (2, 3)
+    with pytest.raises(ValueError):
+        top1(outputs, np.array([1, 2]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=40).filter(
+        lambda cases: len({positive for _, positive in cases}) == 2
+    )
+)
+def test_auc_is_the_share_of_pairs_in_the_right_order(cases: list[tuple[int, bool]]) -> None:
+    high = [score for score, positive in cases if positive]
+    low = [score for score, positive in cases if not positive]
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(high, low)]
+    scores, positive = np.array([s for s, _ in cases]), np.array([p for _, p in cases])
+    assert auc(scores, positive) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_auc_of_hanley_and_mcneils_ct_example() -> None:
+    """Their table I: 109 CT images rated 1 to 5; area 0.893, standard error 0.032 (Radiology 143, 1982)."""
+    normal, abnormal = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
+    scores = np.concatenate([np.repeat(np.arange(1, 6), normal), np.repeat(np.arange(1, 6), abnormal)])
+    positive = np.repeat([False, True], [sum(normal), sum(abnormal)])
+    area = auc(scores, positive)
+    assert area == pytest.approx(0.893, abs=5e-4)
+    low, high = auc_interval(area, 51, 58)
+    assert (high - low) / 2 / 1.959964 == pytest.approx(0.032, abs=1e-3)
+
+
+def test_auc_interval_stays_inside_zero_to_one() -> None:
+    assert auc_interval(1.0, 5, 5) == (1.0, 1.0)
+    low, high = auc_interval(0.97, 5, 5)
+    assert low < 0.97 and high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "positive"),
+    [([1, 2], [True, True]), ([1, 2], [False, False]), ([1, math.nan], [True, False]), ([1, 2, 3], [True, False])],
+)
+def test_auc_refuses_what_has_none(scores: list[float], positive: list[bool]) -> None:
+    with pytest.raises(ValueError):
+        auc(np.array(scores), np.array(positive))

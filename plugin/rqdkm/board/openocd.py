@@ -1,7 +1,7 @@
 """A real board through OpenOCD: write the flash, reset, run; then the same protocol as everywhere.
 
-Two ways for the bytes: a serial port on USART1 (firmware built with ``RQDKM_IO=usart``), or semihosting over the debug
-probe itself (``RQDKM_IO=semihosting``), which needs no further wire but is slower.
+Two ways for the bytes: a serial port on USART1, or semihosting over the debug probe itself, which needs no further wire
+but is slower.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rqdkm_tvm.errors import ToolError
 log = logging.getLogger(__name__)
 
 BOARD_CONFIG = "board/stm32f4discovery.cfg"
+SEMIHOSTING_IO = "arm semihosting_cmdline rqdkm-io-semihosting"  # see io.c of the firmware
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class OpenOcd:
         if self.serial is None:
             self.flash(elf)
             return ProcessStream(
-                self._command(["init", "reset halt", "arm semihosting enable", "resume"]), name="OpenOCD semihosting"
+                self._command(["init", "reset halt", "arm semihosting enable", SEMIHOSTING_IO, "resume"]),
+                name="OpenOCD semihosting",
             )
         stream = SerialStream(self.serial, baud=self.baud)
         try:

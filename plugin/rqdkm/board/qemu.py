@@ -15,10 +15,11 @@ from rqdkm_tvm.errors import ToolError
 MACHINE = "netduinoplus2"
 
 
-def start(elf: Path, *, timeout_s: float = 600.0, semihosting: bool = False) -> ByteStream:
-    """Start ``elf``; USART1 is the stream, or semihosting's console for a firmware built with ``RQDKM_IO=semihosting``.
+def start(elf: Path, *, timeout_s: float = 600.0, semihosting: bool = True) -> ByteStream:
+    """Start ``elf``.
 
     Args:
+        semihosting: semihosting's console is the stream, otherwise USART1 (a hundred times slower in QEMU).
         timeout_s: QEMU is ended after this long whatever happens, even when this process dies first.
 
     Raises:
@@ -33,5 +34,6 @@ def start(elf: Path, *, timeout_s: float = 600.0, semihosting: bool = False) -> 
     if not elf.is_file():
         raise ToolError("no such firmware", where=str(elf))
     command = [guard, "-k", "5", f"{timeout_s:g}", qemu, "-M", MACHINE, "-display", "none", "-monitor", "none"]
-    command += ["-serial", "null" if semihosting else "stdio", "-semihosting-config", "enable=on,target=native"]
+    config = "enable=on,target=native" + (",arg=rqdkm-io-semihosting" if semihosting else "")
+    command += ["-serial", "null" if semihosting else "stdio", "-semihosting-config", config]
     return ProcessStream([*command, "-kernel", str(elf)], name="QEMU")

@@ -32,7 +32,9 @@ class RunOptions:
     Args:
         flash_model: of the virtual board: ``f407``, ``l4r5`` or ``none``.
         profile: the virtual board also counts cycles per function (slower).
-        semihosting: the firmware was built with ``RQDKM_IO=semihosting`` (QEMU and virtual board).
+        io: byte stream. ``auto``: semihosting on QEMU, whose emulated serial line is a hundred times slower; USART1 on the
+            virtual board; on a real board USART1 when ``openocd`` names a serial port. A firmware built with another
+            ``RQDKM_IO`` than ``auto`` has no choice, and needs its own here.
         openocd: how to reach a real board.
         timeout_s: limit of the whole session on an emulator.
         run_timeout_s: limit of one inference.
@@ -41,7 +43,7 @@ class RunOptions:
 
     flash_model: str = "f407"
     profile: bool = False
-    semihosting: bool = False
+    io: Literal["auto", "usart", "semihosting"] = "auto"
     openocd: OpenOcd = field(default_factory=OpenOcd)
     timeout_s: float = 600.0
     run_timeout_s: float = 120.0
@@ -99,7 +101,7 @@ def start(elf: Path, board: str, options: RunOptions, *, work: Path | None = Non
         ToolError: an unknown board, or a tool that is missing.
     """
     if board == "qemu":
-        return qemu.start(elf, timeout_s=options.timeout_s, semihosting=options.semihosting)
+        return qemu.start(elf, timeout_s=options.timeout_s, semihosting=options.io != "usart")
     if board == "openocd":
         return options.openocd.start(elf)
     if board == "virtual":

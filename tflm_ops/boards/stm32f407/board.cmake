@@ -24,7 +24,7 @@ if(NOT RQDKM_TFLM_OPS_DIR)
   endif()
 endif()
 
-set(RQDKM_IO usart CACHE STRING "byte stream of the I/O protocol: usart or semihosting")
+set(RQDKM_IO auto CACHE STRING "byte stream of the I/O protocol: usart, semihosting, or auto (the host may choose)")
 set(RQDKM_STACK_BYTES 4096 CACHE STRING "stack size in bytes, multiple of 8")
 set(RQDKM_HSE_HZ 8000000 CACHE STRING "crystal frequency in Hz")
 set(RQDKM_BAUD 115200 CACHE STRING "USART1 baud rate")
@@ -33,17 +33,16 @@ option(RQDKM_PROFILE_LAYERS "count the cycles of every layer" OFF)
 option(RQDKM_WERROR "warnings in rqdkm's own sources are errors" OFF)
 
 function(rqdkm_add_firmware target)
-  if(NOT RQDKM_IO MATCHES "^(usart|semihosting)$")
-    message(FATAL_ERROR "RQDKM_IO is '${RQDKM_IO}'; it must be usart or semihosting")
-  endif()
-  set(io ${RQDKM_BOARD_DIR}/usart.c)
-  if(RQDKM_IO STREQUAL semihosting)
-    set(io ${RQDKM_BOARD_DIR}/semihosting_io.c)
+  set(io_modes none usart semihosting auto) # the numbers of io.c
+  list(FIND io_modes "${RQDKM_IO}" io)
+  if(io LESS 1)
+    message(FATAL_ERROR "RQDKM_IO is '${RQDKM_IO}'; it must be usart, semihosting or auto")
   endif()
   set(port ${RQDKM_TFLM_OPS_DIR}/src/port)
   set(own
       ${RQDKM_BOARD_DIR}/startup.c ${RQDKM_BOARD_DIR}/fault.c ${RQDKM_BOARD_DIR}/clock.c ${RQDKM_BOARD_DIR}/port.c
-      ${RQDKM_BOARD_DIR}/semihosting.c ${RQDKM_BOARD_DIR}/syscalls.c ${RQDKM_BOARD_DIR}/main.c ${io}
+      ${RQDKM_BOARD_DIR}/io.c ${RQDKM_BOARD_DIR}/usart.c ${RQDKM_BOARD_DIR}/semihosting.c
+      ${RQDKM_BOARD_DIR}/semihosting_io.c ${RQDKM_BOARD_DIR}/syscalls.c ${RQDKM_BOARD_DIR}/main.c
       ${port}/crc32.c ${port}/frame.c ${port}/paint.c ${port}/server.c)
   set(warnings ${RQDKM_WARNING_FLAGS})
   if(RQDKM_WERROR)
@@ -58,7 +57,7 @@ function(rqdkm_add_firmware target)
   target_include_directories(${target} PRIVATE ${RQDKM_TFLM_OPS_DIR}/include ${RQDKM_TFLM_OPS_DIR}/src ${RQDKM_BOARD_DIR})
   string(JOIN " " flags ${RQDKM_CPU_FLAGS} ${RQDKM_OPTIMIZE_FLAGS})
   target_compile_definitions(
-    ${target} PRIVATE RQDKM_BUILD_FLAGS="${flags}" RQDKM_HSE_HZ=${RQDKM_HSE_HZ} RQDKM_BAUD=${RQDKM_BAUD}
+    ${target} PRIVATE RQDKM_BUILD_FLAGS="${flags}" RQDKM_HSE_HZ=${RQDKM_HSE_HZ} RQDKM_BAUD=${RQDKM_BAUD} RQDKM_IO=${io}
                       RQDKM_PROFILE_LAYERS=$<BOOL:${RQDKM_PROFILE_LAYERS}>
                       $<$<BOOL:${RQDKM_USART_PA9}>:RQDKM_USART_PA9>)
   set(script ${RQDKM_BOARD_DIR}/stm32f407.ld)

@@ -18,16 +18,24 @@ typedef struct {
    states, voltage scale and prescalers change in the order RM0090 asks for. */
 board_clock board_clock_init(void);
 
-/* The byte stream chosen at build time: usart.c or semihosting_io.c. Semantics of rqdkm_port_read/write. */
+/* The byte stream: USART1, or semihosting's console. io.c chooses. Semantics of rqdkm_port_read/write. */
 void board_io_init(const board_clock *clock);
 int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
 uint32_t board_io_write(const uint8_t *data, uint32_t size);
+
+void board_usart_init(const board_clock *clock);
+int32_t board_usart_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
+uint32_t board_usart_write(const uint8_t *data, uint32_t size);
+
+void board_console_init(void);
+int32_t board_console_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
+uint32_t board_console_write(const uint8_t *data, uint32_t size);
 
 /* Semihosting (Arm's "Semihosting for AArch32 and AArch64"). Returns the host's answer in r0, or -1 when nobody
    listens: the hard fault handler then skips the breakpoint. */
 int32_t board_semihosting(uint32_t operation, const volatile void *parameters);
 
-/* How often a polling loop of about 16 cycles may go round in timeout_ms. */
+/* How often a polling loop of about 64 cycles may go round in timeout_ms. */
 uint32_t board_poll_limit(uint32_t timeout_ms);
 
 #endif

@@ -48,7 +48,7 @@ uint32_t rqdkm_port_clock_hz(void) { return core.hclk_hz; }
 rqdkm_clock_source rqdkm_port_clock_source(void) { return core.source; }
 
 uint32_t board_poll_limit(uint32_t timeout_ms) {
-  uint32_t polls = core.hclk_hz / 16000u * timeout_ms;
+  uint32_t polls = core.hclk_hz / 64000u * timeout_ms;
   /* an emulator without cycle counter runs faster than its clock says and shares the machine with others */
   return cycles_count ? polls : polls * 64u;
 }

@@ -13,13 +13,12 @@ static int32_t console(uint32_t mode) {
   return board_semihosting(kSysOpen, parameters);
 }
 
-void board_io_init(const board_clock *clock) {
-  (void)clock;
+void board_console_init(void) {
   input = console(kModeRead);
   output = console(kModeWrite);
 }
 
-int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
+int32_t board_console_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
   (void)timeout_ms; /* the host's read() waits; the core is stopped meanwhile */
   const volatile uint32_t parameters[3] = {(uint32_t)input, (uint32_t)data, size};
   int32_t missing = input < 0 ? -1 : board_semihosting(kSysRead, parameters);
@@ -27,7 +26,7 @@ int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
   return missing >= 0 && (uint32_t)missing < size ? (int32_t)size - missing : RQDKM_PORT_CLOSED;
 }
 
-uint32_t board_io_write(const uint8_t *data, uint32_t size) {
+uint32_t board_console_write(const uint8_t *data, uint32_t size) {
   const volatile uint32_t parameters[3] = {(uint32_t)output, (uint32_t)data, size};
   int32_t missing = output < 0 ? -1 : board_semihosting(kSysWrite, parameters);
   return missing >= 0 && (uint32_t)missing <= size ? size - (uint32_t)missing : 0;

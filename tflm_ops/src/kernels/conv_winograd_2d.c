@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "conv_winograd_2d.h"
+
+#include "conv_winograd_gemm.h"
+
+typedef struct {
+  int32_t tile, edge, positions;
+  int32_t tiles_x, tiles;     /* of the whole map */
+  int32_t blocks;             /* of 16 input channels */
+  int32_t strip_tiles;        /* largest strip */
+  int32_t v_group, u_words;   /* words of V per group, of U per output channel pair */
+  int32_t v_words, u_offset;  /* scratch, in words: V, then places, then U and M or the input stage's rows */
+  int32_t product_words, input_words;
+} geometry;
+
+static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
+static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
+static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
+
+static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
+  geometry g;
+  g.tile = tile;
+  g.edge = tile + 2;
+  g.positions = g.edge * g.edge;
+  g.tiles_x = ceil_div(p->output.w, tile);
+  g.tiles = g.tiles_x * ceil_div(p->output.h, tile);
+  g.blocks = ceil_div(p->input.c, 16);
+  g.strip_tiles = min32(4 * p->strip, g.tiles);
+  g.v_group = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_V;
+  g.u_words = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_U;
+  g.v_words = ceil_div(g.strip_tiles, 4) * g.v_group;
+  g.u_offset = g.v_words + g.strip_tiles * (int32_t)(sizeof(rqdkm_winograd_place) / 4);
+  g.product_words = (p->transform ? g.u_words : 0) + 8 * g.positions;
+  g.input_words = (min32(g.strip_tiles, g.tiles_x) * tile + 2) * 2 * g.edge + ceil_div(p->input.w * p->input.c, 4);
+  return g;
+}
+
+int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_params *params) {
+  const geometry g = measure(tile, params);
+  return 4 * (g.u_offset + max32(g.product_words, g.input_words));
+}
+
+/* V of `count` neighbouring tiles of one tile row. first: index of the first one within the strip. */
+static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *g, const rqdkm_winograd_params *p,
+                            const int8_t *input, int32_t tile_y, int32_t tile_x, int32_t count, int32_t first,
+                            uint32_t *v, uint32_t *t, const int8_t *pad_row) {
+  const int32_t y = tile_y * g->tile - p->pad_top, x = tile_x * g->tile - p->pad_left;
+  const int32_t columns = count * g->tile + 2;
+  const int32_t left = min32(max32(-x, 0), columns);
+  const int32_t inside = max32(min32(p->input.w - x, columns) - left, 0);
+  const int32_t row_bytes = p->input.w * p->input.c;
+  rqdkm_winograd_columns padding, run;
+  run.step = p->input.c;
+  run.count = inside;
+  padding.step = 0;
+  for (int32_t i = 0; i < g->edge; i++) {
+    const int32_t row = y + i;
+    padding.row[i] = pad_row;
+    run.row[i] = row < 0 || row >= p->input.h || inside == 0 ? pad_row : input + row * row_bytes + (x + left) * run.step;
+  }
+  for (int32_t channel = 0; channel < p->input.c; channel += 4) {
+    padding.count = left;
+    uint32_t *end = algorithm->columns(&padding, 0, t);
+    end = algorithm->columns(&run, channel, end);
+    padding.count = columns - left - inside;
+    (void)algorithm->columns(&padding, 0, end);
+    uint32_t *const block =
+        v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
+    const uint32_t *column = t;
+    for (int32_t i = first; i < first + count; i++) {
+      algorithm->rows(column, block + (i >> 2) * g->v_group + (i & 3));
+      column += g->tile * 2 * g->edge;
+    }
+  }
+}
+
+int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
+                              const int8_t *input, const void *weights, const rqdkm_winograd_channel *channels,
+                              int8_t *output, void *scratch) {
+  if (!input || !weights || !channels || !output || !scratch || params->strip < 1 || params->input.c % 4 != 0) {
+    return RQDKM_ERROR_ARGUMENT;
+  }
+  const geometry g = measure(algorithm->tile, params);
+  uint32_t *const v = scratch;
+  rqdkm_winograd_place *const places = (rqdkm_winograd_place *)(v + g.v_words);
+  uint32_t *const shared = v + g.u_offset; /* the input stage is over before U and M are written */
+  uint32_t *const u = shared, *const m = params->transform ? u + g.u_words : u;
+  int8_t *const pad_row = (int8_t *)shared;
+  uint32_t *const t = shared + ceil_div(params->input.w * params->input.c, 4);
+  const int32_t out_c = params->output.c, out_w = params->output.w;
+
+  for (int32_t start = 0; start < g.tiles; start += g.strip_tiles) {
+    const int32_t count = min32(g.strip_tiles, g.tiles - start);
+    memset(pad_row, params->input_zero_point, (size_t)(params->input.w * params->input.c));
+    for (int32_t i = 0; i < count;) {
+      const int32_t tile_y = (start + i) / g.tiles_x, tile_x = (start + i) % g.tiles_x;
+      const int32_t run = min32(g.tiles_x - tile_x, count - i);
+      transform_input(algorithm, &g, params, input, tile_y, tile_x, run, i, v, t, pad_row);
+      for (int32_t j = 0; j < run; j++, i++) {
+        const int32_t y = tile_y * g.tile, x = (tile_x + j) * g.tile;
+        places[i].offset = (y * out_w + x) * out_c;
+        places[i].rows = (int16_t)min32(g.tile, params->output.h - y);
+        places[i].cols = (int16_t)min32(g.tile, out_w - x);
+      }
+    }
+    if (params->transform && params->input.c % 16 != 0) { /* words of the last block that no channel fills */
+      memset(u + g.u_words - g.positions * RQDKM_WINOGRAD_BLOCK_U, 0,
+             sizeof(uint32_t) * (size_t)(g.positions * RQDKM_WINOGRAD_BLOCK_U));
+    }
+    for (int32_t co = 0; co < out_c; co += 2) {
+      rqdkm_winograd_product product = {v, u, m, g.positions, g.blocks};
+      if (params->transform) {
+        params->transform((const int8_t *)weights + co * 9 * params->input.c, params->input.c, u);
+      } else {
+        product.u = (const uint32_t *)weights + (co >> 1) * g.u_words;
+      }
+      const int32_t pair = min32(2, out_c - co);
+      for (int32_t i = 0; i < count; i += 4) {
+        rqdkm_winograd_gemm(&product);
+        product.v += g.v_group;
+        for (int32_t j = 0; j < pair; j++) {
+          const rqdkm_winograd_channel *const channel = channels + co + j;
+          const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
+          finish(params, m + 4 * j, places + i, min32(4, count - i), channel, output + co + j);
+        }
+      }
+    }
+  }
+  return RQDKM_OK;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What f4x4 and f2x2 share: the loop over strips of tiles, output channel pairs and groups of four tiles. */
+#ifndef RQDKM_CONV_WINOGRAD_2D_H
+#define RQDKM_CONV_WINOGRAD_2D_H
+
+#include "rqdkm/arch.h"
+#include "rqdkm/winograd.h"
+
+enum { RQDKM_WINOGRAD_MAX_EDGE = 6 };
+
+/* A run of input columns: `count` columns, `step` bytes apart; column j of row i starts at row[i] + j * step. */
+typedef struct {
+  const int8_t *row[RQDKM_WINOGRAD_MAX_EDGE];
+  int32_t step, count;
+} rqdkm_winograd_columns;
+
+typedef struct {
+  int32_t tile; /* m: outputs per edge; the input tile has m + 2 */
+  /* B^T d for the columns of a run, 4 channels: t[column][2 words][m + 2]. Returns the end of what it wrote. */
+  uint32_t *(*columns)(const rqdkm_winograd_columns *run, int32_t channel, uint32_t *t);
+  /* (B^T d) B of one tile, from its m + 2 columns: two words of V (tile and block chosen by the caller) at each p. */
+  void (*rows)(const uint32_t *t, uint32_t *v);
+} rqdkm_winograd_2d;
+
+int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
+                              const int8_t *input, const void *weights, const rqdkm_winograd_channel *channels,
+                              int8_t *output, void *scratch);
+int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_params *params);
+
+#endif

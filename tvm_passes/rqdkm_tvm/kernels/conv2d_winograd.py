@@ -1,0 +1,174 @@
+"""Exact integer Winograd convolutions, int8, 3x3, stride 1: F(4x4, 3x3), F(2x2, 3x3) and the one-dimensional F(4, 3).
+
+Not imported by the package: import this module to register them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from rqdkm_tvm.kernels import winograd_pack as pack
+from rqdkm_tvm.kernels._c import braces, hwc, is_image
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolution_multipliers
+from rqdkm_tvm.layer import KernelCall, Layer
+
+INT8_CLAMP = (-128, 127)
+FORMS = {"floor": 4, "away": 6, "clamp": 12, "wide": 40}  # cycles per output, transform excluded
+
+
+def _bias(layer: Layer) -> Int64Array:
+    channels = layer.output.shape[3]
+    return np.zeros(channels, np.int64) if layer.bias is None else np.asarray(layer.bias, np.int64).reshape(channels)
+
+
+def _bounds(layer: Layer) -> tuple[Int64Array, Int64Array]:
+    assert layer.weights is not None
+    taps = layer.weights.reshape(layer.weights.shape[0], -1)
+    return accumulator_bounds(taps, _bias(layer), layer.inputs[0].zero_point)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+class WinogradConv2d(Kernel):
+    """What the three algorithms share."""
+
+    ops = ("conv2d",)
+    algorithm: ClassVar[str] = "winograd"  # the `baseline` configuration keeps to direct convolutions
+    form: ClassVar[pack.Algorithm]
+
+    # ---- applicability ---------------------------------------------------------------------------------
+
+    def reject(self, layer: Layer) -> str | None:
+        if not (is_image(layer.inputs[0]) and is_image(layer.output)):
+            return "tensors must be int8 NHWC with N = 1"
+        weights = layer.weights
+        if weights is None or weights.dtype != np.int8 or layer.weight_zero_point != 0:
+            return "weights must be constant, int8, symmetric"
+        if weights.shape[1:3] != (3, 3) or int(layer.attrs["groups"]) != 1:
+            return f"the kernel is {weights.shape[1]}x{weights.shape[2]}, groups {layer.attrs['groups']}: 3x3 only"
+        if tuple(layer.attrs["strides"]) != (1, 1) or tuple(layer.attrs["dilation"]) != (1, 1):
+            return "stride and dilation must be 1"
+        if weights.shape[3] % 4 != 0:
+            return f"{weights.shape[3]} input channels: not a multiple of 4, transforming them costs more than it saves"
+        return self._unproven(layer)
+
+    def _unproven(self, layer: Layer) -> str | None:
+        """The first output channel whose accumulator could leave the range in which the arithmetic is exact."""
+        low, high = _bounds(layer)
+        reach = np.maximum(np.abs(low), np.abs(high))
+        limit = 1 << (31 - self.form.power)
+        if (reach < limit).all():
+            return None
+        channel = int(np.argmax(reach >= limit))
+        return (
+            f"output channel {channel}: the accumulator can reach {int(reach[channel])} with these weights, "
+            f"exact below 2^{31 - self.form.power} = {limit} only"
+        )
+
+    # ---- configurations --------------------------------------------------------------------------------
+
+    def _strips(self, layer: Layer) -> list[int]:
+        """Legal strip heights, largest first."""
+        raise NotImplementedError
+
+    def configs(self, layer: Layer) -> list[Config]:
+        every: list[Config] = [
+            {"strip": strip, "weights": weights} for weights in ("online", "flash") for strip in self._strips(layer)
+        ]
+        every.sort(key=lambda config: self.estimate_cycles(layer, config))
+        smallest = min(every, key=lambda config: self.scratch_bytes(layer, config))
+        return [config for config in every if config is not smallest] + [smallest]
+
+    # ---- code ------------------------------------------------------------------------------------------
+
+    def _forms(self, layer: Layer, table: pack.ChannelTable) -> tuple[str, str]:
+        prefix = f"rqdkm_winograd_{self.form.name}_output_"
+        if tuple(layer.attrs["clamp"]) != INT8_CLAMP:
+            fast = "clamp"
+        else:
+            fast = "floor" if table.ties_up else "away"
+        wide = prefix + "wide"
+        return (prefix + fast if table.fast else wide), (wide if table.wide else "0")
+
+    def table(self, layer: Layer) -> pack.ChannelTable:
+        """The channel constants of ``layer``."""
+        assert layer.weights is not None
+        clamp = tuple(layer.attrs["clamp"])
+        return pack.channel_table(
+            self.form,
+            layer.weights.astype(np.int64).sum(axis=(1, 2, 3)),
+            _bias(layer),
+            _bounds(layer),
+            *convolution_multipliers(layer, layer.output.shape[3]),
+            layer.inputs[0].zero_point,
+            layer.output.zero_point,
+            clamp[0] if clamp == INT8_CLAMP else -129,  # the clamp form takes ties down
+        )
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        table = self.table(layer)
+        fast, wide = self._forms(layer, table)
+        online = config["weights"] == "online"
+        weights = pack.pad_output_channels(layer.weights) if online else pack.pack_weights(self.form, layer.weights)
+        top, left, *_ = layer.attrs["padding"]
+        transform = f"rqdkm_winograd_{self.form.name}_weights" if online else "0"
+        input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.output))
+        body = (
+            "  static const rqdkm_winograd_params params = {\n"
+            f"      {input_dims}, {output_dims}, {top}, {left}, {layer.inputs[0].zero_point}, {config['strip']},\n"
+            f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}}};\n"
+            f"  return rqdkm_{self.name}(&params, (const int8_t *)in0, c0, (const rqdkm_winograd_channel *)c1,\n"
+            "      (int8_t *)out, scratch);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(weights, table.words),
+            scratch_bytes=self.scratch_bytes(layer, config),
+            body=body,
+            includes=("rqdkm/winograd.h",),
+            macs=layer.output.size * int(np.prod(layer.weights.shape[1:])),
+        )
+
+
+class WinogradConv2d2d(WinogradConv2d):
+    """Both axes transformed. ``strip``: groups of four tiles, in reading order, that are in RAM at once."""
+
+    def _tiles(self, layer: Layer) -> tuple[int, int]:
+        height, width, _ = hwc(layer.output)
+        return _ceil(height, self.form.tile[0]), _ceil(width, self.form.tile[1])
+
+    def _strips(self, layer: Layer) -> list[int]:
+        rows, columns = self._tiles(layer)
+        groups = _ceil(rows * columns, 4)
+        sizes = {groups}
+        while (size := _ceil(min(sizes), 2)) < min(sizes):
+            sizes.add(size)
+        return sorted(sizes, reverse=True)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        _, width, channels = hwc(layer.inputs[0])
+        rows, columns = self._tiles(layer)
+        edge, blocks, positions = self.form.tile[0] + 2, _ceil(channels, pack.BLOCK), self.form.positions
+        tiles = min(4 * int(config["strip"]), rows * columns)
+        transformed = _ceil(tiles, 4) * blocks * positions * 32
+        products = (blocks * positions * 16 if config["weights"] == "online" else 0) + 8 * positions
+        columns_kept = (min(tiles, columns) * self.form.tile[1] + 2) * 2 * edge + _ceil(width * channels, 4)
+        return 4 * (transformed + 2 * tiles + max(products, columns_kept))
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 1.0
+
+
+@register
+class WinogradF4x4(WinogradConv2d2d):
+    """36 products for 16 outputs of 9 taps."""
+
+    name = "conv2d_s8_winograd_f4x4"
+    form = pack.F4X4

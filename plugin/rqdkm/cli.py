@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -188,13 +189,10 @@ def build(
         force=force,
     )
     from rqdkm import pipeline
-    from rqdkm.report import model_table
 
     with log.Progress() as progress:
         result = pipeline.build(options, progress)
-    _print_mapping(
-        {"elf": str(result.elf), "project": str(result.project_dir), **model_table.as_mapping(result.sizes)}, json
-    )
+    _print_mapping({"elf": str(result.elf), "project": str(result.project_dir), **_as_mapping(result.sizes)}, json)
 
 
 @app.command()
@@ -230,7 +228,7 @@ def run(
         {
             "board": result.board,
             "samples": len(result.outputs),
-            "cycles": list(result.cycles),
+            "cycles": result.cycles,
             "stack_bytes": result.stack_bytes,
             "arena_bytes": result.arena_bytes,
             "outputs": [[tensor.ravel().tolist() for tensor in sample] for sample in result.outputs],
@@ -370,7 +368,11 @@ def _print_hint(text: str, json: bool) -> None:
     print(text, file=sys.stderr if json else sys.stdout)
 
 
-def _print_mapping(values: dict[str, object], json: bool) -> None:
+def _as_mapping(values: Any) -> dict[str, Any]:
+    return dataclasses.asdict(values) if dataclasses.is_dataclass(values) else dict(values)  # type: ignore[arg-type]
+
+
+def _print_mapping(values: dict[str, Any], json: bool) -> None:
     import json as codec
 
     if json:

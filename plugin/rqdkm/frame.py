@@ -102,7 +102,7 @@ def _explain(error: BaseException) -> int:
         return _say(f"{error.format_message()}\n  -> {command} --help lists what is possible", 2)
     if isinstance(error, (_ReaderGoneError, BrokenPipeError)):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        return 0
+        return 1
     if isinstance(error, OSError) and error.errno in _DISK_HINTS:
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"{place}{error.strerror}\n  -> {_DISK_HINTS[error.errno]}", 2)

@@ -14,7 +14,7 @@ FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
 CONFIGS = ("baseline",)  # rq, dkm and rq-dkm join when they exist
 
-_SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
 
 

@@ -46,6 +46,29 @@ typedef struct {
   const int32_t *shift;
 } rqdkm_channel_quant;
 
+/* How the compiler proved the outputs of a layer can be requantized; see requantize.h. Fixed values: tables store them.
+ */
+typedef enum {
+  RQDKM_REQUANTIZE_FLOOR = 0,
+  RQDKM_REQUANTIZE_UP = 1,
+  RQDKM_REQUANTIZE_AWAY = 2,
+  RQDKM_REQUANTIZE_WIDE = 3,
+} rqdkm_requantize_form;
+
+/* Constants of two output channels, packed by rqdkm_tvm/kernels/pack.py. bias holds twice the bias with the input zero
+   point folded in: 2 (bias - (zp + 128) sum w), because the fast kernels read the input as 2 (x + 128). offset and
+   shift depend on the form: C and s of requantize.h, or output zero point and TFLite's signed shift for WIDE. */
+typedef struct {
+  int32_t bias[2], multiplier[2], offset[2], shift[2];
+} rqdkm_pair_quant;
+
+/* What the fast convolution kernels take in place of rqdkm_channel_quant: one entry per pair of output channels. The
+   last pair of an odd number of channels repeats the channel before it. */
+typedef struct {
+  rqdkm_requantize_form form;
+  const rqdkm_pair_quant *pairs;
+} rqdkm_packed_quant;
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,27 @@
 """The kernels on the Python side: what each C kernel accepts, needs and how its constants are packed."""
 
-from rqdkm_tvm.kernels import add, depthwise_conv2d, float_io, movement, mul, pool, softmax, unary
+from rqdkm_tvm.kernels import (
+    add,
+    conv2d,
+    depthwise_conv2d,
+    float_io,
+    fully_connected,
+    movement,
+    mul,
+    pool,
+    softmax,
+    unary,
+)
 
-__all__ = ["add", "depthwise_conv2d", "float_io", "movement", "mul", "pool", "softmax", "unary"]
+__all__ = [
+    "add",
+    "conv2d",
+    "depthwise_conv2d",
+    "float_io",
+    "fully_connected",
+    "movement",
+    "mul",
+    "pool",
+    "softmax",
+    "unary",
+]

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* int8 in memory -> pairs of 16-bit lanes in scratch, for the SMLAD kernels.
+ *
+ * An input x is kept as 2 (x + 128), in [0, 510]: never negative, so two lanes of one word never borrow from each
+ * other, and the accumulator arrives doubled, as SMMULR wants it. Lane orders of four consecutive elements e0..e3:
+ *   crossed   (e0, e2), (e1, e3)   what masking a word gives; weights use SXTB16, which gives the same
+ *   linear    (e0, e1), (e2, e3)   needed where a run may start at any element; two more instructions per word */
+#ifndef RQDKM_KERNELS_EXPAND_H
+#define RQDKM_KERNELS_EXPAND_H
+
+#include "rqdkm/arch.h"
+
+#define RQDKM_SIGN_BITS 0x80808080u
+#define RQDKM_EVEN_MASK 0x01fe01feu /* two 8-bit values, doubled */
+
+/* The doubled, shifted form of one input value. */
+RQDKM_INLINE uint32_t rqdkm_expand_value(int32_t x) { return (uint32_t)(x + 128) << 1; }
+
+/* `count` words of four elements -> crossed lanes, written `step` words apart: dst[0], dst[step], dst[2 step], ... */
+RQDKM_INLINE void rqdkm_expand_crossed(uint32_t *dst, const int8_t *src, int32_t count, const int32_t step) {
+  RQDKM_NO_UNROLL
+  for (int32_t i = 0; i < count; i++) {
+    const uint32_t v = rqdkm_load32(src) ^ RQDKM_SIGN_BITS;
+    rqdkm_store32(dst, (v << 1) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + step, (v >> 7) & RQDKM_EVEN_MASK);
+    src += 4;
+    dst += 2 * step;
+  }
+}
+
+/* The same for four pixels at once, word-interleaved: dst[step][pixel]. */
+RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const int8_t *p1, const int8_t *p2,
+                                         const int8_t *p3, int32_t count) {
+  const uint32_t *const end = dst + 8 * count;
+  RQDKM_NO_UNROLL
+  do {
+    uint32_t a = rqdkm_load32(p0), b = rqdkm_load32(p1), c = rqdkm_load32(p2), d = rqdkm_load32(p3);
+    a ^= RQDKM_SIGN_BITS;
+    b ^= RQDKM_SIGN_BITS;
+    c ^= RQDKM_SIGN_BITS;
+    d ^= RQDKM_SIGN_BITS;
+    rqdkm_store32(dst + 0, (a << 1) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 1, (b << 1) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 2, (c << 1) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 3, (d << 1) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 4, (a >> 7) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 5, (b >> 7) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 6, (c >> 7) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 7, (d >> 7) & RQDKM_EVEN_MASK);
+    p0 += 4;
+    p1 += 4;
+    p2 += 4;
+    p3 += 4;
+    dst += 8;
+  } while (dst != end);
+}
+
+/* `count` elements -> linear lanes at dst, any count, any alignment. */
+RQDKM_INLINE void rqdkm_expand_linear(uint16_t *dst, const int8_t *src, int32_t count) {
+  int32_t i = 0;
+  RQDKM_NO_UNROLL
+  for (; i + 4 <= count; i += 4) {
+    const uint32_t v = rqdkm_load32(src + i) ^ RQDKM_SIGN_BITS;
+    const uint32_t even = (v << 1) & RQDKM_EVEN_MASK, odd = (v >> 7) & RQDKM_EVEN_MASK;
+    rqdkm_store32(dst + i, rqdkm_pack_lo_lo(even, odd));
+    rqdkm_store32(dst + i + 2, rqdkm_pack_hi_hi(even, odd));
+  }
+  RQDKM_NO_UNROLL
+  for (; i < count; i++) {
+    dst[i] = (uint16_t)rqdkm_expand_value(src[i]);
+  }
+}
+
+RQDKM_INLINE void rqdkm_fill_lanes(uint16_t *dst, int32_t count, uint32_t value) {
+  RQDKM_NO_UNROLL
+  for (int32_t i = 0; i < count; i++) {
+    dst[i] = (uint16_t)value;
+  }
+}
+
+/* Packed int8 weights of two output channels (per 4 taps one word of each) -> dst[step][channel] lanes.
+   `quads`: taps / 4, even or odd; writes 4 * quads words. */
+RQDKM_INLINE void rqdkm_expand_weights(uint32_t *dst, const int8_t *src, int32_t quads) {
+  const int8_t *const end = src + 8 * quads;
+  RQDKM_NO_UNROLL
+  do {
+    const uint32_t a = rqdkm_load32(src), b = rqdkm_load32(src + 4);
+    rqdkm_store32(dst + 0, rqdkm_sxtb16(a));
+    rqdkm_store32(dst + 1, rqdkm_sxtb16(b));
+    rqdkm_store32(dst + 2, rqdkm_sxtb16_ror8(a));
+    rqdkm_store32(dst + 3, rqdkm_sxtb16_ror8(b));
+    src += 8;
+    dst += 4;
+  } while (src != end);
+}
+
+#endif

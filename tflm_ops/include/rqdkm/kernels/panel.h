@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Matrix product of a panel of pixels with two output channels, requantized.
+ *
+ * A panel holds the input lanes of `pixels` output positions, in blocks of up to four pixels, word-interleaved inside a
+ * block: block[step][pixel], two taps per step. With this layout every offset in the inner loop is a constant, whatever
+ * the layer, so one compiled function is as fast as a specialised one. */
+#ifndef RQDKM_KERNELS_PANEL_H
+#define RQDKM_KERNELS_PANEL_H
+
+#include "rqdkm/kernels/block.h"
+#include "rqdkm/types.h"
+
+/* How many blocks of 4, 3, 2 and 1 pixels a panel is cut into: as many fours as leave the rest to threes, which cost no
+   more per pixel; a two or a one only where there is no other way (1, 2 or 5 pixels). */
+typedef struct {
+  int32_t fours, threes, rest; /* rest: 0, 1 or 2 pixels */
+} rqdkm_panel_cut;
+
+RQDKM_INLINE rqdkm_panel_cut rqdkm_cut_panel(int32_t pixels) {
+  rqdkm_panel_cut cut;
+  cut.threes = (4 - pixels % 4) % 4;
+  if (3 * cut.threes > pixels) {
+    cut.threes = pixels / 3; /* 1, 2 or 5 pixels */
+  }
+  cut.fours = (pixels - 3 * cut.threes) / 4;
+  cut.rest = pixels - 3 * cut.threes - 4 * cut.fours;
+  return cut;
+}
+
+/* Words of a panel; no padding between blocks. */
+RQDKM_INLINE int32_t rqdkm_panel_words(int32_t pixels, int32_t steps) { return pixels * steps; }
+
+/* Multiply a panel with the expanded weights [step][2] of one pair of output channels.
+ *   steps     pairs of taps, >= 1
+ *   out       first pixel's output of the pair's first channel; pixels are `stride` bytes apart */
+typedef void (*rqdkm_panel_function)(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
+                                     const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+
+void rqdkm_panel_s8_up(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
+                       const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+void rqdkm_panel_s8_away(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
+                         const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+void rqdkm_panel_s8_wide(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
+                         const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+
+/* The panel function of a form, or NULL where there is none. */
+RQDKM_INLINE rqdkm_panel_function rqdkm_panel_for(rqdkm_requantize_form form) {
+  switch (form) {
+    case RQDKM_REQUANTIZE_UP:
+      return rqdkm_panel_s8_up;
+    case RQDKM_REQUANTIZE_AWAY:
+      return rqdkm_panel_s8_away;
+    case RQDKM_REQUANTIZE_WIDE:
+      return rqdkm_panel_s8_wide;
+    default:
+      return 0;
+  }
+}
+
+#endif

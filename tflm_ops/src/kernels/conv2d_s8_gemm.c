@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rqdkm/kernels/conv_common.h"
+#include "rqdkm/kernels/expand.h"
+#include "rqdkm/kernels/panel.h"
+
+typedef struct {
+  const rqdkm_conv_params *params;
+  const rqdkm_dims *input_dims, *filter_dims;
+  const int8_t *input;   /* first channel of the group */
+  const int8_t *padding; /* filter_dims->c times the input zero point */
+} source;
+
+/* One tap of the output at (y, x): filter_dims->c int8 values. */
+static const int8_t *tap(const source *s, int32_t y, int32_t x, int32_t ky, int32_t kx) {
+  const int32_t iy = y * s->params->stride.h - s->params->padding.top + ky * s->params->dilation.h;
+  const int32_t ix = x * s->params->stride.w - s->params->padding.left + kx * s->params->dilation.w;
+  const int32_t inside = iy >= 0 && iy < s->input_dims->h && ix >= 0 && ix < s->input_dims->w;
+  return inside ? s->input + (iy * s->input_dims->w + ix) * s->input_dims->c : s->padding;
+}
+
+/* Build one block of np pixels from output position (y, x) on, all taps; returns the end of the block. */
+static uint32_t *gather(uint32_t *block, const source *s, int32_t np, int32_t y, int32_t x, int32_t output_w) {
+  const int32_t quads = s->filter_dims->c / 4;
+  int32_t ys[4], xs[4];
+  for (int32_t i = 0; i < np; i++) {
+    ys[i] = y;
+    xs[i] = x;
+    if (++x == output_w) {
+      x = 0;
+      y++;
+    }
+  }
+  for (int32_t ky = 0; ky < s->filter_dims->h; ky++) {
+    for (int32_t kx = 0; kx < s->filter_dims->w; kx++) {
+      const int8_t *taps[4];
+      for (int32_t i = 0; i < np; i++) {
+        taps[i] = tap(s, ys[i], xs[i], ky, kx);
+      }
+      if (np == 4) {
+        rqdkm_expand_crossed_4(block, taps[0], taps[1], taps[2], taps[3], quads);
+      } else {
+        for (int32_t i = 0; i < np; i++) {
+          rqdkm_expand_crossed(block + i, taps[i], quads, np);
+        }
+      }
+      block += np * 2 * quads;
+    }
+  }
+  return block;
+}
+
+/* The panel of `pixels` output positions from number `first` on (row-major). */
+static void fill_panel(uint32_t *panel, const source *s, int32_t first, int32_t pixels, int32_t output_w) {
+  const rqdkm_panel_cut cut = rqdkm_cut_panel(pixels);
+  int32_t position = first;
+  for (int32_t block = 0; block < cut.fours + cut.threes + (cut.rest != 0); block++) {
+    const int32_t np = block < cut.fours ? 4 : block < cut.fours + cut.threes ? 3 : cut.rest;
+    panel = gather(panel, s, np, position / output_w, position % output_w, output_w);
+    position += np;
+  }
+}
+
+static int32_t weight_words(const rqdkm_dims *filter_dims) {
+  return filter_dims->h * filter_dims->w * filter_dims->c; /* two channels, two taps per word */
+}
+
+int32_t rqdkm_conv2d_s8_gemm_scratch_bytes(const rqdkm_conv_params *params, const rqdkm_dims *input_dims,
+                                           const rqdkm_dims *filter_dims, const rqdkm_dims *output_dims,
+                                           const rqdkm_conv_tile *tile) {
+  const int32_t pairs = rqdkm_conv_group_pairs(input_dims, filter_dims, output_dims);
+  const int32_t words = weight_words(filter_dims);
+  const int32_t padding = rqdkm_conv_pads(params, input_dims, filter_dims, output_dims) ? filter_dims->c : 0;
+  const int32_t bounce = output_dims->c == rqdkm_conv_groups(input_dims, filter_dims) ? 2 * tile->pixels : 0;
+  return rqdkm_round_up(4 * (words * (tile->resident ? pairs : 1) + tile->pixels * words / 2) + padding + bounce, 8);
+}
+
+int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed_quant *quant,
+                             const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
+                             const int8_t *filter, const rqdkm_dims *output_dims, int8_t *output,
+                             const rqdkm_conv_tile *tile, void *scratch) {
+  const rqdkm_panel_function multiply = rqdkm_panel_for(quant->form);
+  if (!rqdkm_conv_dims_valid(params, input_dims, filter_dims, output_dims) || tile->pixels < 1) {
+    return RQDKM_ERROR_ARGUMENT;
+  }
+  if (multiply == 0 || filter_dims->c % 4 != 0) {
+    return RQDKM_ERROR_UNSUPPORTED;
+  }
+  const int32_t groups = rqdkm_conv_groups(input_dims, filter_dims), channels = output_dims->c / groups;
+  const int32_t pairs = rqdkm_conv_group_pairs(input_dims, filter_dims, output_dims);
+  const int32_t words = weight_words(filter_dims), steps = words / 2, positions = output_dims->h * output_dims->w;
+  uint32_t *const weights = (uint32_t *)scratch;
+  uint32_t *const panel = weights + words * (tile->resident ? pairs : 1);
+  int8_t *const bounce = (int8_t *)(panel + tile->pixels * steps);
+  int8_t *const padding = bounce + (channels == 1 ? 2 * tile->pixels : 0);
+  if (rqdkm_conv_pads(params, input_dims, filter_dims, output_dims)) {
+    memset(padding, -params->input_offset, (size_t)filter_dims->c);
+  }
+  source s = {params, input_dims, filter_dims, input, padding};
+  for (int32_t group = 0; group < groups; group++) {
+    const int8_t *const group_filter = filter + 2 * words * pairs * group;
+    const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
+    s.input = input + filter_dims->c * group;
+    if (tile->resident) {
+      rqdkm_expand_weights(weights, group_filter, words / 4 * pairs);
+    }
+    for (int32_t first = 0; first < positions; first += tile->pixels) {
+      const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
+      int8_t *const out = output + first * output_dims->c + channels * group;
+      fill_panel(panel, &s, first, pixels, output_dims->w);
+      for (int32_t pair = 0; pair < pairs; pair++) {
+        const uint32_t *pair_weights = weights + (tile->resident ? words * pair : 0);
+        if (!tile->resident) {
+          rqdkm_expand_weights(weights, group_filter + 2 * words * pair, words / 4);
+        }
+        if (channels > 1) {
+          multiply(panel, pair_weights, steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),
+                   output_dims->c);
+        } else {
+          multiply(panel, pair_weights, steps, pixels, group_quant + pair, bounce, 2);
+          for (int32_t i = 0; i < pixels; i++) {
+            out[i * output_dims->c] = bounce[2 * i];
+          }
+        }
+      }
+    }
+  }
+  rqdkm_clamp_s8(output, positions * output_dims->c, &params->clamp);
+  return RQDKM_OK;
+}

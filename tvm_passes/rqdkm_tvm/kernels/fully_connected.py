@@ -1,0 +1,159 @@
+"""Fully connected layers, int8."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rqdkm_tvm.kernels._c import constant
+from rqdkm_tvm.kernels.conv2d import FORM_NAMES, FORMS, bias_of
+from rqdkm_tvm.kernels.pack import doubled_bias, pack_fours, pack_pair_quant, pad_taps, round_up
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.requantize import (
+    INT32_MAX,
+    INT32_MIN,
+    Requantize,
+    accumulator_bounds,
+    choose_requantize,
+    fully_connected_multipliers,
+)
+from rqdkm_tvm.layer import KernelCall, Layer
+
+
+def reject_fully_connected(layer: Layer) -> str | None:
+    """What no int8 fully connected kernel can do."""
+    if layer.inputs[0].dtype != "int8" or layer.output.dtype != "int8":
+        return "tensors must be int8"
+    if layer.weights is None or layer.weights.dtype != np.int8 or layer.weights.ndim != 2:
+        return "weights must be constant int8 (O, I)"
+    outputs, inputs = layer.weights.shape
+    if layer.inputs[0].size % inputs or layer.output.size != layer.inputs[0].size // inputs * outputs:
+        return "input must be (batches, I) and output (batches, O)"
+    return None
+
+
+def _plan_requantize(layer: Layer) -> Requantize | None:
+    """The cheapest exact form; None where twice the accumulator may not fit 32 bits. Symmetric weights only."""
+    assert layer.weights is not None
+    outputs = layer.weights.shape[0]
+    bounds = accumulator_bounds(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point)
+    if (2 * bounds[0] < INT32_MIN).any() or (2 * bounds[1] > INT32_MAX).any():
+        return None
+    return choose_requantize(
+        bounds,
+        *fully_connected_multipliers(layer, outputs),
+        layer.output.zero_point,
+        tuple(layer.attrs["clamp"]),
+        FORMS,
+    )
+
+
+def _params(layer: Layer) -> str:
+    assert layer.weights is not None
+    return constant(
+        "rqdkm_fully_connected_params",
+        "params",
+        inputs=int(layer.weights.shape[1]),
+        outputs=int(layer.weights.shape[0]),
+        input_offset=-layer.inputs[0].zero_point,
+        weight_offset=-layer.weight_zero_point,
+        output_offset=layer.output.zero_point,
+        clamp=layer.attrs["clamp"],
+    )
+
+
+def _batches(layer: Layer) -> int:
+    assert layer.weights is not None
+    return layer.inputs[0].size // int(layer.weights.shape[1])
+
+
+def _macs(layer: Layer) -> int:
+    assert layer.weights is not None
+    return _batches(layer) * layer.weights.size
+
+
+@register
+class FullyConnectedReference(Kernel):
+    """Plain C, asymmetric weights included."""
+
+    name = "fully_connected_s8_ref"
+    ops = ("fully_connected",)
+    reference = True
+
+    def reject(self, layer: Layer) -> str | None:
+        return reject_fully_connected(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 10.0 * _macs(layer) + 60.0 * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        outputs = layer.weights.shape[0]
+        multipliers, shifts = fully_connected_multipliers(layer, outputs)
+        body = (
+            _params(layer)
+            + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
+            + f"  return rqdkm_fully_connected_s8_ref(&params, &quant, {_batches(layer)}, (const int8_t *)in0,\n"
+            + "                                      (const int8_t *)c0, (const int32_t *)c1, (int8_t *)out);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(layer.weights, bias_of(layer, outputs), multipliers, shifts),
+            scratch_bytes=0,
+            body=body,
+            includes=("rqdkm/convolution.h",),
+            macs=_macs(layer),
+        )
+
+
+@register
+class FullyConnectedFast(Kernel):
+    """Four outputs at a time, weights straight from flash."""
+
+    name = "fully_connected_s8_fast"
+    ops = ("fully_connected",)
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = reject_fully_connected(layer)
+        if reason is None and layer.weight_zero_point != 0:
+            reason = "weights must be symmetric (zero point 0)"
+        if reason is None and _plan_requantize(layer) is None:
+            reason = "twice the accumulator may exceed 32 bits"
+        return reason
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        assert layer.weights is not None
+        return 2 * round_up(int(layer.weights.shape[1]), 4)
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        assert layer.weights is not None
+        outputs, inputs = (int(size) for size in layer.weights.shape)
+        return _batches(layer) * (2.5 * inputs + round_up(outputs, 4) * (2.0 * round_up(inputs, 4) + 40))
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        outputs = int(layer.weights.shape[0])
+        requantize = _plan_requantize(layer)
+        assert requantize is not None
+        bias = doubled_bias(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point)
+        # whole fours: channels past the last repeat it and are not stored
+        channels = [min(index, outputs - 1) for index in range(round_up(outputs, 4))]
+        pairs = list(zip(channels[::2], channels[1::2], strict=True))
+        body = (
+            _params(layer)
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[requantize.form]}, (const rqdkm_pair_quant *)c1}};\n"
+            + f"  return rqdkm_fully_connected_s8_fast(&params, &quant, {_batches(layer)}, (const int8_t *)in0,\n"
+            + "                                       (const int8_t *)c0, (int8_t *)out, scratch);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(pack_fours(pad_taps(layer.weights, 4)), pack_pair_quant(bias, requantize, pairs)),
+            scratch_bytes=self.scratch_bytes(layer, config),
+            body=body,
+            includes=("rqdkm/convolution.h",),
+            macs=_macs(layer),
+        )

@@ -1,0 +1,82 @@
+"""Ahead-of-time layouts of weights and per-channel constants; docs/kernels.md shows them.
+
+All functions are pure and return arrays ready to be placed in flash.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm_tvm.kernels.requantize import Int64Array, Requantize
+
+Int8Array = npt.NDArray[np.int8]
+Int32Array = npt.NDArray[np.int32]
+
+#: ``rqdkm_pair_quant`` as 32-bit words: bias, multiplier, offset, shift, two channels each.
+PAIR_QUANT_WORDS = 8
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def wrap_int32(values: npt.ArrayLike) -> Int32Array:
+    """Modulo 2**32 into int32, as the C arithmetic does."""
+    return (np.asarray(values, dtype=np.int64) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+
+
+def channel_pairs(channels: int) -> list[tuple[int, int]]:
+    """Output channels two by two. The last pair of an odd number overlaps the one before, so that both of its results
+    are real; a single channel is paired with itself."""
+    if channels == 1:
+        return [(0, 0)]
+    firsts = [min(first, channels - 2) for first in range(0, channels, 2)]
+    return [(first, first + 1) for first in firsts]
+
+
+def pad_taps(weights: npt.NDArray[Any], multiple: int) -> npt.NDArray[Any]:
+    """(channels, taps) with taps filled up with zeros to a multiple."""
+    return np.pad(weights, ((0, 0), (0, round_up(weights.shape[1], multiple) - weights.shape[1])))
+
+
+def linear_to_crossed(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Reorder each four taps e0..e3 to (e0, e2, e1, e3).
+
+    The C side always unpacks bytes (0, 2) and (1, 3) of a word, so that the lanes become (e0, e1), (e2, e3).
+    """
+    channels, taps = weights.shape
+    return weights.reshape(channels, taps // 4, 4)[:, :, [0, 2, 1, 3]].reshape(channels, taps)
+
+
+def pack_pairs(weights: npt.NDArray[Any]) -> Int8Array:
+    """(channels, taps), taps a multiple of 4 -> flat int8: per pair, per four taps, 4 bytes of each of the two."""
+    channels, taps = weights.shape
+    chosen = weights[np.array(channel_pairs(channels))]  # (pairs, 2, taps)
+    return np.ascontiguousarray(chosen.reshape(-1, 2, taps // 4, 4).transpose(0, 2, 1, 3), dtype=np.int8).ravel()
+
+
+def pack_fours(weights: npt.NDArray[Any]) -> Int8Array:
+    """(channels, taps), taps a multiple of 4 -> flat int8: per four channels (filled up with zero channels), per four
+    taps, 4 bytes of each of the four."""
+    channels, taps = weights.shape
+    filled = np.pad(weights, ((0, round_up(channels, 4) - channels), (0, 0)))
+    return np.ascontiguousarray(filled.reshape(-1, 4, taps // 4, 4).transpose(0, 2, 1, 3), dtype=np.int8).ravel()
+
+
+def doubled_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_zero_point: int) -> Int64Array:
+    """Twice the bias with the input offset folded in: the kernels read the input as 2 (x + 128), so the zero point's
+    share ``(zero_point + 128) * sum(weights)`` moves into the bias. (channels, taps) weights."""
+    total = weights.astype(np.int64).sum(axis=1)
+    base = np.zeros_like(total) if bias is None else np.asarray(bias, dtype=np.int64).ravel()
+    doubled: Int64Array = 2 * (base - (input_zero_point + 128) * total)
+    return doubled
+
+
+def pack_pair_quant(bias: Int64Array, requantize: Requantize, pairs: list[tuple[int, int]]) -> Int32Array:
+    """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened."""
+    rows = [wrap_int32(bias), requantize.multiplier, requantize.offset, requantize.shift]
+    table = np.stack([np.asarray(row, dtype=np.int32) for row in rows])  # (4, channels)
+    return np.ascontiguousarray(table[:, np.array(pairs)].transpose(1, 0, 2)).ravel()

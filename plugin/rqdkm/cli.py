@@ -338,6 +338,14 @@ def board_list(json: JsonOpt = False) -> None:
         _console().print(checks.render(found))
 
 
+@board_app.command("info")
+def board_info(json: JsonOpt = False) -> None:
+    """The chip in figures: memories, clocks, currents, and where they come from."""
+    from rqdkm.board.describe import STM32F407
+
+    _print_mapping(dataclasses.asdict(STM32F407), json)
+
+
 def main() -> None:
     """Entry point of the ``rqdkm`` program."""
     app()
@@ -377,9 +385,20 @@ def _print_mapping(values: dict[str, Any], json: bool) -> None:
 
     if json:
         print(codec.dumps(values, indent=1))
-    else:
-        for name, value in values.items():
-            print(f"{name:<16} {value:,}" if isinstance(value, int) else f"{name:<16} {value}")
+        return
+    for name, value in values.items():
+        print(f"{name:<18}{_as_text(value)}")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_as_text(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        apart = "\n" + " " * 18 if value and isinstance(value[0], (dict, list)) else " "
+        return apart.join(map(_as_text, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -198,3 +198,15 @@ def test_report_refuses_a_damaged_file() -> None:
     result = runner.invoke(app, ["report", "report.json"])
     assert result.exit_code == 2
     assert "totals.fps" in result.stderr
+
+
+def test_board_info_names_memories_and_source() -> None:
+    text = runner.invoke(app, ["board", "info"]).stdout
+    assert "name sram" in text and "DS8626" in text
+    memories = json.loads(runner.invoke(app, ["board", "info", "--json"]).stdout)["memories"]
+    assert [memory["name"] for memory in memories] == ["flash", "sram", "ccm"]
+
+
+def test_board_list_names_every_board() -> None:
+    listed = json.loads(runner.invoke(app, ["board", "list", "--json"]).stdout)["checks"]
+    assert [check["name"] for check in listed] == ["virtual", "qemu", "openocd"]

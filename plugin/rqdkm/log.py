@@ -6,9 +6,11 @@ import logging
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
+from rich import progress as bars
 from rich.console import Console
-from rich.status import Status
+from rich.markup import escape
 from rich.text import Text
 
 _LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
@@ -18,16 +20,27 @@ _REPEAT_AFTER_S = 10.0  # and a plain log repeats the detail of a long step no m
 verbosity = 0  # of this process: -1 quiet, 0 normal, 1 verbose, 2 debug
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is now: a running spinner replaces it to print lines above itself."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        pass
+
+
 def configure(level: int) -> None:
     """Set the verbosity of this process, -1 (quiet) to 2 (debug), and send log lines to stderr."""
     global verbosity
     verbosity = max(-1, min(2, level))
     root = logging.getLogger()
     for handler in list(root.handlers):
-        if getattr(handler, "rqdkm", False):
+        if isinstance(handler, _StderrHandler):
             root.removeHandler(handler)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.rqdkm = True  # type: ignore[attr-defined]
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.WARNING if verbosity >= 0 else logging.ERROR)
@@ -38,14 +51,14 @@ def configure(level: int) -> None:
 class Progress:
     """``progress("build: kernels 3 of 20")``: one line per step, the text before the colon being the step.
 
-    On a terminal a spinner shows the current text, and a finished step stays as one line with its time. Elsewhere
-    each step is a plain line, and its detail is repeated only every ten seconds. Silent when quiet.
+    On a terminal a spinner shows the current text and its time, and a finished step stays as one line. Elsewhere each
+    step is a plain line, and its detail is repeated only every ten seconds. Silent when quiet.
     """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._silent = verbosity < 0
-        self._status: Status | None = None
+        self._spinner: bars.Progress | None = None
         self._step = ""
         self._began = self._spoke = time.monotonic()
 
@@ -66,22 +79,26 @@ class Progress:
             self._finish(failed=False)
             self._step, self._began = step, time.monotonic()
         if self._console.is_terminal:
-            if self._status is None:
-                self._status = self._console.status(Text(text))
-                self._status.start()
-            else:
-                self._status.update(Text(text))
+            self._spin(text)
         elif fresh or time.monotonic() - self._spoke > _REPEAT_AFTER_S:
             self._console.print(Text(f"rqdkm: {text}"), soft_wrap=True)
             self._spoke = time.monotonic()
 
+    def _spin(self, text: str) -> None:
+        if self._spinner is None:
+            columns = (bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.TimeElapsedColumn())
+            self._spinner = bars.Progress(*columns, console=self._console, transient=True)
+            self._spinner.add_task(escape(text), total=None)
+            self._spinner.start()
+        else:
+            self._spinner.update(self._spinner.task_ids[0], description=escape(text))
+
     def _finish(self, *, failed: bool) -> None:
         """End the current step; its line stays if it took long enough to notice."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
             seconds = time.monotonic() - self._began
             if not failed and seconds >= _SHOWN_AFTER_S:
-                line = Text.assemble(("✓ ", "green"), self._step, (f"  {seconds:.1f} s", "dim"))
-                self._console.print(line)
+                self._console.print(Text.assemble(("✓ ", "green"), self._step, (f"  {seconds:.1f} s", "dim")))
         self._step = ""

@@ -1,1 +1,47 @@
-"""From Relay to layers: the patterns and their extraction."""
+"""Which Relay expressions our kernels can run. This list is the table of contents; order is priority.
+
+Each row is one :class:`Offload`: its Relay pattern, the check that explains a refusal, and the parser that turns the
+match into what a kernel needs to know. To add an operator: write a row, add its name to ``rqdkm_tvm.layer.OPS``,
+register a kernel for it.
+"""
+
+from __future__ import annotations
+
+from rqdkm_tvm.offload.activation import Logistic, Softmax
+from rqdkm_tvm.offload.base import PREFIX, Draft, Offload, Quantization
+from rqdkm_tvm.offload.boundary import Dequantize, Quantize
+from rqdkm_tvm.offload.convolution import Conv2d, DepthwiseConv2d
+from rqdkm_tvm.offload.elementwise import Add, Clip, Mul, Requantize
+from rqdkm_tvm.offload.fully_connected import FullyConnected
+from rqdkm_tvm.offload.movement import MAX_CONCATENATE, Concatenate, Pad
+from rqdkm_tvm.offload.pooling import AvgPool2d, MaxPool2d, Mean
+
+# longest patterns first: a convolution must take its requantize and clip before those rows see them
+OFFLOADS: tuple[Offload, ...] = (
+    Conv2d(),
+    DepthwiseConv2d(),
+    FullyConnected(),
+    Mean(),
+    AvgPool2d(),
+    MaxPool2d(),
+    Softmax(),
+    Logistic(),
+    Add(),
+    Mul(),
+    *(Concatenate(count) for count in range(2, MAX_CONCATENATE + 1)),
+    Requantize(),
+    Pad(),
+    Clip(),
+    Quantize(),
+    Dequantize(),
+)
+
+
+def by_composite(name: str) -> Offload | None:
+    """The row whose composite functions carry ``name`` (``"rqdkm.conv2d"``)."""
+    if not name.startswith(PREFIX):
+        return None
+    return next((row for row in OFFLOADS if PREFIX + row.name == name), None)
+
+
+__all__ = ["OFFLOADS", "PREFIX", "Draft", "Offload", "Quantization", "by_composite"]

@@ -1,0 +1,199 @@
+"""relay.build to ahead-of-time C, memory planned by USMP, and everything TVM knows about the result."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rqdkm_tvm import memory
+from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
+from rqdkm_tvm.graph import calls, rebuild, source_name
+from rqdkm_tvm.offload.base import op_name, shape_of
+from rqdkm_tvm.operators import is_layer_call
+from rqdkm_tvm.tvm_import import relay, tvm
+
+Expr = Any
+MODULE = "rqdkm"  # TVM's prefix of generated symbols: tvmgen_rqdkm_...
+POOL = "arena"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an input or output lies: byte offset in the arena, None for a buffer of its own."""
+
+    symbol: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class Aot:
+    """C that TVM generated. ``sources`` are complete files; ``header`` is the ``tvmgen_rqdkm.h`` they include."""
+
+    sources: dict[str, str]
+    header: str
+    arena_bytes: int
+    inputs: tuple[Placement, ...]
+    outputs: tuple[Placement, ...]
+
+    @property
+    def io_in_arena(self) -> bool:
+        return all(p.offset is not None for p in (*self.inputs, *self.outputs))
+
+
+def build(mod: Any) -> Aot:
+    """Compile a lowered module (types inferred) to C with one memory pool, inputs and outputs inside it.
+
+    Raises:
+        UnsupportedOperatorError: TVM cannot compile an operator that is left to it.
+    """
+    mod = _with_plain_names(mod)
+    try:
+        return _collect(_build(mod, workspace_io=True))
+    except tvm.TVMError as error:
+        if "IO Buffer var" not in str(error) and "output buffer vars" not in str(error):
+            raise _explained(mod, error) from error
+    # an output that is also read inside, or an input nobody reads: TVM cannot plan those into the arena
+    try:
+        return _collect(_build(mod, workspace_io=False))
+    except tvm.TVMError as error:
+        raise _explained(mod, error) from error
+
+
+def _target() -> Any:
+    # not -keys=arm_cpu: its schedules for Cortex-M need microTVM's own library
+    return tvm.target.Target("c -keys=cpu")
+
+
+def _build(mod: Any, *, workspace_io: bool) -> Any:
+    target = _target()
+    target = tvm.target.Target(target, host=target)
+    pools = tvm.ir.memory_pools
+    arena = pools.WorkspacePoolInfo(POOL, [target], pools.PoolInfoProperties())
+    config = {
+        "tir.disable_vectorize": True,
+        "tir.usmp.enable": True,
+        "tir.usmp.custom_algorithm": "rqdkm",
+        "tir.usmp.use_workspace_io": workspace_io,
+    }
+    executor = relay.backend.Executor(
+        "aot",
+        {"interface-api": "c", "unpacked-api": True, "workspace-byte-alignment": memory.ALIGNMENT},
+    )
+    with tvm.transform.PassContext(opt_level=3, config=config):
+        return relay.build(
+            mod,
+            target=target,
+            executor=executor,
+            runtime=relay.backend.Runtime("crt"),
+            mod_name=MODULE,
+            workspace_memory_pools=pools.WorkspaceMemoryPools([arena]),
+        )
+
+
+def _with_plain_names(mod: Any) -> Any:
+    """Inputs become input0, input1, ...: model names need not be C identifiers."""
+    function = mod["main"]
+    renamed = [
+        relay.var(f"input{i}", shape=shape_of(v), dtype=str(v.checked_type.dtype)) for i, v in enumerate(function.params)
+    ]
+    body = relay.bind(function.body, dict(zip(function.params, renamed, strict=True)))
+    plain = relay.Function(renamed, body)  # TVM's own attributes (output names) would name C fields
+    return relay.transform.InferType()(tvm.IRModule({"main": plain}))
+
+
+def _modules(module: Any) -> list[Any]:
+    return [module] + [inner for imported in module.imported_modules for inner in _modules(imported)]
+
+
+def _collect(factory: Any) -> Aot:
+    metadata = factory.executor_codegen_metadata
+    ins = [_field(str(v.name)) for v in metadata.inputs]
+    outs = [_field(str(v)) for v in metadata.outputs]
+    sources = [text for m in _modules(factory.lib) if (text := str(m.get_source())).strip()]
+    offsets: dict[str, int] = {}
+    for text in sources:
+        found = re.findall(rf"\.(\w+) = &\(\(uint8_t\*\)workspace_pools->{POOL}\)\[(\d+)\]", text)
+        offsets.update((name, int(offset)) for name, offset in found)
+    arena = sum(int(p.allocated_size) for p in (metadata.pool_inputs or {}).values())
+    has_pool = any("workspace_pools" in text for text in sources)
+    return Aot(
+        sources={f"tvm_{index}.c": text for index, text in enumerate(sources)},
+        header=_header(ins, outs, io_in_arena=bool(offsets), has_pool=has_pool),
+        arena_bytes=arena,
+        inputs=tuple(Placement(name, offsets.get(name)) for name in ins),
+        outputs=tuple(Placement(name, offsets.get(name)) for name in outs),
+    )
+
+
+def _field(name: str) -> str:
+    return re.sub(r"\W", "_", name)
+
+
+def _header(ins: list[str], outs: list[str], *, io_in_arena: bool, has_pool: bool) -> str:
+    """``tvmgen_rqdkm.h``, which TVM 0.19 no longer writes: the structs its interface code uses."""
+
+    def struct(name: str, fields: list[str]) -> str:
+        return f"struct tvmgen_{MODULE}_{name} {{\n" + "".join(f"  void* {f};\n" for f in fields) + "};\n"
+
+    parameters = []
+    if not io_in_arena:
+        parameters += [f"struct tvmgen_{MODULE}_inputs* inputs", f"struct tvmgen_{MODULE}_outputs* outputs"]
+    if has_pool:
+        parameters.append(f"struct tvmgen_{MODULE}_workspace_pools* workspace_pools")
+    text = "/* Generated. Structs and entry point of TVM's ahead-of-time executor. */\n"
+    text += "#ifndef TVMGEN_RQDKM_H\n#define TVMGEN_RQDKM_H\n#include <stdint.h>\n"
+    text += struct("inputs", ins) + struct("outputs", outs)
+    if has_pool:
+        text += struct("workspace_pools", [POOL])
+    text += f"int32_t tvmgen_{MODULE}_run({', '.join(parameters)});\n#endif\n"
+    return text
+
+
+# ---- what went wrong
+
+
+def _explained(mod: Any, error: Exception) -> ModelError:
+    """Find the operator that cannot be compiled by compiling each one alone."""
+    function = mod["main"]
+    for call in calls(function):
+        if is_layer_call(call) or not op_name(call):
+            continue
+        message = _compiles_alone(call)
+        if message is not None:
+            return UnsupportedOperatorError(
+                f"neither our kernels nor TVM can compile it: {message}",
+                where=f'operator {op_name(call)}, layer "{source_name(call) or op_name(call)}"',
+                hint="replace the operator in the model, or run that part outside of it",
+            )
+    return ModelError(f"TVM cannot compile the model: {_last_line(error)}")
+
+
+def _compiles_alone(call: Expr) -> str | None:
+    params, args = [], []
+    for index, arg in enumerate(call.args):
+        if isinstance(arg, relay.Constant):
+            args.append(arg)
+        elif isinstance(arg, relay.Tuple):
+            fields = [relay.var(f"x{index}_{i}", f.checked_type) for i, f in enumerate(arg.fields)]
+            params.extend(fields)
+            args.append(relay.Tuple(fields))
+        else:
+            var = relay.var(f"x{index}", arg.checked_type)
+            if isinstance(arg.checked_type, relay.TupleType):
+                return None  # cannot be an input by itself
+            params.append(var)
+            args.append(var)
+    alone = rebuild(relay.Function(params, call), relay.Call(call.op, args, call.attrs, call.type_args))
+    try:
+        _build(relay.transform.InferType()(tvm.IRModule({"main": alone})), workspace_io=False)
+    except tvm.TVMError as error:
+        return _last_line(error)
+    except Exception as error:  # TVM's Python code raises anything
+        return _last_line(error)
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,173 @@
+"""compile_model: passes, kernel choice, memory planning and C generation as one call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rqdkm_tvm import aot, cost, layers_c, memory
+from rqdkm_tvm.assign import AssignKernels, budget_error
+from rqdkm_tvm.boundary import StripBoundaryQuantize
+from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.graph import calls
+from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.legalize import LegalizeQnn
+from rqdkm_tvm.lower import LowerKernels
+from rqdkm_tvm.operators import LoweredLayer, is_layer_call, lowered_layers
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.reporter import OffloadReport, report
+from rqdkm_tvm.sites import IoTensor, read_io, read_sites
+from rqdkm_tvm.tvm_import import relay, tvm
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompiledLayer:
+    """One offloaded layer, in execution order; index equals that of ``rqdkm_layer_cycles``."""
+
+    layer: Layer
+    lowered: LoweredLayer
+    macs: int
+    bitops: int
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The arena: its size, the least any arrangement could need, and what is alive step by step."""
+
+    arena_bytes: int
+    lower_bound_bytes: int
+    moments: tuple[memory.Moment, ...]
+
+    @property
+    def peak(self) -> memory.Moment:
+        return max(self.moments, key=lambda moment: moment.bytes)
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """Everything the exporter and the reports need."""
+
+    module: Any  # lowered Relay, as relay.build got it
+    plan: Plan
+    report: OffloadReport
+    layers: tuple[CompiledLayer, ...]
+    inputs: tuple[IoTensor, ...]
+    outputs: tuple[IoTensor, ...]
+    aot: aot.Aot
+    layers_source: str
+    memory: MemoryPlan
+
+    @property
+    def calls(self) -> dict[str, LoweredLayer]:
+        """C symbol -> layer call."""
+        return {layer.lowered.symbol: layer.lowered for layer in self.layers}
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+
+def compile_model(
+    mod: Any,
+    *,
+    plan: Plan | None = None,
+    ram_budget: int | None = None,
+    reference_kernels: bool = False,
+    output_names: list[str] | None = None,
+    progress: Progress = lambda _message: None,
+) -> CompiledModel:
+    """Compile an int8 Relay module to C.
+
+    Args:
+        mod: module with constants bound (see :func:`rqdkm_tvm.passes.prepare`).
+        plan: obeyed where it says something; the result carries the completed copy.
+        ram_budget: bytes for tensors and scratch together (not stack, not static data); None: smallest arena that
+            costs at most a few per cent of speed, see :func:`rqdkm_tvm.assign.choose`.
+        reference_kernels: plain C references only.
+        output_names: names of the outputs for the metadata.
+
+    Raises:
+        PlanError, BudgetError, UnsupportedOperatorError, ModelError
+    """
+    progress("partitioning the graph into layers")
+    mod = tvm.transform.Sequential(
+        [relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn(), PartitionLayers()]
+    )(mod)
+    given = plan or Plan()
+    budget = ram_budget
+    for _attempt in range(4):
+        completed = copy.deepcopy(given)
+        progress("choosing kernels and planning memory")
+        partitioned = AssignKernels(completed, ram_budget=budget, reference_kernels=reference_kernels)(mod)
+        lowered = LowerKernels(completed)(partitioned)
+        progress("generating C")
+        generated = aot.build(lowered)
+        excess = 0 if ram_budget is None else generated.arena_bytes - ram_budget
+        if budget is None or excess <= 0:
+            break
+        # operators left to TVM take workspaces of their own: what they need is missing for our scratch
+        budget -= excess
+    else:
+        raise _over_budget(partitioned, completed, generated.arena_bytes, ram_budget or 0)
+    return _result(partitioned, lowered, completed, generated, output_names or _output_names(mod["main"]))
+
+
+def _result(
+    partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]
+) -> CompiledModel:
+    function = partitioned["main"]
+    layer_of = {site.name: site.layer for site in read_sites(function)}
+    layers = []
+    for call in lowered_layers(lowered["main"]):
+        layer = layer_of[call.name]
+        macs = cost.macs(layer)
+        layers.append(CompiledLayer(layer, call, macs, cost.bitops(macs)))
+    _assert_offloaded(lowered["main"], plan)
+    scratch = {layer.name: layer.lowered.scratch_bytes for layer in layers}
+    steps = memory.timeline(function)
+    moments = tuple(steps.moments(scratch))
+    ins, outs = read_io(function, output_names)
+    return CompiledModel(
+        module=lowered,
+        plan=plan,
+        report=report(function, plan),
+        layers=tuple(layers),
+        inputs=tuple(ins),
+        outputs=tuple(outs),
+        aot=generated,
+        layers_source=layers_c.source([layer.lowered for layer in layers]),
+        memory=MemoryPlan(
+            generated.arena_bytes, max((moment.bytes for moment in moments), default=0), moments
+        ),
+    )
+
+
+def _assert_offloaded(function: Any, plan: Plan) -> None:
+    """A layer that was planned for a kernel but went elsewhere would still compute right numbers, slowly."""
+    expected = sum(entry.kernel is not None for entry in plan.layers)
+    found = sum(is_layer_call(call) for call in calls(function))
+    if expected != found:
+        raise AssertionError(f"{expected} layers have a kernel, {found} were lowered")
+
+
+def _over_budget(partitioned: Any, plan: Plan, needed: int, budget: int) -> BudgetError:
+    del plan
+    return budget_error(memory.timeline(partitioned["main"]), {}, needed, budget)
+
+
+def _output_names(function: Any) -> list[str]:
+    attrs = function.attrs
+    if attrs is None or "output_tensor_names" not in attrs.keys():  # noqa: SIM118
+        return []
+    return [str(name) for name in attrs["output_tensor_names"]]
+
+

@@ -1,0 +1,30 @@
+"""Arithmetic cost of a layer: multiply-accumulates and bit operations."""
+
+from __future__ import annotations
+
+from math import prod
+
+from rqdkm_tvm.layer import Layer
+
+
+def macs(layer: Layer) -> int:
+    """Multiply-accumulates of the direct algorithm, padding taps included; 0 for layers without weights.
+
+    convolution: OH * OW * O * KH * KW * I / groups; depthwise: OH * OW * C * M * KH * KW; fully connected: B * O * I.
+    Everyone quotes these, so that cycles per MAC compare; an algorithm with fewer multiplications does not lower them.
+    """
+    if layer.weights is None:
+        return 0
+    if layer.op == "fully_connected":
+        batch = layer.output.size // layer.weights.shape[0]
+        return int(batch * layer.weights.size)
+    if layer.op == "conv2d":
+        return int(prod(layer.output.shape[:3]) * layer.weights.size)
+    if layer.op == "depthwise_conv2d":
+        return int(prod(layer.output.shape[:3]) * layer.weights.size)
+    return 0
+
+
+def bitops(macs_: int, bits_weight: int = 8, bits_activation: int = 8) -> int:
+    """BitOPs = MACs * weight bits * activation bits (HAQ, QuantMCU)."""
+    return macs_ * bits_weight * bits_activation

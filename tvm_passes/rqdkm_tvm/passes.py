@@ -1,0 +1,59 @@
+"""The Relay passes, table of contents.
+
+Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``Sequential`` of your own. Order matters:
+
+| pass                     | does                                                                                 |
+|--------------------------|--------------------------------------------------------------------------------------|
+| StripBoundaryQuantize()  | float inputs/outputs that are quantized at once become int8; scales are recorded      |
+| LegalizeQnn()            | canonical form: pad folded into convolution, one kind of reshape, no-ops removed      |
+| PartitionLayers()        | what our kernels can run becomes composite functions ``rqdkm.<op>``, each with a name |
+| AssignKernels(plan, ..)  | every layer gets a kernel and a configuration; the plan is completed and checked      |
+| LowerKernels(plan)       | composites become custom operators, one C symbol each; reshapes between them vanish   |
+
+After the last, ``relay.build`` does the rest: custom operators call our C, everything else is compiled by TVM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rqdkm_tvm.assign import AssignKernels
+from rqdkm_tvm.boundary import StripBoundaryQuantize
+from rqdkm_tvm.legalize import LegalizeQnn
+from rqdkm_tvm.lower import LowerKernels
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.tvm_import import relay, tvm
+
+
+def prepare(mod: Any, params: dict[str, Any] | None = None) -> Any:
+    """Bind ``params`` as constants and bring the module into canonical form (the first two passes)."""
+    if params:
+        mod["main"] = relay.build_module.bind_params_by_name(mod["main"], params)
+    return tvm.transform.Sequential([relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn()])(mod)
+
+
+def offload(plan: Plan, *, ram_budget: int | None = None, reference_kernels: bool = False) -> Any:
+    """All passes as one ``tvm.transform.Sequential``; ``plan`` is completed while it runs."""
+    return tvm.transform.Sequential(
+        [
+            relay.transform.InferType(),
+            StripBoundaryQuantize(),
+            LegalizeQnn(),
+            PartitionLayers(),
+            AssignKernels(plan, ram_budget=ram_budget, reference_kernels=reference_kernels),
+            LowerKernels(plan),
+        ],
+        name="rqdkm.offload",
+    )
+
+
+__all__ = [
+    "AssignKernels",
+    "LegalizeQnn",
+    "LowerKernels",
+    "PartitionLayers",
+    "StripBoundaryQuantize",
+    "offload",
+    "prepare",
+]

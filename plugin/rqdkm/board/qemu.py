@@ -33,7 +33,7 @@ def start(elf: Path, *, timeout_s: float = 600.0, semihosting: bool = True) -> B
         raise ToolError("the program 'timeout' is missing", hint="Debian: apt install coreutils")
     if not elf.is_file():
         raise ToolError("no such firmware", where=str(elf))
-    command = [guard, "-k", "5", f"{timeout_s:g}", qemu, "-M", MACHINE, "-display", "none", "-monitor", "none"]
+    command = [guard, "-k", "1", f"{timeout_s:g}", qemu, "-M", MACHINE, "-display", "none", "-monitor", "none"]
     config = "enable=on,target=native" + (",arg=rqdkm-io-semihosting" if semihosting else "")
     command += ["-serial", "null" if semihosting else "stdio", "-semihosting-config", config]
     return ProcessStream([*command, "-kernel", str(elf)], name="QEMU")

@@ -32,9 +32,9 @@ class RunOptions:
     Args:
         flash_model: of the virtual board: ``f407``, ``l4r5`` or ``none``.
         profile: the virtual board also counts cycles per function (slower).
-        io: byte stream. ``auto``: semihosting on QEMU, whose emulated serial line is a hundred times slower; USART1 on the
-            virtual board; on a real board USART1 when ``openocd`` names a serial port. A firmware built with another
-            ``RQDKM_IO`` than ``auto`` has no choice, and needs its own here.
+        io: byte stream. ``auto``: semihosting on QEMU (its emulated serial line is a hundred times slower), USART1 on
+            the virtual board, and on a real board USART1 when ``openocd`` names a serial port. A firmware built with
+            another ``RQDKM_IO`` than ``auto`` has no choice, and needs its own here.
         openocd: how to reach a real board.
         timeout_s: limit of the whole session on an emulator.
         run_timeout_s: limit of one inference.

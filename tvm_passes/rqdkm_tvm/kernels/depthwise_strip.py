@@ -1,0 +1,153 @@
+"""Depthwise 3x3, stride 1, on a planar strip of row pairs: ``tflm_ops/include/rqdkm/depthwise_strip.h``."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm_tvm.kernels._c import constant, hwc
+from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
+from rqdkm_tvm.kernels.exact_floor import Channel, solve_layer
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
+from rqdkm_tvm.layer import KernelCall, Layer
+
+_LANE_SHIFT = 8  # activations stand in their lanes as x << 8
+TABLE_WORDS = 10
+
+
+def depthwise_channels(layer: Layer) -> list[Channel]:
+    """TFLite's requantization of every output channel, with the interval its accumulator can reach."""
+    assert layer.weights is not None
+    count = layer.output.shape[3]
+    multipliers, shifts = convolution_multipliers(layer, count)
+    weights = layer.weights.reshape(-1, count).T
+    low, high = accumulator_bounds(weights, layer_bias(layer, count), layer.inputs[0].zero_point)
+    clamp = (int(layer.attrs["clamp"][0]), int(layer.attrs["clamp"][1]))
+    return [
+        Channel(int(m), int(s), layer.output.zero_point, clamp, int(lo), int(hi))
+        for m, s, lo, hi in zip(multipliers, shifts, low, high, strict=True)
+    ]
+
+
+class _Solved:
+    """right_shift, away and the table of a layer."""
+
+    def __init__(self, right_shift: int, away: bool, table: npt.NDArray[np.int32]) -> None:
+        self.right_shift, self.away, self.table = right_shift, away, table
+
+
+@lru_cache(maxsize=64)
+def _solve(key: _LayerKey) -> _Solved | None:
+    layer = key.layer
+    assert layer.weights is not None
+    solved = solve_layer(depthwise_channels(layer), min_k=_LANE_SHIFT, max_k=_LANE_SHIFT + 8)
+    if solved is None:
+        return None
+    right_shift, away, floors = solved
+    count = layer.output.shape[3]
+    weights = layer.weights.reshape(3, 3, count).astype(np.int64)
+    k = np.array([floor.k for floor in floors], np.int64)
+    scaled = weights << (k - _LANE_SHIFT)
+    folded = layer_bias(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=(0, 1))
+    table = np.zeros((count, TABLE_WORDS), np.int64)
+    for column in range(3):
+        table[:, column] = _pair(scaled[0, column], scaled[1, column])
+        table[:, 3 + column] = _pair(scaled[1, column], scaled[2, column])
+    table[:, 6] = (folded - np.array([floor.base for floor in floors])) << k
+    table[:, 7] = [floor.multiplier for floor in floors]
+    table[:, 8] = [floor.offset for floor in floors]
+    table[:, 9] = [floor.addend for floor in floors]
+    # the folded bias alone may exceed 32 bits, the accumulator does not: modulo 2**32 it is the same
+    return _Solved(right_shift, away, (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32))
+
+
+class _LayerKey:
+    """A layer as a cache key: by identity, kept alive by the cache."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    def __hash__(self) -> int:
+        return id(self.layer)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LayerKey) and other.layer is self.layer
+
+
+def _pair(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return (low & 0xFFFF) | ((high & 0xFFFF) << 16)
+
+
+@register
+class DepthwiseStrip(Kernel):
+    """3x3, stride 1, C a multiple of 4. Config ``pairs``: pairs of output rows per strip."""
+
+    name = "depthwise_conv2d_s8_strip"
+    ops = ("depthwise_conv2d",)
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = reject_depthwise(layer)
+        if reason is not None:
+            return reason
+        assert layer.weights is not None
+        attrs = layer.attrs
+        if layer.weights.shape[1:3] != (3, 3) or tuple(attrs["strides"]) != (1, 1):
+            return "only 3x3 with stride 1"
+        if tuple(attrs["dilation"]) != (1, 1) or int(attrs["multiplier"]) != 1:
+            return "only dilation 1 and channel multiplier 1"
+        if layer.inputs[0].shape[3] % 4 != 0:
+            return "channels must be a multiple of 4"
+        if self._solved(layer) is None:
+            return "requantization has no exact single floor"
+        return None
+
+    def configs(self, layer: Layer) -> list[Config]:
+        whole = (hwc(layer.output)[0] + 1) // 2
+        return [{"pairs": whole}, *({"pairs": pairs} for pairs in (8, 4, 2, 1) if pairs < whole)]
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return (int(config["pairs"]) + 1) * 16 * (hwc(layer.output)[1] + 2)
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        h, w, c = hwc(layer.output)
+        pairs = int(config["pairs"])
+        strips = -(-((h + 1) // 2) // pairs)
+        layout = c / 4 * ((h + 2 + 2 * strips) / 2 * (w * 21 + 60))
+        blocks = c * -(-h // 2) * (w // 4 * 110 + (w % 4 * 27 + 25 if w % 4 else 0) + 16)
+        return layout + blocks + c * strips * 40
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        solved = self._solved(layer)
+        assert solved is not None
+        body = (
+            constant(
+                "rqdkm_depthwise_strip_params",
+                "params",
+                input=hwc(layer.inputs[0]),
+                output=hwc(layer.output),
+                pad_top=int(layer.attrs["padding"][0]),
+                pad_left=int(layer.attrs["padding"][1]),
+                input_zero_point=layer.inputs[0].zero_point,
+                pairs=int(config["pairs"]),
+                right_shift=solved.right_shift,
+                away=int(solved.away),
+                clamp=layer.attrs["clamp"],
+            )
+            + "  return rqdkm_depthwise_strip(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
+            "                               scratch);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(solved.table,),
+            scratch_bytes=self.scratch_bytes(layer, config),
+            body=body,
+            includes=("rqdkm/depthwise_strip.h",),
+            macs=depthwise_macs(layer),
+        )
+
+    def _solved(self, layer: Layer) -> _Solved | None:
+        return _solve(_LayerKey(layer))

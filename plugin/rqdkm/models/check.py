@@ -20,7 +20,7 @@ _RETRAIN = (
 )
 
 
-class _Problem(ModelError):
+class _LayerError(ModelError):
     """A finding about one operator; ``check`` adds file and layer."""
 
 
@@ -45,7 +45,7 @@ def check(graph: Graph, where: str) -> None:
             rule = _RULES.get(operator.op)
             if rule is not None:
                 rule(graph, operator)
-        except _Problem as problem:
+        except _LayerError as problem:
             raise ModelError(
                 problem.what, where=f"{where}: layer {layer!r} ({operator.op})", hint=problem.hint or _DAMAGED
             ) from None
@@ -65,7 +65,7 @@ def same_padding(size: int, window: int, stride: int, dilation: int, out: int) -
 
 def _need(condition: object, what: str, hint: str = "") -> None:
     if not condition:
-        raise _Problem(what, hint=hint)
+        raise _LayerError(what, hint=hint)
 
 
 def _tensor(graph: Graph, operator: Operator, place: int) -> TensorInfo:
@@ -95,7 +95,7 @@ def _check_types(graph: Graph, operator: Operator) -> None:
             _RETRAIN,
         )
         if tensor.dtype == "int8" and q is not None:
-            _need(np.all((q.zero_points >= -128) & (q.zero_points <= 127)), f"zero point of {tensor.name!r} is not int8")
+            _need(np.all((q.zero_points >= -128) & (q.zero_points <= 127)), f"zero point of {tensor.name!r} not int8")
             _need(tensor.is_constant or not q.per_channel, f"activation {tensor.name!r} is quantized per channel")
         if not tensor.is_constant:
             floats += tensor.dtype in ("float32", "float16")
@@ -115,10 +115,13 @@ def _check_types(graph: Graph, operator: Operator) -> None:
             _need(tensor.dtype != "int8" or tensor.quantization, f"int8 tensor {tensor.name!r} has no scale", _RETRAIN)
 
 
-def _window(operator: Operator, size: tuple[int, int], window: tuple[int, int], out: tuple[int, ...]) -> None:
+def _window(operator: Operator, size: tuple[int, ...], window: tuple[int, ...], out: tuple[int, ...]) -> None:
     stride, dilation = operator.attrs["stride"], operator.attrs.get("dilation", (1, 1))
     _need(min(*stride, *dilation, *window) >= 1, f"stride {stride}, dilation {dilation} or window {window} is below 1")
-    _need(max(*stride, *dilation, *window) < 1 << 16, f"stride {stride}, dilation {dilation} or window {window} is absurd")
+    _need(
+        max(*stride, *dilation, *window) < 1 << 16,
+        f"stride {stride}, dilation {dilation} or window {window} is too large",
+    )
     expected = tuple(
         conv_output_size(size[i], window[i], stride[i], dilation[i], operator.attrs["padding"]) for i in (0, 1)
     )
@@ -215,7 +218,7 @@ def _elementwise(graph: Graph, operator: Operator) -> None:
     try:
         shape = np.broadcast_shapes(left.shape, right.shape)
     except ValueError:
-        raise _Problem(f"its operands {left.shape} and {right.shape} do not fit together") from None
+        raise _LayerError(f"its operands {left.shape} and {right.shape} do not fit together") from None
     _need(shape == out.shape, f"its operands give {shape}, the file says {out.shape}")
     _activation(operator)
 

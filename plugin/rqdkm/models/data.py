@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rqdkm.models.load import LoadedModel
 
 NDArray = npt.NDArray[Any]
+Labels = npt.NDArray[np.int64]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 LABEL_KEYS = ("y", "labels", "label", "targets")
 INPUT_KEYS = ("x", "inputs", "input", "data", "images")
@@ -125,7 +126,9 @@ def quantize(real: NDArray, quantization: Quantization) -> npt.NDArray[np.int8]:
 
 def dequantize(values: NDArray, quantization: Quantization) -> npt.NDArray[np.float32]:
     """``scale * (q - zero_point)`` in float32: TFLite's DEQUANTIZE."""
-    return (values.astype(np.int32) - quantization.zero_point).astype(np.float32) * np.float32(quantization.scale)
+    centred = (values.astype(np.int32) - quantization.zero_point).astype(np.float32)
+    real: npt.NDArray[np.float32] = centred * np.float32(quantization.scale)
+    return real
 
 
 def random_inputs(model: LoadedModel, count: int, seed: int = 0) -> list[NDArray]:
@@ -163,8 +166,10 @@ def _structured(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
     noise = rng.standard_normal(shape)
     for axis, size in enumerate(shape[:-1] if len(shape) > 2 else shape):
         width = int(rng.integers(1, max(2, size // 3)))
-        kernel = np.ones(width) / np.sqrt(width)
-        noise = np.apply_along_axis(lambda line, k=kernel: np.convolve(line, k, mode="same")[: len(line)], axis, noise)
+        padded = np.concatenate([np.zeros_like(noise.take([0], axis)), noise.cumsum(axis)], axis)
+        ends = np.arange(size)
+        sums = padded.take(np.minimum(ends + width, size), axis) - padded.take(ends, axis)
+        noise = sums / np.sqrt(width)  # moving sum that keeps the variance
     return np.clip(rng.uniform(-0.8, 0.8) + noise * rng.uniform(0.05, 0.7), -1, 1)
 
 
@@ -175,7 +180,9 @@ def _read_arrays(path: Path) -> dict[str, NDArray]:
     where = str(path)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise DataError(
-            f"{path.suffix or 'this'} is not a data format we read", where=where, hint="pass .npz, .npy or an image folder"
+            f"{path.suffix or 'this'} is not a data format we read",
+            where=where,
+            hint="pass .npz, .npy or an image folder",
         )
     if path.stat().st_size == 0:
         raise DataError("the file is empty", where=where)
@@ -189,7 +196,9 @@ def _read_arrays(path: Path) -> dict[str, NDArray]:
         if "pickle" in str(error).lower() and "Object arrays" in str(error):
             raise DataError("it holds Python objects, not numbers", where=where, hint="save plain arrays") from error
         raise DataError(
-            f"the file is damaged or not a NumPy file ({error})", where=where, hint="write it with numpy.savez(path, x=..., y=...)"
+            f"the file is damaged or not a NumPy file ({error})",
+            where=where,
+            hint="write it with numpy.savez(path, x=..., y=...)",
         ) from error
 
 
@@ -241,7 +250,7 @@ def _check_input(array: NDArray, tensor: TensorInfo, where: str) -> NDArray:
     return array if array.dtype == np.int8 else array.astype(np.float32)
 
 
-def _check_labels(labels: NDArray, inputs: tuple[NDArray, ...], model: LoadedModel, where: str) -> npt.NDArray[np.int64]:
+def _check_labels(labels: NDArray, inputs: tuple[NDArray, ...], model: LoadedModel, where: str) -> Labels:
     here = f"{where}: labels"
     classes = model.outputs[0].shape[-1]
     if labels.ndim == 2 and labels.shape[1] == classes and labels.shape[1] > 1:
@@ -280,7 +289,9 @@ def _image_folder(path: Path, model: LoadedModel, normalise: str, limit: int | N
     where = str(path)
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4 or model.inputs[0].shape[3] not in (1, 3):
         raise DataError(
-            f"the model's input {[t.shape for t in model.inputs]} is not an image", where=where, hint="pass .npz instead"
+            f"the model's input {[t.shape for t in model.inputs]} is not an image",
+            where=where,
+            hint="pass .npz instead",
         )
     tensor = model.inputs[0]
     factor, offset = _normalisation(normalise, tensor)
@@ -289,12 +300,14 @@ def _image_folder(path: Path, model: LoadedModel, normalise: str, limit: int | N
     if not files:
         raise DataError(f"it holds no images ({', '.join(IMAGE_SUFFIXES)})", where=where)
     if classes and len(classes) > model.outputs[0].shape[-1]:
-        raise DataError(f"{len(classes)} class folders, the model has {model.outputs[0].shape[-1]} classes", where=where)
+        known = model.outputs[0].shape[-1]
+        raise DataError(f"it has {len(classes)} class folders, the model has {known} classes", where=where)
     if limit is not None and limit < len(files):  # spread over the classes
         files = [files[i] for i in np.linspace(0, len(files) - 1, limit).astype(int)]
     pixels = np.stack([_read_image(f, tensor.shape) for f, _ in files])
     labels = np.array([label for _, label in files], np.int64) if classes else None
-    return Dataset((_file_layout(pixels * np.float32(factor) + np.float32(offset), model),), labels, where, tuple(classes))
+    real = pixels * np.float32(factor) + np.float32(offset)
+    return Dataset((_file_layout(real, model),), labels, where, tuple(classes))
 
 
 def _file_layout(images: NDArray, model: LoadedModel) -> NDArray:

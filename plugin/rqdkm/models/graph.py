@@ -8,7 +8,7 @@ layouts: activations NHWC, convolution weights OHWI, depthwise (1, KH, KW, C * m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,7 @@ class Quantization:
         return int(self.zero_points[0])
 
     def same(self, other: Quantization) -> bool:
-        return bool(
-            np.array_equal(self.scales, other.scales) and np.array_equal(self.zero_points, other.zero_points)
-        )
+        return bool(np.array_equal(self.scales, other.scales) and np.array_equal(self.zero_points, other.zero_points))
 
 
 def per_tensor(scale: float, zero_point: int) -> Quantization:
@@ -102,9 +100,7 @@ class Graph:
     @property
     def is_quantized(self) -> bool:
         """Whether it computes in int8: every operator's activations are int8 (or carry shapes as int32)."""
-        kinds = {
-            self.tensors[i].dtype for op in self.operators for i in (*self.activations(op), *op.outputs)
-        }
+        kinds = {self.tensors[i].dtype for op in self.operators for i in (*self.activations(op), *op.outputs)}
         return "int8" in kinds and kinds <= {"int8", "int32", "int64", "bool"}
 
 
@@ -129,6 +125,18 @@ def layer_names(graph: Graph) -> list[str]:
         taken.add(name)
         found.append(name)
     return found
+
+
+def prune(graph: Graph) -> Graph:
+    """Without operators whose result nobody uses: shapes are static, so what computes a RESHAPE's shape is one."""
+    operators = [replace(op, inputs=op.inputs[:1]) if op.op == "RESHAPE" else op for op in graph.operators]
+    wanted = set(graph.outputs)
+    kept: list[Operator] = []
+    for operator in reversed(operators):
+        if wanted.intersection(operator.outputs):
+            kept.append(operator)
+            wanted.update(operator.inputs)
+    return replace(graph, operators=tuple(reversed(kept)))
 
 
 _WEIGHTED = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "MatMul"}

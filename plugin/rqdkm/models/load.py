@@ -15,7 +15,7 @@ from pathlib import Path
 import tvm
 
 from rqdkm.models import check, relay_import, tflite_read
-from rqdkm.models.graph import Graph, TensorInfo, layer_names
+from rqdkm.models.graph import Graph, TensorInfo, layer_names, prune
 from rqdkm_tvm.errors import ModelError
 
 MAX_FILE_BYTES = 256 << 20
@@ -94,7 +94,7 @@ def load_graph(path: Path | str) -> Graph:
     path = Path(path)
     data = read_file(path)
     graph = tflite_read.read_graph(data, str(path), identifier(path))
-    return tflite_read.strip_boundary(data, graph)[1]
+    return prune(tflite_read.strip_boundary(data, graph)[1])
 
 
 def load_tflite(data: bytes, path: Path) -> LoadedModel:
@@ -111,7 +111,7 @@ def load_tflite(data: bytes, path: Path) -> LoadedModel:
         name=graph.name,
         format="tflite",
         module=module,
-        graph=graph,
+        graph=prune(graph),
         inputs=tuple(graph.tensors[i] for i in graph.inputs),
         outputs=tuple(graph.tensors[i] for i in graph.outputs),
         file_inputs=tuple(original.tensors[i] for i in original.inputs),
@@ -133,9 +133,7 @@ def read_file(path: Path) -> bytes:
     if not path.exists():
         raise ModelError("there is no such file", where=where, hint="check the path")
     if other:
-        raise ModelError(
-            f"{path.suffix} files are not read directly", where=where, hint=other.format(name=path.name)
-        )
+        raise ModelError(f"{path.suffix} files are not read directly", where=where, hint=other.format(name=path.name))
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ModelError(

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,16 +114,10 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="rqdkm-oracle-") as name:
         folder = Path(name)
         (folder / "model.tflite").write_bytes(data)
-        arrays = {f"input{i}": np.ascontiguousarray(a) for i, a in enumerate(inputs)}
-        shapes = {f"shape{i}": np.array(graph.tensors[t].shape) for i, t in enumerate(graph.inputs)}
-        np.savez(
-            folder / "job.npz",
-            arena=np.array(arena),
-            every_tensor=np.array(every_tensor),
-            wanted=np.array(wanted),
-            **arrays,
-            **shapes,
-        )
+        job: dict[str, Any] = {"arena": arena, "every_tensor": every_tensor, "wanted": wanted}
+        job |= {f"input{i}": np.ascontiguousarray(a) for i, a in enumerate(inputs)}
+        job |= {f"shape{i}": graph.tensors[t].shape for i, t in enumerate(graph.inputs)}
+        np.savez(folder / "job.npz", **job)
         _call_worker(folder)
         with np.load(folder / "result.npz") as results:
             return [results[f"output{i}"] for i in range(len(wanted))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def main(folder: Path) -> None:
         arena_size=arena,
         intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
     )
-    results: list[list[np.ndarray]] = [[] for _ in wanted]
+    results: list[list[Any]] = [[] for _ in wanted]
     for sample in range(len(inputs[0])):
         for index, (array, shape) in enumerate(zip(inputs, shapes, strict=True)):
             interpreter.set_input(np.ascontiguousarray(array[sample]).reshape(shape), index)
@@ -39,7 +40,8 @@ def main(folder: Path) -> None:
             else:
                 value = np.array(interpreter.get_output(place))
             results[place].append(value)
-    np.savez(folder / "result.npz", **{f"output{i}": np.stack(r) for i, r in enumerate(results)})
+    stacked: dict[str, Any] = {f"output{i}": np.stack(r) for i, r in enumerate(results)}
+    np.savez(folder / "result.npz", **stacked)
 
 
 if __name__ == "__main__":

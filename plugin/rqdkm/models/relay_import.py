@@ -139,6 +139,7 @@ class Converter(OperatorConverter):  # type: ignore[misc]
 
     layers: list[str] = []  # noqa: RUF012 - set by from_tflite's subclass
     file = ""
+    convert_map: dict[str, Callable[[Any], Any]]
 
     def __init__(self, model: Any, subgraph: Any, exp_tab: Any) -> None:
         super().__init__(model, subgraph, exp_tab)

@@ -149,17 +149,16 @@ def _tensor(table: Table, index: int, buffers: list[Table], where: str) -> Tenso
         )
     if table.table(6) is not None:
         raise ModelError("it is stored sparse", where=here, hint="export the model without sparse tensors")
-    return TensorInfo(
-        name, shape, _DTYPES[kind], _quantization(table, shape, here), _constant(table, _DTYPES[kind], shape, buffers, here)
-    )
+    data = _constant(table, _DTYPES[kind], shape, buffers, here)
+    return TensorInfo(name, shape, _DTYPES[kind], _quantization(table, shape, here), data)
 
 
 def _quantization(table: Table, shape: tuple[int, ...], here: str) -> Quantization | None:
     details = table.table(4)
     if details is None:
         return None
-    scales = details.array(2, "<f4")
-    zero_points = details.array(3, "<i8")
+    scales = details.array(2, "<f4").astype(np.float32)
+    zero_points = details.array(3, "<i8").astype(np.int64)
     if not scales.size:
         return None
     if not zero_points.size:
@@ -171,7 +170,7 @@ def _quantization(table: Table, shape: tuple[int, ...], here: str) -> Quantizati
         raise ModelError("a quantization scale is not a positive number", where=here)
     if scales.size > 1 and (not 0 <= axis < len(shape) or shape[axis] != scales.size):
         raise ModelError(f"{scales.size} scales do not fit dimension {axis} of {list(shape)}", where=here)
-    return Quantization(scales.astype(np.float32), zero_points.astype(np.int64), axis)
+    return Quantization(scales, zero_points, axis)
 
 
 def _constant(table: Table, dtype: str, shape: tuple[int, ...], buffers: list[Table], here: str) -> NDArray | None:
@@ -190,7 +189,8 @@ def _constant(table: Table, dtype: str, shape: tuple[int, ...], buffers: list[Ta
             where=here,
             hint="the file is damaged; export or download it again",
         )
-    return raw.view(np.dtype(dtype).newbyteorder("<")).reshape(shape)
+    values: NDArray = raw.view(np.dtype(dtype).newbyteorder("<")).reshape(shape)
+    return values
 
 
 def _operator(table: Table, index: int, opcodes: list[str], where: str) -> Operator:

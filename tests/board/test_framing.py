@@ -28,6 +28,7 @@ def _crc(data: bytes) -> bytes:
     return (crc ^ 0xFFFFFFFF).to_bytes(4, "little")
 
 
+@settings(deadline=None)
 @given(st.lists(frames, max_size=5), st.integers(1, 700))
 def test_frames_come_out_whatever_the_pieces(sent: list[Frame], piece: int) -> None:
     line = b"".join(map(encode, sent))
@@ -37,7 +38,7 @@ def test_frames_come_out_whatever_the_pieces(sent: list[Frame], piece: int) -> N
     assert decoder.bad_frames == 0
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(frames, st.data())
 def test_a_damaged_frame_is_dropped_and_the_next_one_found(frame: Frame, data: st.DataObject) -> None:
     line = bytearray(encode(frame))
@@ -49,6 +50,7 @@ def test_a_damaged_frame_is_dropped_and_the_next_one_found(frame: Frame, data: s
     assert got == [good]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(frames, st.binary(max_size=40).filter(lambda noise: b"\xa5" not in noise))))
 def test_what_stands_between_frames_is_text(parts: list[Frame | bytes]) -> None:
     decoder = Decoder()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm import kernels, memory
+import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
+from rqdkm_tvm import memory
 from rqdkm_tvm.errors import BudgetError, PlanError
 from rqdkm_tvm.graph import with_main
 from rqdkm_tvm.kernels import registry
@@ -18,14 +17,11 @@ from rqdkm_tvm.plan import LayerPlan, Plan
 from rqdkm_tvm.sites import Site, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm
 
-# without a budget the smallest arena is taken whose estimated run is at most this much slower than the fastest
-WORTH = 1.03
-
-
-def load_kernels() -> None:
-    """Import every kernel module, so that each registers itself."""
-    for module in pkgutil.iter_modules(kernels.__path__):
-        importlib.import_module(f"{kernels.__name__}.{module.name}")
+# without a budget: scratch may raise the arena by this part of what the tensors alone need ...
+SCRATCH_SHARE = 1 / 8
+# ... and by more only if the estimated run would otherwise be slower than the fastest one by more than this factor
+WORTH = 1.05
+NEGLIGIBLE = 1.005  # bytes that buy less speed than this are given back
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,8 @@ def choose(
 
     For a cap on the bytes alive while a layer runs (tensors and scratch), each layer takes its fastest option under
     it. With a budget the largest cap is taken whose arena fits it: the fastest network the budget allows. Without one,
-    the smallest cap that costs at most ``WORTH`` times the estimated cycles of the fastest network.
+    the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than ``WORTH`` times the
+    cycles of the fastest network, the smallest cap that does not. Bytes that buy ``NEGLIGIBLE`` speed are given back.
 
     Raises:
         BudgetError: even the smallest options need more than ``ram_budget``.
@@ -138,12 +135,12 @@ def choose(
         return {name: option for name, option in taken.items() if option is not None}
 
     if ram_budget is None:
-        fastest = sum(option.cycles for option in under(caps[-1]).values())
-        for cap in caps:
-            taken = under(cap)
-            if sum(option.cycles for option in taken.values()) <= WORTH * fastest:
-                return taken
-        raise AssertionError("the largest cap is the fastest network itself")
+        modest = (1 + SCRATCH_SHARE) * max(live.values(), default=0)
+        cost = {cap: sum(option.cycles for option in under(cap).values()) for cap in caps}
+        cap = max((cap for cap in caps if cap <= modest), default=caps[0])
+        if cost[cap] > WORTH * cost[caps[-1]]:
+            cap = min(cap for cap in caps if cost[cap] <= WORTH * cost[caps[-1]])
+        return under(min(smaller for smaller in caps if cost[smaller] <= NEGLIGIBLE * cost[cap]))
 
     smallest = 0
     for cap in reversed(caps):
@@ -168,7 +165,6 @@ def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: 
 
 def assign(function: Any, plan: Plan, *, ram_budget: int | None, reference_kernels: bool) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
-    load_kernels()
     sites = read_sites(function)
     choices = _all_options(sites, plan, reference=reference_kernels)
     chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget)

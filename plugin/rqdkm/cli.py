@@ -131,7 +131,7 @@ def deploy(
         report = pipeline.deploy(options, progress)
     _print_report(report, json=json, details=verbose > 0)
     _print_hint(f"report   {options.out / 'report.html'}", json)
-    _print_hint(f"firmware {options.out}", json)
+    _print_hint(f"firmware {options.out / pipeline.ELF}", json)
     if report.exactness is not None and report.exactness.mismatches:
         print("error: the outputs differ from the reference", file=sys.stderr)
         raise typer.Exit(1)

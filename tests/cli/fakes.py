@@ -16,6 +16,7 @@ def install(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., Any]) ->
     import rqdkm
 
     module = ModuleType("rqdkm.pipeline")
+    module.ELF = "firmware.elf"  # type: ignore[attr-defined]
     for name, function in functions.items():
         setattr(module, name, function)
     monkeypatch.setitem(sys.modules, "rqdkm.pipeline", module)

@@ -16,8 +16,6 @@ import tflite
 from rqdkm.models import zoo
 from tests.cli import fakes
 
-pytest.importorskip("rqdkm.pipeline")
-
 _TIMEOUT_S = 300
 INT8 = "keyword_spotting"
 FLOAT = "image_example1.float32"

@@ -57,9 +57,15 @@ typedef enum {
 
 /* Constants of two output channels, packed by rqdkm_tvm/kernels/pack.py. bias holds twice the bias with the input zero
    point folded in: 2 (bias - (zp + 128) sum w), because the fast kernels read the input as 2 (x + 128). offset and
-   shift depend on the form: C and s of requantize.h, or output zero point and TFLite's signed shift for WIDE. */
+   shift depend on the form: C and s of requantize.h, or output zero point and TFLite's signed shift for WIDE. Assembly
+   kernels load the eight words in this order. */
 typedef struct {
-  int32_t bias[2], multiplier[2], offset[2], shift[2];
+  int32_t multiplier, offset, shift;
+} rqdkm_output_quant;
+
+typedef struct {
+  int32_t bias[2];
+  rqdkm_output_quant output[2];
 } rqdkm_pair_quant;
 
 /* What the fast convolution kernels take in place of rqdkm_channel_quant: one entry per pair of output channels. The

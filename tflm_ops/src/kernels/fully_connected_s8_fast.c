@@ -15,15 +15,14 @@ static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
 }
 
 static int8_t requantize(int32_t acc2, const rqdkm_packed_quant *quant, int32_t output) {
-  const rqdkm_pair_quant *const pair = quant->pairs + output / 2;
-  const int32_t i = output % 2, m = pair->multiplier[i], c = pair->offset[i], s = pair->shift[i];
+  const rqdkm_output_quant *const q = quant->pairs[output / 2].output + output % 2;
   switch (quant->form) {
     case RQDKM_REQUANTIZE_UP:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_UP, m, c, s);
+      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_UP, q);
     case RQDKM_REQUANTIZE_AWAY:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_AWAY, m, c, s);
+      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_AWAY, q);
     default:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_WIDE, m, c, s);
+      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_WIDE, q);
   }
 }
 

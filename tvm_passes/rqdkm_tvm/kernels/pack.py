@@ -15,9 +15,6 @@ from rqdkm_tvm.kernels.requantize import Int64Array, Requantize
 Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
 
-#: ``rqdkm_pair_quant`` as 32-bit words: bias, multiplier, offset, shift, two channels each.
-PAIR_QUANT_WORDS = 8
-
 
 def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
@@ -76,7 +73,7 @@ def doubled_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_ze
 
 
 def pack_pair_quant(bias: Int64Array, requantize: Requantize, pairs: list[tuple[int, int]]) -> Int32Array:
-    """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened."""
-    rows = [wrap_int32(bias), requantize.multiplier, requantize.offset, requantize.shift]
-    table = np.stack([np.asarray(row, dtype=np.int32) for row in rows])  # (4, channels)
-    return np.ascontiguousarray(table[:, np.array(pairs)].transpose(1, 0, 2)).ravel()
+    """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened: both biases, then (multiplier, offset, shift) of each."""
+    chosen = np.array(pairs)
+    rows = np.stack([requantize.multiplier, requantize.offset, requantize.shift], axis=1).astype(np.int32)
+    return np.concatenate([wrap_int32(bias)[chosen], rows[chosen].reshape(-1, 6)], axis=1).ravel()

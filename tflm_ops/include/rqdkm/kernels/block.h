@@ -1,99 +1,118 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inner block of every convolution: 4 pixels x 2 output channels x 2 taps = 16 MACs in 6 LDR + 8 SMLAD, 16 cycles
- * on a Cortex-M4 (loads pipeline in groups of 4 and 2). 14 registers are all there are: two pointers, two weight words,
- * two input words and eight accumulators, so on the Cortex-M4 they are pinned and the step is one asm statement; GCC's
- * own allocation spills. The C beside it is the definition, runs everywhere else and is tested against it
- * (RQDKM_PLAIN_BLOCKS selects it on the chip too). */
+/* The inner loops of every convolution, in two versions that compute the same: C, which is the definition and runs
+ * everywhere, and assembly for the Cortex-M4.
+ *
+ * A block is 4 pixels x 2 output channels (or 3 x 2). One step takes two taps of each: 16 MACs in 6 LDR + 8 SMLAD, 16
+ * cycles (loads pipeline in groups of 4 and 2); 12 MACs in 12 cycles for 3 pixels. Two pointers, two weight words, two
+ * input words and eight accumulators are all 14 registers there are, which is why this is assembly: GCC spills. What is
+ * needed once per block (constants, output pointer, ends) waits in FPU registers, one cycle away.
+ *
+ * Inputs and weights are 16-bit lanes: step k of pixel i is the word at a + k * step_bytes + i * pixel_bytes, of output
+ * channel o the word at w + 8 k + 4 o. */
 #ifndef RQDKM_KERNELS_BLOCK_H
 #define RQDKM_KERNELS_BLOCK_H
 
 #include "rqdkm/arch.h"
 #include "rqdkm/requantize.h"
 
+/* RQDKM_PLAIN_BLOCKS selects the C version on the chip too, to test one against the other. */
 #if RQDKM_DSP && !defined(RQDKM_PLAIN_BLOCKS)
-#define RQDKM_PINNED(name) __asm(name)
+#define RQDKM_ASM_BLOCKS 1
 #else
-#define RQDKM_PINNED(name)
+#define RQDKM_ASM_BLOCKS 0
 #endif
 
-/* Declare the pointers of a block: a to the input lanes of pixel 0, w to the weight lanes of both channels. */
-#define RQDKM_BLOCK_POINTERS(a_, w_)                    \
-  register const uint32_t *a RQDKM_PINNED("r0") = (a_); \
-  register const uint32_t *w RQDKM_PINNED("r1") = (w_)
-
-/* Declare the accumulators c<pixel><channel>, starting from the channels' biases. */
-#define RQDKM_BLOCK_ACCUMULATORS(bias0, bias1)       \
-  const int32_t bias0_ = (bias0), bias1_ = (bias1);  \
-  register int32_t c00 RQDKM_PINNED("r6") = bias0_;  \
-  register int32_t c10 RQDKM_PINNED("r7") = bias0_;  \
-  register int32_t c20 RQDKM_PINNED("r8") = bias0_;  \
-  register int32_t c30 RQDKM_PINNED("r9") = bias0_;  \
-  register int32_t c01 RQDKM_PINNED("r10") = bias1_; \
-  register int32_t c11 RQDKM_PINNED("r11") = bias1_; \
-  register int32_t c21 RQDKM_PINNED("r12") = bias1_; \
-  register int32_t c31 RQDKM_PINNED("lr") = bias1_
-
-/* Two taps. o0..o3: byte offsets of the four pixels' lanes from a; q: byte offset of the weights from w. Constants. */
-#if RQDKM_DSP && !defined(RQDKM_PLAIN_BLOCKS)
-#define RQDKM_BLOCK_STEP(o0, o1, o2, o3, q)                                                                            \
-  do {                                                                                                                 \
-    register uint32_t w0_ __asm("r2"), w1_ __asm("r3"), x0_ __asm("r4"), x1_ __asm("r5");                              \
-    __asm volatile(                                                                                                    \
-        "ldr %[w0], [%[w], %[q0]]\n\t"                                                                                 \
-        "ldr %[w1], [%[w], %[q1]]\n\t"                                                                                 \
-        "ldr %[x0], [%[a], %[p0]]\n\t"                                                                                 \
-        "ldr %[x1], [%[a], %[p1]]\n\t"                                                                                 \
-        "smlad %[c00], %[x0], %[w0], %[c00]\n\t"                                                                       \
-        "smlad %[c01], %[x0], %[w1], %[c01]\n\t"                                                                       \
-        "smlad %[c10], %[x1], %[w0], %[c10]\n\t"                                                                       \
-        "smlad %[c11], %[x1], %[w1], %[c11]\n\t"                                                                       \
-        "ldr %[x0], [%[a], %[p2]]\n\t"                                                                                 \
-        "ldr %[x1], [%[a], %[p3]]\n\t"                                                                                 \
-        "smlad %[c20], %[x0], %[w0], %[c20]\n\t"                                                                       \
-        "smlad %[c21], %[x0], %[w1], %[c21]\n\t"                                                                       \
-        "smlad %[c30], %[x1], %[w0], %[c30]\n\t"                                                                       \
-        "smlad %[c31], %[x1], %[w1], %[c31]"                                                                           \
-        : [c00] "+r"(c00), [c01] "+r"(c01), [c10] "+r"(c10), [c11] "+r"(c11), [c20] "+r"(c20), [c21] "+r"(c21),        \
-          [c30] "+r"(c30), [c31] "+r"(c31), [w0] "=&r"(w0_), [w1] "=&r"(w1_), [x0] "=&r"(x0_), [x1] "=&r"(x1_)         \
-        :                                                                                                              \
-        [a] "r"(a), [w] "r"(w), [q0] "i"(q), [q1] "i"((q) + 4), [p0] "i"(o0), [p1] "i"(o1), [p2] "i"(o2), [p3] "i"(o3) \
-        : "memory");                                                                                                   \
-  } while (0)
-#else
-#define RQDKM_BLOCK_WORD(p, o) rqdkm_load32((const uint8_t *)(p) + (o))
-#define RQDKM_BLOCK_STEP(o0, o1, o2, o3, q)                                          \
-  do {                                                                               \
-    const uint32_t w0_ = RQDKM_BLOCK_WORD(w, q), w1_ = RQDKM_BLOCK_WORD(w, (q) + 4); \
-    const uint32_t x0_ = RQDKM_BLOCK_WORD(a, o0), x1_ = RQDKM_BLOCK_WORD(a, o1);     \
-    const uint32_t x2_ = RQDKM_BLOCK_WORD(a, o2), x3_ = RQDKM_BLOCK_WORD(a, o3);     \
-    c00 = rqdkm_smlad(x0_, w0_, c00);                                                \
-    c01 = rqdkm_smlad(x0_, w1_, c01);                                                \
-    c10 = rqdkm_smlad(x1_, w0_, c10);                                                \
-    c11 = rqdkm_smlad(x1_, w1_, c11);                                                \
-    c20 = rqdkm_smlad(x2_, w0_, c20);                                                \
-    c21 = rqdkm_smlad(x2_, w1_, c21);                                                \
-    c30 = rqdkm_smlad(x3_, w0_, c30);                                                \
-    c31 = rqdkm_smlad(x3_, w1_, c31);                                                \
-  } while (0)
-#endif
+/* One row of blocks for one pair of output channels. */
+typedef struct {
+  const uint32_t *weights; /* [rows * steps][2] lanes */
+  int32_t rows, steps;     /* kernel rows, and steps in each; >= 1 */
+  int32_t row_gap;         /* bytes from the end of one kernel row's lanes to the next row's, for the same pixel */
+  int32_t blocks;          /* >= 1 */
+  int32_t block_gap;       /* bytes from the end of a block's last lanes to the next block's first */
+  const rqdkm_pair_quant *quant;
+  int8_t *out;    /* first pixel's output of the pair's first channel */
+  int32_t stride; /* bytes from one pixel's output to the next */
+} rqdkm_block_row;
 
 /* Too long to be inlined eight times. */
-static RQDKM_NOINLINE RQDKM_UNUSED int8_t rqdkm_block_output_wide(int32_t acc2, int32_t multiplier, int32_t zero_point,
-                                                                  int32_t shift) {
-  return (int8_t)rqdkm_requantize_wide(acc2 >> 1, multiplier, shift, zero_point, -128, 127);
+static RQDKM_NOINLINE RQDKM_UNUSED int8_t rqdkm_block_output_wide(int32_t acc2, const rqdkm_output_quant *q) {
+  return (int8_t)rqdkm_requantize_wide(acc2 >> 1, q->multiplier, q->shift, q->offset, -128, 127);
 }
 
-/* Doubled accumulator -> int8, by the form of requantize.h that `form` names (a compile-time constant). */
-RQDKM_INLINE int8_t rqdkm_block_output(int32_t acc2, const rqdkm_requantize_form form, int32_t multiplier,
-                                       int32_t offset, int32_t shift) {
+/* Accumulator, shifted left as the form wants it -> int8. `form` is a compile-time constant. */
+RQDKM_INLINE int8_t rqdkm_block_output(int32_t acc, const rqdkm_requantize_form form, const rqdkm_output_quant *q) {
   switch (form) {
+    case RQDKM_REQUANTIZE_FLOOR:
+      return (int8_t)rqdkm_requantize_floor(acc, q->multiplier, q->offset);
     case RQDKM_REQUANTIZE_UP:
-      return (int8_t)rqdkm_requantize_up(acc2, multiplier, offset, shift);
+      return (int8_t)rqdkm_requantize_up(acc, q->multiplier, q->offset, q->shift);
     case RQDKM_REQUANTIZE_AWAY:
-      return (int8_t)rqdkm_requantize_away(acc2, multiplier, offset, shift);
+      return (int8_t)rqdkm_requantize_away(acc, q->multiplier, q->offset, q->shift);
     default:
-      return rqdkm_block_output_wide(acc2, multiplier, offset, shift);
+      return rqdkm_block_output_wide(acc, q);
   }
+}
+
+/* ---- C: any number of pixels per block (1 to 4), any form
+ * ------------------------------------------------------------ Constants: np, pixel_bytes, step_bytes, form. Returns
+ * the lanes after the last block. */
+RQDKM_INLINE const uint8_t *rqdkm_block_row_c(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
+                                              const int32_t pixel_bytes, const int32_t step_bytes,
+                                              const rqdkm_requantize_form form) {
+  int8_t *out = row->out;
+  RQDKM_NO_UNROLL
+  for (int32_t block = 0; block < row->blocks; block++) {
+    const uint32_t *w = row->weights;
+    int32_t acc[4][2];
+    for (int32_t i = 0; i < np; i++) {
+      acc[i][0] = row->quant->bias[0];
+      acc[i][1] = row->quant->bias[1];
+    }
+    RQDKM_NO_UNROLL
+    for (int32_t ky = 0; ky < row->rows; ky++) {
+      RQDKM_NO_UNROLL
+      for (int32_t k = 0; k < row->steps; k++) {
+        for (int32_t i = 0; i < np; i++) {
+          const uint32_t x = rqdkm_load32(a + i * pixel_bytes);
+          acc[i][0] = rqdkm_smlad(x, w[0], acc[i][0]);
+          acc[i][1] = rqdkm_smlad(x, w[1], acc[i][1]);
+        }
+        a += step_bytes;
+        w += 2;
+      }
+      a += row->row_gap;
+    }
+    a += row->block_gap - row->row_gap;
+    for (int32_t i = 0; i < np; i++) {
+      out[0] = rqdkm_block_output(acc[i][0], form, row->quant->output);
+      out[1] = rqdkm_block_output(acc[i][1], form, row->quant->output + 1);
+      out += row->stride;
+    }
+  }
+  return a;
+}
+
+#if RQDKM_ASM_BLOCKS
+#include "rqdkm/kernels/block_m4.h"
+#endif
+
+/* One row of blocks by the fastest version there is. unroll: steps per turn of the inner loop; steps must be a multiple
+   of it unless it is 8. one_row: row->rows is 1. */
+RQDKM_INLINE const uint8_t *rqdkm_block_row_run(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
+                                                const int32_t pixel_bytes, const int32_t step_bytes,
+                                                const int32_t unroll, const int32_t one_row,
+                                                const rqdkm_requantize_form form) {
+#if RQDKM_ASM_BLOCKS
+  if (form != RQDKM_REQUANTIZE_WIDE && np >= 3) {
+    if (unroll != 8 || row->steps % 8 == 0) {
+      return rqdkm_block_row_asm(a, row, np, pixel_bytes, step_bytes, unroll, !one_row, 0, form);
+    }
+    return rqdkm_block_row_asm(a, row, np, pixel_bytes, step_bytes, unroll, !one_row, 1, form);
+  }
+#endif
+  (void)unroll;
+  (void)one_row;
+  return rqdkm_block_row_c(a, row, np, pixel_bytes, step_bytes, form);
 }
 
 #endif

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Cortex-M4 version of rqdkm_block_row_c (block.h): one asm statement for a whole row of blocks.
+ *
+ * Registers: r0 lanes, r1 weights, r2 r3 weight words, r4 r5 (r12) input words; accumulators r6-r9 r10-lr, or r6-r8
+ * r9-r11 for 3 pixels. s0-s17 hold what a block needs once, in the order of `rqdkm_block_state`. A step reads its last
+ * input and weight words with post-increment: steps 1 ... unroll-1 come first, step 0 last. */
+#ifndef RQDKM_KERNELS_BLOCK_M4_H
+#define RQDKM_KERNELS_BLOCK_M4_H
+
+typedef struct {
+  const uint32_t *weights, *loop_end; /* s0, s1: end of the unrolled loop in the current kernel row */
+  int32_t loop_bytes;                 /* s2: weight bytes of the unrolled loop in one kernel row */
+  /* s3-s10: rqdkm_pair_quant */
+  int8_t *out; /* s11 */
+  int32_t stride;
+  const int8_t *out_end;
+  int32_t row_gap, block_gap;
+  const uint32_t *weights_end; /* s16 */
+  int32_t tail;                /* s17: steps left after the unrolled loop */
+} rqdkm_block_state;
+
+/* clang-format off */
+/* Symbols of the assembler: k step, po pixel pitch, so step pitch, both in bytes. */
+#define RQDKM_M4_STEP_4                              \
+  "ldr r2, [r1, #8*k]\n ldr r3, [r1, #8*k+4]\n"      \
+  "ldr r4, [r0, #so*k]\n ldr r5, [r0, #so*k+po]\n"   \
+  "smlad r6, r4, r2, r6\n smlad r10, r4, r3, r10\n"  \
+  "smlad r7, r5, r2, r7\n smlad r11, r5, r3, r11\n"  \
+  "ldr r4, [r0, #so*k+2*po]\n ldr r5, [r0, #so*k+3*po]\n" \
+  "smlad r8, r4, r2, r8\n smlad r12, r4, r3, r12\n"  \
+  "smlad r9, r5, r2, r9\n smlad lr, r5, r3, lr\n"
+
+#define RQDKM_M4_LAST_4                              \
+  "ldr r3, [r1, #4]\n ldr r2, [r1], #8*unroll\n"     \
+  "ldr r4, [r0, #2*po]\n ldr r5, [r0, #3*po]\n"      \
+  "smlad r8, r4, r2, r8\n smlad r12, r4, r3, r12\n"  \
+  "smlad r9, r5, r2, r9\n smlad lr, r5, r3, lr\n"    \
+  "ldr r5, [r0, #po]\n ldr r4, [r0], #so*unroll\n"   \
+  "smlad r6, r4, r2, r6\n smlad r10, r4, r3, r10\n"  \
+  "smlad r7, r5, r2, r7\n smlad r11, r5, r3, r11\n"
+
+#define RQDKM_M4_STEP_3                              \
+  "ldr r2, [r1, #8*k]\n ldr r3, [r1, #8*k+4]\n"      \
+  "ldr r4, [r0, #so*k]\n ldr r5, [r0, #so*k+po]\n ldr r12, [r0, #so*k+2*po]\n" \
+  "smlad r6, r4, r2, r6\n smlad r9, r4, r3, r9\n"    \
+  "smlad r7, r5, r2, r7\n smlad r10, r5, r3, r10\n"  \
+  "smlad r8, r12, r2, r8\n smlad r11, r12, r3, r11\n"
+
+#define RQDKM_M4_LAST_3                              \
+  "ldr r3, [r1, #4]\n ldr r2, [r1], #8*unroll\n"     \
+  "ldr r12, [r0, #2*po]\n ldr r5, [r0, #po]\n ldr r4, [r0], #so*unroll\n" \
+  "smlad r6, r4, r2, r6\n smlad r9, r4, r3, r9\n"    \
+  "smlad r7, r5, r2, r7\n smlad r10, r5, r3, r10\n"  \
+  "smlad r8, r12, r2, r8\n smlad r11, r12, r3, r11\n"
+
+/* `count` steps after the unrolled loop, where bit `count` of the tail is set. */
+#define RQDKM_M4_TAIL(count, STEP)                                    \
+  "vmov r2, s17\n tst r2, #" #count "\n beq.w 4f\n"                   \
+  ".set k, 0\n .rept " #count "\n" STEP ".set k, k+1\n .endr\n"       \
+  "add r0, r0, #so*" #count "\n add r1, r1, #8*" #count "\n 4:\n"
+
+/* One channel: r2 multiplier, r3 offset, r4 shift. */
+#define RQDKM_M4_REQUANTIZE(m, c, s, accs)                            \
+  "vmov r2, " m "\n vmov r3, " c "\n"                                 \
+  ".if form == 0\n"                                                   \
+  ".irp acc, " accs "\n smmla \\acc, \\acc, r2, r3\n .endr\n"         \
+  ".irp acc, " accs "\n ssat \\acc, #8, \\acc, asr #16\n .endr\n"     \
+  ".else\n vmov r4, " s "\n"                                          \
+  ".if form == 1\n"                                                   \
+  ".irp acc, " accs "\n smmlar \\acc, \\acc, r2, r3\n .endr\n"        \
+  ".else\n"                                                           \
+  ".irp acc, " accs "\n smmlar r5, \\acc, r2, r3\n add \\acc, r5, \\acc, asr #31\n .endr\n" \
+  ".endif\n"                                                          \
+  ".irp acc, " accs "\n asr \\acc, \\acc, r4\n .endr\n"               \
+  ".irp acc, " accs "\n ssat \\acc, #8, \\acc\n .endr\n"              \
+  ".endif\n"
+
+#define RQDKM_M4_LOAD_STATE \
+  "vldmia r1!, {s0-s2}\n vldmia r1, {s11-s17}\n vldmia r2, {s3-s10}\n"
+
+/* Unrolled loop over the steps of a kernel row, the rest of the row, and the loop over kernel rows. */
+#define RQDKM_M4_PRODUCTS(STEP, LAST)                                                  \
+  ".if rows\n 5: vmov r2, s2\n add r2, r2, r1\n vmov s1, r2\n .endif\n"                \
+  ".if tail\n vmov r2, s1\n cmp r1, r2\n beq.w 3f\n .endif\n"                          \
+  "2:\n .set k, 1\n .rept unroll-1\n" STEP ".set k, k+1\n .endr\n" LAST                \
+  "vmov r2, s1\n cmp r1, r2\n bne.w 2b\n"                                              \
+  ".if tail\n 3:\n" RQDKM_M4_TAIL(4, STEP) RQDKM_M4_TAIL(2, STEP) RQDKM_M4_TAIL(1, STEP) ".endif\n" \
+  ".if rows\n vmov r2, s16\n cmp r1, r2\n beq 6f\n vmov r2, s14\n add r0, r0, r2\n b.w 5b\n" \
+  "6: vmov r2, s15\n add r0, r0, r2\n .endif\n"
+
+#define RQDKM_M4_OPERANDS                                                                        \
+  : "+r"(lanes), "+r"(state_), "+r"(quant_)                                                      \
+  : [po] "i"(pixel_bytes), [so] "i"(step_bytes), [un] "i"(unroll), [ro] "i"(rows), [ta] "i"(tail), [fo] "i"(form) \
+  : "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6", \
+    "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "s16", "s17", "cc", "memory"
+
+#define RQDKM_M4_CONSTANTS \
+  ".set po, %c[po]\n .set so, %c[so]\n .set unroll, %c[un]\n .set rows, %c[ro]\n .set tail, %c[ta]\n .set form, %c[fo]\n"
+
+/* Constants: np 3 or 4; rows 0 (one kernel row) or 1; tail 0 (steps are a multiple of unroll) or 1 (any number, unroll 8). */
+RQDKM_INLINE const uint8_t *rqdkm_block_row_asm(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
+                                                const int32_t pixel_bytes, const int32_t step_bytes,
+                                                const int32_t unroll, const int32_t rows, const int32_t tail,
+                                                const rqdkm_requantize_form form) {
+  rqdkm_block_state state;
+  state.weights = row->weights;
+  state.loop_bytes = row->steps / unroll * unroll * 8;
+  state.loop_end = row->weights + state.loop_bytes / 4;
+  state.out = row->out;
+  state.stride = row->stride;
+  state.out_end = row->out + row->blocks * np * row->stride;
+  state.row_gap = row->row_gap;
+  state.block_gap = row->block_gap;
+  state.weights_end = row->weights + row->rows * row->steps * 2;
+  state.tail = row->steps % unroll;
+  register const uint8_t *lanes __asm("r0") = a;
+  register const rqdkm_block_state *state_ __asm("r1") = &state;
+  register const rqdkm_pair_quant *quant_ __asm("r2") = row->quant;
+  if (np == 4) {
+    __asm volatile(
+        RQDKM_M4_CONSTANTS RQDKM_M4_LOAD_STATE
+        "1:\n"
+        "vmov r6, s3\n vmov r10, s4\n vmov r1, s0\n"
+        "mov r7, r6\n mov r8, r6\n mov r9, r6\n mov r11, r10\n mov r12, r10\n mov lr, r10\n"
+        RQDKM_M4_PRODUCTS(RQDKM_M4_STEP_4, RQDKM_M4_LAST_4)
+        RQDKM_M4_REQUANTIZE("s5", "s6", "s7", "r6, r7, r8, r9")
+        RQDKM_M4_REQUANTIZE("s8", "s9", "s10", "r10, r11, r12, lr")
+        "vmov r2, s11\n vmov r3, s12\n add r4, r2, r3\n"
+        "strb r6, [r2]\n strb r10, [r2, #1]\n add r2, r2, r3, lsl #1\n"
+        "strb r7, [r4]\n strb r11, [r4, #1]\n add r4, r4, r3, lsl #1\n"
+        "strb r8, [r2]\n strb r12, [r2, #1]\n add r2, r2, r3, lsl #1\n vmov s11, r2\n"
+        "strb r9, [r4]\n strb lr, [r4, #1]\n"
+        "vmov r3, s13\n cmp r2, r3\n bne.w 1b\n"
+        RQDKM_M4_OPERANDS);
+  } else {
+    __asm volatile(
+        RQDKM_M4_CONSTANTS RQDKM_M4_LOAD_STATE
+        "1:\n"
+        "vmov r6, s3\n vmov r9, s4\n vmov r1, s0\n"
+        "mov r7, r6\n mov r8, r6\n mov r10, r9\n mov r11, r9\n"
+        RQDKM_M4_PRODUCTS(RQDKM_M4_STEP_3, RQDKM_M4_LAST_3)
+        RQDKM_M4_REQUANTIZE("s5", "s6", "s7", "r6, r7, r8")
+        RQDKM_M4_REQUANTIZE("s8", "s9", "s10", "r9, r10, r11")
+        "vmov r2, s11\n vmov r3, s12\n add r4, r2, r3\n"
+        "strb r6, [r2]\n strb r9, [r2, #1]\n add r2, r4, r3\n"
+        "strb r7, [r4]\n strb r10, [r4, #1]\n"
+        "strb r8, [r2]\n strb r11, [r2, #1]\n add r2, r2, r3\n vmov s11, r2\n"
+        "vmov r3, s13\n cmp r2, r3\n bne.w 1b\n"
+        RQDKM_M4_OPERANDS);
+  }
+  return lanes;
+}
+/* clang-format on */
+
+#endif

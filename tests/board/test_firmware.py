@@ -75,9 +75,12 @@ def test_memory_figures_are_the_linkers_and_the_paints(firmware: Path, board: st
 
 CRASHES = [
     (conftest.UNALIGNED, "unaligned access (UNALIGNED); at misbehave"),
-    (conftest.WILD, "address 0x60000000; at misbehave"),
+    (conftest.WILD, "address 0x60000000; at write_wild"),
     (conftest.UNDEFINED, "undefined instruction (UNDEFINSTR); at misbehave"),
     (conftest.DIVIDE, "division by zero (DIVBYZERO); at misbehave"),
+    (conftest.INTERRUPT, "interrupt 28, which nobody handles"),
+    (conftest.FAULT_IN_INTERRUPT, "address 0x60000000; at write_wild"),
+    (conftest.JUMP, "jump to an address without the Thumb bit (INVSTATE); at write_wild"),
     (conftest.STACK, "stack overflow; likely called from dummy_recurse"),
     (conftest.NULL, "address 0x00000000 (a null pointer); at dummy_null"),
 ]
@@ -92,7 +95,8 @@ def test_crashes_are_reported_with_cause_and_place(firmware: Path, board: str, m
     with pytest.raises(FaultError) as caught:
         client.infer(sample(2, mode))
     assert words in caught.value.what
-    assert "rqdkm fault: exception=00000003" in client.text
+    exception = 16 + 28 if mode == conftest.INTERRUPT else 3
+    assert f"rqdkm fault: exception={exception:08x}" in client.text
     assert client.close().code == 98
 
 

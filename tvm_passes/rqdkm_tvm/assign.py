@@ -160,6 +160,7 @@ def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: 
         where=f'layer "{peak.name}" is the peak: {peak.tensors_bytes:,} bytes of tensors, '
         f"{peak.scratch_bytes:,} of scratch",
         hint=f"raise the RAM budget to {needed:,} bytes or more, or use a smaller input or model",
+        needed_bytes=needed,
     )
 
 

@@ -42,7 +42,15 @@ class DataError(RqdkmError):
 
 
 class BudgetError(RqdkmError):
-    """A flash or RAM budget that cannot hold; the message says how much is needed and by which layer."""
+    """A flash or RAM budget that cannot hold; the message says how much is needed and by which layer.
+
+    Args:
+        needed_bytes: the least that would do, 0 if unknown.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", needed_bytes: int = 0) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.needed_bytes = needed_bytes
 
 
 class PlanError(RqdkmError):

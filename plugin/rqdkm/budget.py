@@ -1,0 +1,100 @@
+"""Flash and RAM budgets: what a firmware may take, and errors that say what it would need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rqdkm.board.describe import STM32F407
+from rqdkm_tvm.errors import BudgetError
+
+if TYPE_CHECKING:
+    from rqdkm.export.size import Sizes
+    from rqdkm_tvm.compile import CompiledModel
+
+# Stack and static data of the firmware around the model, before the linker has told: refined after the first link.
+_FIRST_GUESS = 4096 + 2048
+
+
+class Ram:
+    """The arena's share of a RAM budget that also has to hold stack and static data.
+
+    Args:
+        total: bytes for everything, None: all the SRAM of the chip.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.explicit = total is not None
+        self.total = STM32F407.memory("sram").bytes if total is None else total
+        self.overhead = _FIRST_GUESS
+        self._linked = False
+
+    @property
+    def arena(self) -> int | None:
+        """Bytes left for the arena; None without a budget of the user's, as long as the chip holds the model."""
+        return max(self.total - self.overhead, 0) if self.explicit else None
+
+    def holds(self, sizes: Sizes) -> bool:
+        """Whether the linked image fits; if not, the next arena is computed from its real overhead.
+
+        Raises:
+            BudgetError: it did not fit although the overhead was known.
+        """
+        used = sizes.static_bytes + sizes.stack_bytes + sizes.arena_bytes
+        if used <= self.total:
+            return True
+        self.overhead = sizes.static_bytes + sizes.stack_bytes
+        if self._linked:
+            raise BudgetError(
+                f"the firmware takes {used:,} bytes of RAM, the budget is {self.total:,}",
+                where="--ram" if self.explicit else "RAM",
+                hint=f"raise it to {used:,} bytes or more",
+            )
+        self._linked = self.explicit = True
+        return False
+
+
+@contextmanager
+def explained(allowance: Ram) -> Iterator[None]:
+    """Turn the arena's budget error into one about the RAM the user named."""
+    try:
+        yield
+    except BudgetError as error:
+        if not error.needed_bytes:
+            raise
+        needed = error.needed_bytes + allowance.overhead
+        raise BudgetError(
+            f"the firmware needs at least {needed:,} bytes of RAM ({error.needed_bytes:,} of working memory, "
+            f"{allowance.overhead:,} of stack and static data); the budget is {allowance.total:,}",
+            where=error.where,
+            hint=f"pass --ram {needed} or more, or use a smaller input or model",
+            needed_bytes=needed,
+        ) from error
+
+
+def check_weights(compiled: CompiledModel, flash_bytes: int | None) -> None:
+    """Refuse before linking what cannot fit the flash by its constants alone.
+
+    Raises:
+        BudgetError: naming the layer with the most constants.
+    """
+    _check(compiled, sum(layer.lowered.constant_bytes for layer in compiled.layers), "constants alone", flash_bytes)
+
+
+def check_flash(sizes: Sizes, compiled: CompiledModel, flash_bytes: int | None) -> None:
+    """Compare the linked image with the flash budget."""
+    _check(compiled, sizes.flash_bytes, "code and constants", flash_bytes)
+
+
+def _check(compiled: CompiledModel, used: int, what: str, flash_bytes: int | None) -> None:
+    limit = STM32F407.memory("flash").bytes if flash_bytes is None else flash_bytes
+    if used <= limit:
+        return
+    largest = max(compiled.layers, key=lambda layer: layer.lowered.constant_bytes)
+    raise BudgetError(
+        f"the firmware needs {used:,} bytes of flash ({what}), the budget is {limit:,}",
+        where=f'layer "{largest.name}" is the largest: {largest.lowered.constant_bytes:,} bytes of constants',
+        hint=f"pass --flash {used} or more, or use a smaller model",
+        needed_bytes=used,
+    )

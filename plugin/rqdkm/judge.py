@@ -1,0 +1,153 @@
+"""Inputs for a run and a verdict on its outputs: exactness against a reference interpreter, accuracy on labels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.experiment import statistics
+from rqdkm.models import data as datasets
+from rqdkm.models import oracle
+from rqdkm.report.schema import Accuracy, Exactness
+from rqdkm_tvm.errors import DataError
+from rqdkm_tvm.files import write_atomic
+
+if TYPE_CHECKING:
+    from rqdkm.models.load import LoadedModel
+    from rqdkm_tvm.compile import CompiledModel
+
+NDArray = npt.NDArray[Any]
+Int8 = npt.NDArray[np.int8]
+
+
+def by_sample(batches: Sequence[NDArray]) -> list[list[NDArray]]:
+    """Per sample the list of its input tensors, from one array (samples first) per tensor."""
+    return [list(sample) for sample in zip(*batches, strict=True)]
+
+
+def exactness_inputs(model: LoadedModel, count: int, seed: int) -> list[Int8]:
+    """Seeded inputs, half uniform noise over all of int8, half smooth: noise alone saturates most classifiers."""
+    noise_count = (count + 1) // 2
+    noise = datasets.random_inputs(model, noise_count, seed)
+    smooth = datasets.structured_inputs(model, count - noise_count, seed) if count > noise_count else []
+    parts = zip(noise, smooth, strict=True) if smooth else ((array,) for array in noise)
+    return [np.concatenate(part) for part in parts]
+
+
+def exactness(
+    model: LoadedModel, compiled: CompiledModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]]
+) -> Exactness:
+    """Compare every output byte with the reference.
+
+    The reference is TFLite's own kernels where there is a TFLite file of the very network that runs; for a network
+    that we quantized it is the NumPy interpreter of TFLite's arithmetic.
+    """
+    if model.tflite:
+        expected, name = oracle.reference_outputs(model, inputs), oracle.NAME
+    else:
+        from rqdkm.models import reference
+
+        expected, name = reference.run_model(compiled, inputs), reference.NAME
+    mismatches = compared = largest = 0
+    for index, wanted in enumerate(expected):
+        found = np.stack([np.ravel(sample[index]) for sample in outputs])
+        difference = np.abs(found.astype(np.int32) - wanted.reshape(found.shape).astype(np.int32))
+        mismatches += int(np.count_nonzero(difference))
+        compared += difference.size
+        largest = max(largest, int(difference.max(initial=0)))
+    return Exactness(
+        reference=name, samples=len(outputs), mismatches=mismatches, compared_bytes=compared, max_difference=largest
+    )
+
+
+def accuracy(
+    model: LoadedModel,
+    project_dir: Path,
+    evaluation: datasets.Dataset,
+    *,
+    progress: Callable[[str], None] = lambda _text: None,
+) -> Accuracy | None:
+    """Top-1 of the firmware's C on all labelled samples, run as a host build of the same sources.
+
+    None where the first output is no list of classes.
+    """
+    from rqdkm.export import host
+
+    assert evaluation.labels is not None
+    progress(f"host build of the same C, {len(evaluation)} samples")
+    runner = host.build_host_runner(project_dir)
+    inputs = datasets.quantize_inputs(evaluation, model)
+    scores = host.run(runner, inputs)[0].reshape(len(evaluation), -1)
+    if scores.shape[1] < 2:
+        return None
+    correct, n = statistics.top1(scores, evaluation.labels)
+    reference = None
+    if model.tflite:
+        judged = oracle.reference_outputs(model, inputs)[0].reshape(n, -1)
+        reference = statistics.top1(judged, evaluation.labels)[0] / n
+    return Accuracy(
+        metric="top1",
+        value=correct / n,
+        n=n,
+        ci95=statistics.wilson_interval(correct, n),
+        reference=reference,
+        source="host build of the same C",
+    )
+
+
+# ---- inputs and outputs of a project, whose model file may be gone
+
+
+def noise(metadata: Mapping[str, Any], samples: int, seed: int) -> list[NDArray]:
+    """Seeded uniform inputs for the tensors of a project's metadata."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.integers(-128, 128, (samples, *tensor["shape"]), dtype=np.int8)
+        if tensor["dtype"] == "int8"
+        else rng.uniform(-1, 1, (samples, *tensor["shape"])).astype(tensor["dtype"])
+        for tensor in metadata["inputs"]
+    ]
+
+
+def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) -> list[NDArray]:
+    """Samples from ``.npz`` (one array per input, in order) or ``.npy``, int8 or real values to be quantized.
+
+    Raises:
+        DataError: wrong count, shape or type, NaN, or no such file.
+    """
+    where = str(path)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = [loaded[key] for key in loaded.files] if hasattr(loaded, "files") else [loaded]
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"not a readable .npy or .npz file: {error}", where=where) from error
+    tensors = metadata["inputs"]
+    if len(arrays) < len(tensors):
+        raise DataError(f"{len(arrays)} arrays, the model has {len(tensors)} inputs", where=where)
+    batches = []
+    for array, tensor in zip(arrays, tensors, strict=False):
+        shape = tuple(tensor["shape"])
+        if array.shape[1:] != shape and array.shape[1:] != shape[1:]:
+            raise DataError(f"input {tensor['name']!r} is {array.shape}, expected (n, {shape})", where=where)
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise DataError(f"input {tensor['name']!r} holds NaN or infinity", where=where)
+        taken = array[:samples].reshape(-1, *shape)
+        if tensor["dtype"] == "int8" and array.dtype != np.int8:
+            scaled = np.rint(taken.astype(np.float64) / tensor["scale"]) + tensor["zero_point"]
+            taken = np.clip(scaled, -128, 127).astype(np.int8)
+        batches.append(taken.astype(tensor["dtype"]))
+    return batches
+
+
+def write_outputs(path: Path, outputs: Sequence[Sequence[NDArray]]) -> None:
+    """Outputs as ``.npz``: ``output0``, ``output1``, ..., samples first."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, **{f"output{i}": np.stack([sample[i] for sample in outputs]) for i in range(len(outputs[0]))}
+    )
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,327 @@
+"""The one sequence: load, quantize, compile, export, build, run, compare, report. Every command is a prefix of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm import budget, judge
+from rqdkm.board import run as board_run
+from rqdkm.export import project as exporter
+from rqdkm.export import size
+from rqdkm.models import data as datasets
+from rqdkm.models import load as loader
+from rqdkm.models.load import LoadedModel
+from rqdkm.options import DeployOptions
+from rqdkm.report import assemble, codec
+from rqdkm.report import html as page
+from rqdkm_tvm.errors import DataError, PlanError
+from rqdkm_tvm.files import staged_directory, write_atomic
+from rqdkm_tvm.plan import Plan
+
+if TYPE_CHECKING:
+    from rqdkm.models.summary import ModelSummary
+    from rqdkm.report.schema import Report
+    from rqdkm_tvm.compile import CompiledModel
+
+Progress = Callable[[str], None]
+Int8 = npt.NDArray[np.int8]
+
+PROJECT = "project"  # the self-contained CMake project within an output directory
+ELF = "firmware.elf"
+
+
+def _silent(_text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that computes in int8, and what it was before."""
+
+    model: LoadedModel
+    quantized_by_us: bool
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What ``build`` leaves behind; paths are those after the rename of the output directory."""
+
+    elf: Path
+    project_dir: Path
+    sizes: size.Sizes
+
+
+@dataclass(frozen=True)
+class _Built:
+    compiled: CompiledModel
+    project_dir: Path
+    elf: Path
+    sizes: size.Sizes
+
+
+def inspect(path: Path) -> ModelSummary:
+    """Layers, shapes, MACs and memory of a model file; nothing is built."""
+    from rqdkm.models import summary
+
+    return summary.summarise(path)
+
+
+def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
+    """Load the model, and quantize it if it computes in float.
+
+    Raises:
+        ModelError, UnsupportedOperatorError: the file cannot be used.
+        DataError: a float model without calibration data, or data that does not fit.
+    """
+    progress(f"load: {options.model.name}")
+    model = loader.load(options.model)
+    if model.is_quantized:
+        if options.calib is not None:
+            datasets.load_data(options.calib, model)  # unused, but a wrong file should not pass in silence
+        return Prepared(model, quantized_by_us=False)
+    if options.calib is None:
+        raise DataError(
+            "the model computes in float and has to be calibrated",
+            where=str(options.model),
+            hint="pass --calib with typical inputs: an .npz or .npy file, or a folder of images",
+        )
+    from rqdkm.models import quantize
+
+    progress("quantize: reading the calibration data")
+    calibration = datasets.load_data(options.calib, model)
+    return Prepared(
+        quantize.quantize(
+            model, calibration, method=options.calib_method, progress=lambda text: progress(f"quantize: {text}")
+        ),
+        quantized_by_us=True,
+    )
+
+
+def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
+    """Model to a project directory and its ELF file, in ``options.out``."""
+    prepared = prepare(options, progress)
+    with staged_directory(options.out, replace=options.force) as staging:
+        built = _build(options, prepared.model, staging, progress)
+    return BuildResult(options.out / ELF, options.out / PROJECT, built.sizes)
+
+
+def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
+    """The whole sequence; ``options.out`` then holds firmware, project, plan and reports.
+
+    Raises:
+        RqdkmError: whatever the user can put right; nothing is left behind then.
+    """
+    began = time.monotonic()
+    prepared = prepare(options, progress)
+    evaluation = datasets.load_data(options.data, prepared.model) if options.data is not None else None
+    with staged_directory(options.out, replace=options.force) as staging:
+        built = _build(options, prepared.model, staging, progress)
+        pieces = assemble.Pieces(
+            options=options,
+            model=prepared.model,
+            quantized_by_us=prepared.quantized_by_us,
+            compiled=built.compiled,
+            sizes=built.sizes,
+            toolchain=exporter.toolchain(built.project_dir),
+        )
+        if options.board != "none":
+            pieces = _measure(options, prepared.model, built, evaluation, pieces, progress)
+        progress("report: writing")
+        volatile = {
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        report = dataclasses.replace(assemble.report(pieces), run=volatile)
+        codec.write(report, staging / "report.json")
+        page.write(report, staging / "report.html")
+    return report
+
+
+def run(
+    project: Path,
+    *,
+    board: str = "virtual",
+    inputs: Path | None = None,
+    outputs: Path | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    flash_model: str = "f407",
+    progress: Progress = _silent,
+) -> board_run.RunResult:
+    """Run the image of an output or project directory on a board.
+
+    Args:
+        inputs: data file or image folder; seeded uniform noise when None.
+        outputs: write the raw output tensors there, one array per tensor (samples first).
+    """
+    elf = find_elf(project)
+    metadata = exporter.read_metadata(find_project(project))
+    if inputs is None:
+        batches = judge.noise(metadata, samples, seed)
+    else:
+        batches = judge.read_inputs(inputs, metadata, samples)
+    result = board_run.run_samples(
+        elf, board, judge.by_sample(batches), board_run.RunOptions(flash_model=flash_model, progress=progress)
+    )
+    if outputs is not None:
+        judge.write_outputs(outputs, result.outputs)
+    return result
+
+
+def flash(project: Path, *, progress: Progress = _silent) -> None:
+    """Write the image of an output or project directory to the real board."""
+    from rqdkm.board.openocd import OpenOcd
+
+    elf = find_elf(project)
+    progress(f"flash: {elf.name}")
+    OpenOcd().flash(elf)
+
+
+def find_project(directory: Path) -> Path:
+    """The CMake project in an output directory, or the directory itself."""
+    inner = directory / PROJECT
+    return inner if inner.is_dir() else directory
+
+
+def find_elf(directory: Path) -> Path:
+    """The image of an output directory, or of a project that was built by hand.
+
+    Raises:
+        RqdkmError: there is none.
+    """
+    return exporter.find_elf(directory, ELF)
+
+
+# ---- steps
+
+
+def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: Progress) -> _Built:
+    """Compile, export and link into ``staging``; a second time if the budget turns out tighter than assumed."""
+    import rqdkm_tvm
+
+    plan = _read_plan(options.plan)
+    allowance = budget.Ram(options.ram_bytes)
+    while True:
+        with budget.explained(allowance):
+            compiled = rqdkm_tvm.compile_model(
+                model.module,
+                plan=plan,
+                ram_budget=allowance.arena,
+                reference_kernels=options.kernels == "reference",
+                output_names=list(model.output_names),
+                progress=lambda text: progress(f"compile: {text}"),
+            )
+        budget.check_weights(compiled, options.flash_bytes)
+        project_dir = staging / PROJECT
+        shutil.rmtree(project_dir, ignore_errors=True)
+        progress("export: C sources")
+        exporter.write_project(compiled, project_dir, name=model.name)
+        elf = staging / ELF
+        with _scratch_build(project_dir) as build_dir:
+            shutil.copy2(exporter.build(project_dir, build_dir=build_dir, progress=_prefixed("build", progress)), elf)
+        sizes = size.measure(elf)
+        if allowance.holds(sizes):
+            break
+    budget.check_flash(sizes, compiled, options.flash_bytes)
+    write_atomic(staging / "plan.json", compiled.plan.to_json())
+    return _Built(compiled, project_dir, elf, sizes)
+
+
+@contextmanager
+def _scratch_build(project_dir: Path) -> Iterator[Path]:
+    """A build directory beside the project that does not outlive the build."""
+    build_dir = project_dir.with_name(".build")
+    try:
+        yield build_dir
+    finally:
+        shutil.rmtree(build_dir, ignore_errors=True)
+
+
+def _read_plan(path: Path | None) -> Plan | None:
+    if path is None:
+        return None
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read the plan: {error}", where=str(path)) from error
+    return Plan.from_json(text, where=str(path))
+
+
+def _measure(
+    options: DeployOptions,
+    model: LoadedModel,
+    built: _Built,
+    evaluation: datasets.Dataset | None,
+    pieces: assemble.Pieces,
+    progress: Progress,
+) -> assemble.Pieces:
+    """Run the image: outputs against the reference, cycles, memory, accuracy."""
+    if evaluation is not None:
+        inputs = [array[: options.samples] for array in datasets.quantize_inputs(evaluation, model)]
+    else:
+        inputs = judge.exactness_inputs(model, options.samples, options.seed)
+    ran = board_run.run_samples(
+        built.elf,
+        options.board,
+        judge.by_sample(inputs),
+        board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
+    )
+    progress("reference: comparing outputs")
+    exactness = judge.exactness(model, built.compiled, inputs, ran.outputs)
+    layer_cycles, profile = _profile(options, built, inputs, progress)
+    accuracy = None
+    if evaluation is not None and evaluation.labels is not None:
+        accuracy = judge.accuracy(model, built.project_dir, evaluation, progress=_prefixed("evaluate", progress))
+    return dataclasses.replace(
+        pieces, ran=ran, exactness=exactness, layer_cycles=layer_cycles, profile=profile, accuracy=accuracy
+    )
+
+
+def _profile(
+    options: DeployOptions, built: _Built, inputs: Sequence[Int8], progress: Progress
+) -> tuple[list[float] | None, dict[str, Any]]:
+    """Cycles per layer and per function of one sample, with an image that counts them (a few cycles more a layer)."""
+    if options.board == "qemu":
+        return None, {}
+    progress("profile: building the counting image")
+    with _scratch_build(built.project_dir) as build_dir:
+        elf = exporter.build(
+            built.project_dir, build_dir=build_dir, profile_layers=True, progress=_prefixed("profile", progress)
+        )
+        ran = board_run.run_samples(
+            elf,
+            options.board,
+            judge.by_sample([array[:1] for array in inputs]),
+            board_run.RunOptions(
+                flash_model=options.flash_model, profile=True, progress=_prefixed("profile", progress)
+            ),
+        )
+    return ran.layer_cycles, ran.profile
+
+
+def _prefixed(step: str, progress: Progress) -> Progress:
+    return lambda text: progress(f"{step}: {text}")
+
+
+__all__ = [
+    "BuildResult",
+    "DeployOptions",
+    "build",
+    "deploy",
+    "find_elf",
+    "flash",
+    "inspect",
+    "prepare",
+    "run",
+]

@@ -258,7 +258,7 @@ class Damaging:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_noisy_line_costs_time_but_no_wrong_byte(host_server: Path, seed: int) -> None:
     noisy = Damaging(ProcessStream([host_server]), seed, 0.08)
-    client = BoardClient(noisy, timeout_s=5.0, run_timeout_s=3.0)
+    client = BoardClient(noisy, timeout_s=3.0, run_timeout_s=1.0)
     client.connect(ready_timeout_s=1.0)
     for number in range(1, 9):
         inputs = sample(number)
@@ -307,3 +307,21 @@ def test_a_silent_board_is_reported_in_bounded_time() -> None:
     with pytest.raises(BoardError, match="no good answer to HELLO"):
         BoardClient(Scripted(), timeout_s=0.5).connect(ready_timeout_s=0.1)
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_babbling_board_is_reported_in_bounded_time_and_memory(seed: int) -> None:
+    """A wrong baud rate looks like this: bytes without end, never a frame."""
+    rng = random.Random(seed)
+
+    class Babbling(Scripted):
+        def read(self, size: int, timeout_s: float) -> bytes:
+            time.sleep(0.001)
+            return bytes(rng.choice(b"\xa5\x5a\x00\xff\x81") for _ in range(min(size, 64)))
+
+    client = BoardClient(Babbling(), timeout_s=0.5)
+    started = time.monotonic()
+    with pytest.raises(BoardError, match="no good answer to HELLO"):
+        client.connect(ready_timeout_s=0.2)
+    assert time.monotonic() - started < 5
+    assert len(client.text) <= 16384

@@ -368,7 +368,7 @@ class BoardClient:
             raise BoardError(
                 f"the program ended unexpectedly with code {exit_info.code}",
                 where=self._where,
-                hint=self._tail() or error.hint or exit_info.messages.strip()[-400:],
+                hint="; ".join(filter(None, (self._tail(), error.hint))),
             ) from error
         for frame in frames:
             if frame.type == Message.FAULT:

@@ -46,10 +46,32 @@ def multiply_by_quantized_multiplier(x: Ints, multiplier: Any, shift: Any) -> In
 
 
 def multiply_single_rounding(x: Ints, multiplier: Any, shift: Any) -> Ints:
-    """``floor(x * multiplier / 2^(31 - shift) + 1/2)``: TFLite built with ``TFLITE_SINGLE_ROUNDING``; for comparison."""
+    """``floor(x * multiplier / 2^(31 - shift) + 1/2)``: what a build with ``TFLITE_SINGLE_ROUNDING`` does instead."""
     total = 31 - np.asarray(shift, np.int64)
     product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64)
-    return (product + (np.int64(1) << (total - 1))) >> total
+    result: Ints = (product + (np.int64(1) << (total - 1))) >> total
+    return result
+
+
+def quantize_real(real: float, scale: float, zero_point: int) -> int:
+    """``zero_point + round(real / scale)`` in float32, ties away from zero (TFLite's ``TfLiteRound``)."""
+    ratio = float(np.float32(real) / np.float32(scale))
+    return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
+
+
+def activation_range(activation: str, scale: float, zero_point: int) -> tuple[int, int]:
+    """Clamp of a fused activation in int8 output units, TFLite's ``CalculateActivationRangeQuantized``.
+
+    Raises:
+        KeyError: an activation that cannot be a clamp.
+    """
+    low, high = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[
+        activation
+    ]
+    return (
+        -128 if low is None else max(-128, quantize_real(low, scale, zero_point)),
+        127 if high is None else min(127, quantize_real(high, scale, zero_point)),
+    )
 
 
 def wrap(x: Ints) -> Ints:

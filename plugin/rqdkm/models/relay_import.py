@@ -9,17 +9,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tflite
 import tvm
 from tvm import relay
 from tvm.relay.frontend.tflite import OperatorConverter
 
+from rqdkm.models.fixedpoint import activation_range
 from rqdkm.models.graph import Graph, layer_names
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 
@@ -167,22 +166,12 @@ class Converter(OperatorConverter):  # type: ignore[misc]
         self, expr: Any, fused_activation_fn: int, scale: float, zero_point: int, dtype: str
     ) -> Any:
         """Clamp to the activation's range in output units, TFLite's ``CalculateActivationRangeQuantized``."""
-        limits = {
-            tflite.ActivationFunctionType.NONE: None,
-            tflite.ActivationFunctionType.RELU: (0.0, None),
-            tflite.ActivationFunctionType.RELU6: (0.0, 6.0),
-            tflite.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
-        }
-        if fused_activation_fn not in limits:
-            raise tvm.error.OpNotImplemented(f"fused activation {self.activation_fn_type[fused_activation_fn]}")
-        limit = limits[fused_activation_fn]
-        if limit is None:
+        name = self.activation_fn_type[fused_activation_fn]
+        if name == "NONE":
             return expr
-        info = np.iinfo(dtype)
-        low = max(int(info.min), quantize_like_tflite(limit[0], scale, zero_point))
-        high = int(info.max)
-        if limit[1] is not None:
-            high = min(high, quantize_like_tflite(limit[1], scale, zero_point))
+        if name not in ("RELU", "RELU6", "RELU_N1_TO_1") or dtype != "int8":
+            raise tvm.error.OpNotImplemented(f"fused activation {name} on {dtype}")
+        low, high = activation_range(name, scale, zero_point)
         return relay.clip(expr, a_min=low, a_max=high)
 
     def convert_fully_connected(self, op: Any) -> Any:
@@ -223,9 +212,3 @@ class Converter(OperatorConverter):  # type: ignore[misc]
         )
         shape = [int(d) for d in self.get_tensor_shape(out_tensor)]
         return relay.reshape(out, shape) if len(shape) != 2 else out
-
-
-def quantize_like_tflite(real: float, scale: float, zero_point: int) -> int:
-    """``zero_point + round(real / scale)`` in float32, ties away from zero (TFLite's ``TfLiteRound``)."""
-    ratio = float(np.float32(real) / np.float32(scale))
-    return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))

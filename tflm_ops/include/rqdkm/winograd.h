@@ -35,18 +35,18 @@ typedef struct {
 } rqdkm_winograd_channel;
 
 /* Finishes 4 tiles (or `tiles` < 4) of one output channel: inverse transform, requantize, store.
- * m: M + channel of the pair; place: destination of each tile; out: address of (0, 0, channel). */
+ * m: M at the channel's first tile, changed by the call; place: destination of each tile; out: address of (0, 0, channel). */
 typedef struct {
   int32_t offset;     /* in int8 elements from the start of the output */
   int16_t rows, cols; /* valid outputs of the tile */
 } rqdkm_winograd_place;
 
 struct rqdkm_winograd_params;
-typedef void (*rqdkm_winograd_output)(const struct rqdkm_winograd_params *params, const uint32_t *m,
+typedef void (*rqdkm_winograd_output)(const struct rqdkm_winograd_params *params, uint32_t *m,
                                       const rqdkm_winograd_place *place, int32_t tiles,
                                       const rqdkm_winograd_channel *channel, int8_t *out);
 
-/* Fills U for a pair of output channels from int8 weights [2][3][3][channels]. */
+/* Fills U for a pair of output channels from int8 weights [2][channels / 4][3][3][4]. */
 typedef void (*rqdkm_winograd_weights)(const int8_t *weights, int32_t channels, uint32_t *u);
 
 typedef struct rqdkm_winograd_params {
@@ -60,8 +60,8 @@ typedef struct rqdkm_winograd_params {
   rqdkm_winograd_output finish_wide;      /* for channels marked wide; may be NULL when there is none */
 } rqdkm_winograd_params;
 
-/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 OHWI or U, word aligned, padded to an
- * even number of output channels, as `channels`; scratch: *_scratch_bytes, word aligned, contents undefined.
+/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4] or U, word aligned,
+ * for an even number of output channels, the added one anything; scratch: *_scratch_bytes, word aligned, contents undefined.
  * Return 0, or RQDKM_ERROR_ARGUMENT. */
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
                                       const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
@@ -80,7 +80,7 @@ void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32
 
 /* Output stages, one per form of conv_winograd_output.h: floor and away saturate to int8 and ignore the clamp. */
 #define RQDKM_WINOGRAD_OUTPUT(name)                                                                      \
-  void name(const rqdkm_winograd_params *params, const uint32_t *m, const rqdkm_winograd_place *place,   \
+  void name(const rqdkm_winograd_params *params, uint32_t *m, const rqdkm_winograd_place *place,   \
             int32_t tiles, const rqdkm_winograd_channel *channel, int8_t *out)
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_floor);
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_away);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conv_winograd_2d.h"
 
-#include "conv_winograd_gemm.h"
-
 typedef struct {
   int32_t tile, edge, positions;
   int32_t tiles_x, tiles;     /* of the whole map */
@@ -68,7 +66,9 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
         v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
     const uint32_t *column = t;
     for (int32_t i = first; i < first + count; i++) {
-      algorithm->rows(column, block + (i >> 2) * g->v_group + (i & 3));
+      uint32_t *const words = block + (i >> 2) * g->v_group + (i & 3);
+      algorithm->rows(column, words);
+      algorithm->rows(column + g->edge, words + 4);
       column += g->tile * 2 * g->edge;
     }
   }
@@ -108,16 +108,15 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
              sizeof(uint32_t) * (size_t)(g.positions * RQDKM_WINOGRAD_BLOCK_U));
     }
     for (int32_t co = 0; co < out_c; co += 2) {
-      rqdkm_winograd_product product = {v, u, m, g.positions, g.blocks};
+      const uint32_t *products = u;
       if (params->transform) {
         params->transform((const int8_t *)weights + co * 9 * params->input.c, params->input.c, u);
       } else {
-        product.u = (const uint32_t *)weights + (co >> 1) * g.u_words;
+        products = (const uint32_t *)weights + (co >> 1) * g.u_words;
       }
       const int32_t pair = min32(2, out_c - co);
       for (int32_t i = 0; i < count; i += 4) {
-        rqdkm_winograd_gemm(&product);
-        product.v += g.v_group;
+        algorithm->gemm(v + (i >> 2) * g.v_group, products, m, g.blocks);
         for (int32_t j = 0; j < pair; j++) {
           const rqdkm_winograd_channel *const channel = channels + co + j;
           const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;

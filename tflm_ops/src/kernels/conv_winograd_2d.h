@@ -3,7 +3,7 @@
 #ifndef RQDKM_CONV_WINOGRAD_2D_H
 #define RQDKM_CONV_WINOGRAD_2D_H
 
-#include "rqdkm/arch.h"
+#include "conv_winograd_gemm.h"
 #include "rqdkm/winograd.h"
 
 enum { RQDKM_WINOGRAD_MAX_EDGE = 6 };
@@ -18,8 +18,9 @@ typedef struct {
   int32_t tile; /* m: outputs per edge; the input tile has m + 2 */
   /* B^T d for the columns of a run, 4 channels: t[column][2 words][m + 2]. Returns the end of what it wrote. */
   uint32_t *(*columns)(const rqdkm_winograd_columns *run, int32_t channel, uint32_t *t);
-  /* (B^T d) B of one tile, from its m + 2 columns: two words of V (tile and block chosen by the caller) at each p. */
+  /* (B^T d) B of one tile, from one word of its m + 2 columns: one word of V (its place chosen by the caller) per p. */
   void (*rows)(const uint32_t *t, uint32_t *v);
+  rqdkm_winograd_gemm gemm;
 } rqdkm_winograd_2d;
 
 int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,

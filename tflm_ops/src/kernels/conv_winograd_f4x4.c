@@ -26,31 +26,26 @@ static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uin
 }
 
 static void rows(const uint32_t *t, uint32_t *v) {
+  const uint32_t *const end = t + EDGE;
   RQDKM_NO_UNROLL
-  for (int32_t half = 0; half < 2; half++) {
-    uint32_t *out = v + 4 * half;
-    const uint32_t *in = t + EDGE * half, *const end = in + EDGE;
-    RQDKM_NO_UNROLL
-    do {
-      uint32_t d[EDGE], e[EDGE];
-      RQDKM_WINOGRAD_UNROLL
-      for (int32_t j = 0; j < EDGE; j++) {
-        d[j] = rqdkm_load32(in + 2 * EDGE * j);
-      }
-      d[4] += RQDKM_WINOGRAD_BIAS;
-      d[5] += RQDKM_WINOGRAD_BIAS;
-      rqdkm_winograd_f4_input(d, e);
-      RQDKM_WINOGRAD_UNROLL
-      for (int32_t j = 0; j < EDGE; j++) {
-        rqdkm_store32(out + j * POSITION, rqdkm_winograd_lanes(e[j]));
-      }
-      out += EDGE * POSITION;
-      in++;
-    } while (in != end);
-  }
+  do {
+    uint32_t d[EDGE], e[EDGE];
+    RQDKM_WINOGRAD_UNROLL
+    for (int32_t j = 0; j < EDGE; j++) {
+      d[j] = rqdkm_load32(t + 2 * EDGE * j);
+    }
+    d[4] += RQDKM_WINOGRAD_BIAS;
+    d[5] += RQDKM_WINOGRAD_BIAS;
+    rqdkm_winograd_f4_input(d, e);
+    RQDKM_WINOGRAD_UNROLL
+    for (int32_t j = 0; j < EDGE; j++) {
+      rqdkm_store32(v + j * POSITION, rqdkm_winograd_lanes(e[j]));
+    }
+    v += EDGE * POSITION;
+  } while (++t != end);
 }
 
-static const rqdkm_winograd_2d algorithm = {4, columns, rows};
+static const rqdkm_winograd_2d algorithm = {4, columns, rows, rqdkm_winograd_gemm_36};
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
                                       const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {

@@ -1,96 +1,109 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conv_winograd_gemm.h"
 
-/* One step: 4 tiles x 2 output channels x 2 input channels; 6 loads and 8 dual products, 16 cycles for 16 products.
-   The fifth operand register that would save the second load penalty is not there: 8 sums, 2 pointers, 4 operands. */
 #if RQDKM_WINOGRAD_ASM
-#define STEP_ASM(K, OP, ACC)                                             \
-  "ldr %[w0], [%[u], #" #K "*8]\n\tldr %[w1], [%[u], #" #K "*8+4]\n\t"   \
-  "ldr %[x0], [%[v], #" #K "*16]\n\tldr %[x1], [%[v], #" #K "*16+4]\n\t" \
-  OP " %[a0], %[x0], %[w0]" ACC("a0") "\n\t" OP " %[b0], %[x0], %[w1]" ACC("b0") "\n\t"  \
-  OP " %[a1], %[x1], %[w0]" ACC("a1") "\n\t" OP " %[b1], %[x1], %[w1]" ACC("b1") "\n\t"  \
-  "ldr %[x0], [%[v], #" #K "*16+8]\n\tldr %[x1], [%[v], #" #K "*16+12]\n\t"              \
-  OP " %[a2], %[x0], %[w0]" ACC("a2") "\n\t" OP " %[b2], %[x0], %[w1]" ACC("b2") "\n\t"  \
-  OP " %[a3], %[x1], %[w0]" ACC("a3") "\n\t" OP " %[b3], %[x1], %[w1]" ACC("b3") "\n\t"
-#define ACC_ADD(name) ", %[" name "]"
-#define ACC_SET(name)
-#define BLOCK(FIRST_OP, FIRST_ACC, MODE)                                                                         \
-  do {                                                                                                           \
-    RQDKM_PIN(uint32_t, w0, "r2");                                                                               \
-    RQDKM_PIN(uint32_t, w1, "r3");                                                                               \
-    RQDKM_PIN(uint32_t, x0, "r4");                                                                               \
-    RQDKM_PIN(uint32_t, x1, "r5");                                                                               \
-    __asm volatile(STEP_ASM(0, FIRST_OP, FIRST_ACC) STEP_ASM(1, "smlad", ACC_ADD) STEP_ASM(2, "smlad", ACC_ADD)  \
-                       STEP_ASM(3, "smlad", ACC_ADD) STEP_ASM(4, "smlad", ACC_ADD) STEP_ASM(5, "smlad", ACC_ADD) \
-                           STEP_ASM(6, "smlad", ACC_ADD) STEP_ASM(7, "smlad", ACC_ADD)                           \
-                   : [a0] MODE(a0), [a1] MODE(a1), [a2] MODE(a2), [a3] MODE(a3), [b0] MODE(b0), [b1] MODE(b1),   \
-                     [b2] MODE(b2), [b3] MODE(b3), [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "=&r"(x0),               \
-                     [x1] "=&r"(x1)                                                                              \
-                   : [v] "r"(v), [u] "r"(u)                                                                      \
-                   : "memory");                                                                                  \
-  } while (0)
-#define FIRST_BLOCK() BLOCK("smuad", ACC_SET, "=&r")
-#define NEXT_BLOCK() BLOCK("smlad", ACC_ADD, "+r")
-#else
-#define NEXT_BLOCK()                                                     \
-  for (int32_t k = 0; k < 8; k++) {                                      \
-    const uint32_t w0 = u[2 * k], w1 = u[2 * k + 1];                     \
-    a0 = rqdkm_smlad(v[4 * k], w0, a0);                                  \
-    b0 = rqdkm_smlad(v[4 * k], w1, b0);                                  \
-    a1 = rqdkm_smlad(v[4 * k + 1], w0, a1);                              \
-    b1 = rqdkm_smlad(v[4 * k + 1], w1, b1);                              \
-    a2 = rqdkm_smlad(v[4 * k + 2], w0, a2);                              \
-    b2 = rqdkm_smlad(v[4 * k + 2], w1, b2);                              \
-    a3 = rqdkm_smlad(v[4 * k + 3], w0, a3);                              \
-    b3 = rqdkm_smlad(v[4 * k + 3], w1, b3);                              \
+
+/* One step: 4 tiles x 2 output channels x 2 input channels; 6 loads and 8 dual products, 16 cycles for 16 products. A
+   load costs one cycle more when it does not follow another load; a fifth operand register, which would save one of the
+   two, is not there: r6..lr hold the sums, r0 (V) and r1 (U) the pointers, r2..r5 the operands. Low registers for
+   addresses and loaded words make the loads 16-bit. FIRST is smuad with no third operand, or smlad. */
+#define SUM(r) ", " r
+#define NO_SUM(r)
+#define TILES_0_1(OP, ADD)                                                                                    \
+  OP " r6, r4, r2" ADD("r6") "\n\t" OP " r10, r4, r3" ADD("r10") "\n\t" OP " r7, r5, r2" ADD("r7") "\n\t" OP \
+     " r11, r5, r3" ADD("r11") "\n\t"
+#define TILES_2_3(OP, ADD)                                                                                    \
+  OP " r8, r4, r2" ADD("r8") "\n\t" OP " r12, r4, r3" ADD("r12") "\n\t" OP " r9, r5, r2" ADD("r9") "\n\t" OP \
+     " lr, r5, r3" ADD("lr") "\n\t"
+#define STEP(K, OP, ADD)                                                   \
+  "ldr r2, [r1, #" #K "*8]\n\tldr r3, [r1, #" #K "*8+4]\n\t"               \
+  "ldr r4, [r0, #" #K "*16]\n\tldr r5, [r0, #" #K "*16+4]\n\t" TILES_0_1(OP, ADD) \
+  "ldr r4, [r0, #" #K "*16+8]\n\tldr r5, [r0, #" #K "*16+12]\n\t" TILES_2_3(OP, ADD)
+/* Eight steps, the one at the pointers last, so that its loads can move them: U, V say how; THEN: more of that. */
+#define BLOCK(OP, ADD, U, V, THEN)                                                                               \
+  STEP(1, OP, ADD) STEP(2, "smlad", SUM) STEP(3, "smlad", SUM) STEP(4, "smlad", SUM) STEP(5, "smlad", SUM)       \
+  STEP(6, "smlad", SUM) STEP(7, "smlad", SUM)                                                                    \
+  "ldr r3, [r1, #4]\n\tldr r2, " U "\n\tldr r4, [r0, #8]\n\tldr r5, [r0, #12]\n\t" TILES_2_3("smlad", SUM)       \
+  "ldr r5, [r0, #4]\n\tldr r4, " V "\n\t" THEN TILES_0_1("smlad", SUM)
+#define NEXT_BLOCK "add r0, r0, %[v_next]\n\tadd r1, r1, %[u_next]\n\t"
+#define STORE_AND_LOOP                                                                             \
+  "ldr r2, %[m]\n\tldr r3, %[end]\n\t"                                                             \
+  "str r7, [r2, #4]\n\tstr r8, [r2, #8]\n\tstr r9, [r2, #12]\n\tstr r10, [r2, #16]\n\t"            \
+  "str r11, [r2, #20]\n\tstr r12, [r2, #24]\n\tstr lr, [r2, #28]\n\tstr r6, [r2], #32\n\t"         \
+  "cmp r2, r3\n\tstr r2, %[m]\n\tbne 1b\n\t"
+#define CLOBBERS "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+
+/* 16 input channels: 143 cycles per position. */
+static void one_block(const uint32_t *v_, const uint32_t *u_, uint32_t *m, int32_t positions) {
+  register const uint32_t *v __asm("r0") = v_;
+  register const uint32_t *u __asm("r1") = u_;
+  const uint32_t *const end = m + 8 * positions;
+  __asm volatile(".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1], #64", "[r0], #128", "") STORE_AND_LOOP
+                 : "+r"(v), "+r"(u), [m] "+m"(m)
+                 : [end] "m"(end)
+                 : CLOBBERS);
+}
+
+/* More: 135 cycles per position and block, 13 per position. positions is a compile-time constant. */
+RQDKM_INLINE void many_blocks(const uint32_t *v_, const uint32_t *u_, uint32_t *m, int32_t blocks, int32_t positions) {
+  register const uint32_t *v __asm("r0") = v_;
+  register const uint32_t *u __asm("r1") = u_;
+  const int32_t v_next = 4 * RQDKM_WINOGRAD_BLOCK_V * positions, u_next = 4 * RQDKM_WINOGRAD_BLOCK_U * positions;
+  const uint32_t *const end = m + 8 * positions;
+  const int32_t v_back = blocks * v_next - 4 * RQDKM_WINOGRAD_BLOCK_V;
+  const int32_t u_back = blocks * u_next - 4 * RQDKM_WINOGRAD_BLOCK_U;
+  const uint32_t *u_end = u + blocks * RQDKM_WINOGRAD_BLOCK_U * positions; /* of the position */
+  __asm volatile(".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1]", "[r0]", NEXT_BLOCK)
+                 ".balign 4\n2:\n\t" BLOCK("smlad", SUM, "[r1]", "[r0]", NEXT_BLOCK)
+                 "ldr r2, %[u_end]\n\tldr r3, %[v_back]\n\tldr r4, %[u_back]\n\tcmp r1, r2\n\tbne 2b\n\t"
+                 "add r2, r2, #64\n\tstr r2, %[u_end]\n\tsub r0, r0, r3\n\tsub r1, r1, r4\n\t" STORE_AND_LOOP
+                 : "+r"(v), "+r"(u), [m] "+m"(m), [u_end] "+m"(u_end)
+                 : [end] "m"(end), [v_back] "m"(v_back), [u_back] "m"(u_back), [v_next] "i"(v_next),
+                   [u_next] "i"(u_next)
+                 : CLOBBERS);
+}
+
+#else /* the same in C */
+
+static void many_blocks(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks, int32_t positions) {
+  for (int32_t p = 0; p < positions; p++) {
+    int32_t sum[2][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}}; /* [output channel][tile] */
+    for (int32_t block = 0; block < blocks; block++) {
+      const uint32_t *x = v + (block * positions + p) * RQDKM_WINOGRAD_BLOCK_V;
+      const uint32_t *w = u + (block * positions + p) * RQDKM_WINOGRAD_BLOCK_U;
+      for (int32_t k = 0; k < 8; k++) {
+        for (int32_t tile = 0; tile < 4; tile++) {
+          sum[0][tile] = rqdkm_smlad(x[4 * k + tile], w[2 * k], sum[0][tile]);
+          sum[1][tile] = rqdkm_smlad(x[4 * k + tile], w[2 * k + 1], sum[1][tile]);
+        }
+      }
+    }
+    memcpy(m + 8 * p, sum, sizeof sum);
   }
-#define FIRST_BLOCK()                            \
-  a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0;     \
-  NEXT_BLOCK()
+}
+
+static void one_block(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t positions) {
+  many_blocks(v, u, m, 1, positions);
+}
+
 #endif
 
-void rqdkm_winograd_gemm(const rqdkm_winograd_product *product) {
-  RQDKM_PIN(const uint32_t *, v, "r0") = product->v;
-  RQDKM_PIN(const uint32_t *, u, "r1") = product->u;
-  uint32_t *m = product->m;
-  uint32_t *const m_end = m + 8 * product->positions;
-  const int32_t v_stride = product->positions * RQDKM_WINOGRAD_BLOCK_V;
-  const int32_t v_back = v_stride * (product->blocks - 1);
-  const uint32_t *u_last = u + product->positions * RQDKM_WINOGRAD_BLOCK_U * (product->blocks - 1);
-  const int32_t u_stride = product->positions * RQDKM_WINOGRAD_BLOCK_U;
-  const int32_t u_back = u_stride * (product->blocks - 1);
-  RQDKM_NO_UNROLL
-  do {
-    RQDKM_PIN(int32_t, a0, "r6");
-    RQDKM_PIN(int32_t, a1, "r7");
-    RQDKM_PIN(int32_t, a2, "r8");
-    RQDKM_PIN(int32_t, a3, "r9");
-    RQDKM_PIN(int32_t, b0, "r10");
-    RQDKM_PIN(int32_t, b1, "r11");
-    RQDKM_PIN(int32_t, b2, "r12");
-    RQDKM_PIN(int32_t, b3, "lr");
-    FIRST_BLOCK();
-    if (u != u_last) {
-      RQDKM_NO_UNROLL
-      do {
-        v += v_stride;
-        u += u_stride;
-        NEXT_BLOCK();
-      } while (u != u_last);
-      v -= v_back;
-      u -= u_back;
-    }
-    v += RQDKM_WINOGRAD_BLOCK_V;
-    u += RQDKM_WINOGRAD_BLOCK_U;
-    u_last += RQDKM_WINOGRAD_BLOCK_U;
-    rqdkm_store32(m, (uint32_t)a0);
-    rqdkm_store32(m + 1, (uint32_t)a1);
-    rqdkm_store32(m + 2, (uint32_t)a2);
-    rqdkm_store32(m + 3, (uint32_t)a3);
-    rqdkm_store32(m + 4, (uint32_t)b0);
-    rqdkm_store32(m + 5, (uint32_t)b1);
-    rqdkm_store32(m + 6, (uint32_t)b2);
-    rqdkm_store32(m + 7, (uint32_t)b3);
-    m += 8;
-  } while (m != m_end);
+void rqdkm_winograd_gemm_36(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks) {
+  if (blocks == 1) {
+    one_block(v, u, m, 36);
+  } else {
+    many_blocks(v, u, m, blocks, 36);
+  }
+}
+
+void rqdkm_winograd_gemm_16(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks) {
+  if (blocks == 1) {
+    one_block(v, u, m, 16);
+  } else {
+    many_blocks(v, u, m, blocks, 16);
+  }
+}
+
+void rqdkm_winograd_gemm_6(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks) {
+  many_blocks(v, u, m, blocks, 6);
 }

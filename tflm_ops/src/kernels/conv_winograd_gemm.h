@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The products of all Winograd kernels: M[p] = sum over channels of V[p] U[p], for 4 tiles x 2 output channels.
- * Layouts in rqdkm/winograd.h. */
+ * Layouts in rqdkm/winograd.h; consecutive blocks of V and U lie P positions apart. */
 #ifndef RQDKM_CONV_WINOGRAD_GEMM_H
 #define RQDKM_CONV_WINOGRAD_GEMM_H
 
@@ -15,22 +15,24 @@ enum { RQDKM_WINOGRAD_BLOCK_V = 32, RQDKM_WINOGRAD_BLOCK_U = 16 }; /* words of o
 #define RQDKM_WINOGRAD_UNROLL
 #endif
 
-/* Pinned registers: low ones for pointers and loaded words give 16-bit loads, and no accumulator is ever moved. */
-#if RQDKM_DSP && defined(__OPTIMIZE__)
-#define RQDKM_WINOGRAD_ASM 1
-#define RQDKM_PIN(type, name, reg) register type name __asm(reg)
+/* Hides from the compiler what it knows of a variable; costs no instruction. */
+#if defined(__GNUC__)
+#define RQDKM_WINOGRAD_OPAQUE(x) __asm volatile("" : "+r"(x))
 #else
-#define RQDKM_WINOGRAD_ASM 0
-#define RQDKM_PIN(type, name, reg) type name
+#define RQDKM_WINOGRAD_OPAQUE(x) ((void)0)
 #endif
 
-typedef struct {
-  const uint32_t *v, *u;
-  uint32_t *m;
-  int32_t positions; /* P */
-  int32_t blocks;    /* consecutive blocks are `positions` blocks' words apart in V and U */
-} rqdkm_winograd_product;
+/* The asm blocks take every register but sp, so they need optimisation (no frame pointer). */
+#if RQDKM_DSP && defined(__OPTIMIZE__) && !defined(RQDKM_WINOGRAD_NO_ASM)
+#define RQDKM_WINOGRAD_ASM 1
+#else
+#define RQDKM_WINOGRAD_ASM 0
+#endif
 
-void rqdkm_winograd_gemm(const rqdkm_winograd_product *product);
+/* v, u: position 0 of the first block; m: P x 8 words. blocks >= 1. */
+typedef void (*rqdkm_winograd_gemm)(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks);
+void rqdkm_winograd_gemm_36(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks);
+void rqdkm_winograd_gemm_16(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks);
+void rqdkm_winograd_gemm_6(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t blocks);
 
 #endif

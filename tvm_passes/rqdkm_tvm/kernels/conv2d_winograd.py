@@ -115,7 +115,7 @@ class WinogradConv2d(Kernel):
         table = self.table(layer)
         fast, wide = self._forms(layer, table)
         online = config["weights"] == "online"
-        weights = pack.pad_output_channels(layer.weights) if online else pack.pack_weights(self.form, layer.weights)
+        weights = pack.pack_weights_online(layer.weights) if online else pack.pack_weights(self.form, layer.weights)
         top, left, *_ = layer.attrs["padding"]
         transform = f"rqdkm_winograd_{self.form.name}_weights" if online else "0"
         input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.output))

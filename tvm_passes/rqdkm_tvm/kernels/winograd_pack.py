@@ -98,9 +98,15 @@ def pack_weights(algorithm: Algorithm, weights: Int8Array) -> Int32Array:
     return lanes.view("<i4").reshape(len(padded) // 2, rows * (padded.shape[2] // BLOCK), algorithm.positions, 8, 2)
 
 
-def pad_output_channels(weights: Int8Array) -> Int8Array:
-    """An even number of output channels, the added one zero."""
-    return np.concatenate([weights, np.zeros_like(weights[: weights.shape[0] % 2])])
+def pack_weights_online(weights: Int8Array) -> Int8Array:
+    """Weights for the transform on line: int8 (channels out, channels in / 4, 3, 3, 4), channels out made even.
+
+    Four channels' kernel lies in one piece because the flash has only eight lines of data cache.
+    """
+    out, height, width, channels = weights.shape
+    even = np.concatenate([weights, np.zeros_like(weights[: out % 2])])
+    split = even.reshape(len(even), height, width, channels // 4, 4)
+    return np.ascontiguousarray(split.transpose(0, 3, 1, 2, 4))
 
 
 @dataclass(frozen=True)

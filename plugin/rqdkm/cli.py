@@ -154,7 +154,8 @@ def inspect(
     if json:
         print(model_table.to_json(summary), end="")
     else:
-        _console().print(model_table.render(summary))
+        console = _console()
+        console.print(model_table.render(summary, width=console.width))
 
 
 @app.command()

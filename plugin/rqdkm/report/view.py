@@ -132,13 +132,18 @@ def accuracy_line(report: Report) -> str | None:
 
 
 def shapes(layer: Layer) -> str:
-    """``32x32x3 to 32x32x16``, without the batch of one; empty if unknown."""
+    """``32x32x3 → 32x32x16``; empty if unknown."""
+    return arrow([layer.input_shape], layer.output_shape) if layer.output_shape else ""
 
-    def text(shape: Sequence[int]) -> str:
-        inner = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
-        return "x".join(map(str, inner))
 
-    return f"{text(layer.input_shape)} → {text(layer.output_shape)}" if layer.output_shape else ""
+def arrow(sources: Sequence[Sequence[int]], target: Sequence[int]) -> str:
+    """Shapes of the inputs and of the output, without the batch of one."""
+    return f"{', '.join(map(_shape, sources))} → {_shape(target)}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    inner = shape[1:] if len(shape) > 1 and shape[0] == 1 else shape
+    return "x".join(map(str, inner)) or "scalar"
 
 
 def kib(count: int) -> str:

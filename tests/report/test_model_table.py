@@ -7,6 +7,7 @@ import json
 
 import pytest
 from rich.console import Console
+
 from rqdkm.models import summary, zoo
 from rqdkm.report import model_table
 
@@ -29,7 +30,7 @@ def test_a_real_model_is_shown_with_its_figures(keywords: summary.ModelSummary) 
         assert wanted in text
     rows = [line.split() for line in text.splitlines()]
     row = next(row for row in rows if row[:2] == ["conv2d", "conv"])
-    assert row == "conv2d conv 10x4 stride 2 same relu 50x10x1 → 25x5x64 320,000 2,816 8/8 8,500 kernel".split()
+    assert " ".join(row) == "conv2d conv 10x4 stride 2 same relu 50x10x1 → 25x5x64 320,000 2,816 8/8 8,500 kernel"
     assert sum(row[-1:] == ["kernel"] for row in rows) == len(keywords.layers) == 13
 
 

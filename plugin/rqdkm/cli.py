@@ -12,7 +12,16 @@ from rich.console import Console
 
 from rqdkm import __version__, log
 from rqdkm.frame import Commands
-from rqdkm.options import BOARDS, CALIBRATION_METHODS, CONFIGS, FLASH_MODELS, KERNEL_SETS, DeployOptions, parse_size
+from rqdkm.options import (
+    BOARDS,
+    CALIBRATION_METHODS,
+    CONFIGS,
+    FLASH_MODELS,
+    KERNEL_SETS,
+    DeployOptions,
+    OptionError,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from rqdkm.report.schema import Report
@@ -307,24 +316,31 @@ def doctor(
 
 @app.command()
 def report(
-    path: Annotated[Path, typer.Argument(help="A report.json, or the directory of a deploy.")],
-    html: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write one SVG picture here.")] = None,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="report.json, or the directory of a deploy.")],
+    html: Annotated[Path | None, typer.Option(help="Write the HTML report here (one PATH).")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write one SVG picture here (one PATH).")] = None,
     json: JsonOpt = False,
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
 ) -> None:
-    """Check a report.json and render it again."""
-    from rqdkm.report import codec
+    """Check a report.json and render it again; several are compared with the first."""
+    from rqdkm.report import codec, compare
     from rqdkm.report import html as page
     from rqdkm.report import picture as drawing
 
-    found = codec.read(path)
+    found = [codec.read(path) for path in paths]
+    if len(found) > 1 and (html or picture):
+        raise OptionError("render one report at a time", where="--html, --picture")
     if html is not None:
-        page.write(found, html)
+        page.write(found[0], html)
     if picture is not None:
-        drawing.write(found, picture)
-    _print_report(found, json=json, details=verbose > 0)
+        drawing.write(found[0], picture)
+    if len(found) == 1:
+        _print_report(found[0], json=json, details=verbose > 0)
+    elif json:
+        print(compare.to_json(found), end="")
+    else:
+        _console().print(compare.render(found))
 
 
 @board_app.command("list")

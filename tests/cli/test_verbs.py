@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from rqdkm.cli import app
 from rqdkm.options import DeployOptions
-from rqdkm.report import codec
+from rqdkm.report import codec, derive
 from rqdkm_tvm.errors import ModelError
 from tests.cli import fakes
 from tests.report.factory import report
@@ -210,3 +210,20 @@ def test_board_info_names_memories_and_source() -> None:
 def test_board_list_names_every_board() -> None:
     listed = json.loads(runner.invoke(app, ["board", "list", "--json"]).stdout)["checks"]
     assert [check["name"] for check in listed] == ["virtual", "qemu", "openocd"]
+
+
+def test_reports_are_compared_with_the_first() -> None:
+    base = report()
+    layers = tuple(replace(layer, cycles=(layer.cycles or 0) // 2) for layer in base.layers)
+    half = derive.totals(
+        layers=layers, cycles=3_446_500, clock_hz=base.board.clock_hz, memory=base.memory, flash=base.flash
+    )
+    codec.write(base, Path("a/report.json"))
+    codec.write(replace(base, layers=layers, totals=half), Path("b/report.json"))
+    text = runner.invoke(app, ["report", "a", "b"]).stdout
+    row = next(line.split() for line in text.splitlines() if line.lstrip().startswith("cycles/MAC"))
+    assert row == ["cycles/MAC", "1.29", "1.00x", "0.65", "0.50x"]
+    compared = json.loads(runner.invoke(app, ["report", "a", "b", "--json"]).stdout)
+    assert compared[1]["ratios"]["latency_ms"] == pytest.approx(0.5, rel=1e-4)
+    assert compared[1]["ratios"]["flash_bytes"] == 1.0
+    assert runner.invoke(app, ["report", "a", "b", "--html", "x.html"]).exit_code == 2

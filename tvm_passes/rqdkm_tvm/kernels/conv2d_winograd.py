@@ -172,3 +172,47 @@ class WinogradF4x4(WinogradConv2d2d):
 
     name = "conv2d_s8_winograd_f4x4"
     form = pack.F4X4
+
+
+@register
+class WinogradF2x2(WinogradConv2d2d):
+    """16 products for 4 outputs of 9 taps: for maps so small that tiles of four would mostly be padding."""
+
+    name = "conv2d_s8_winograd_f2x2"
+    form = pack.F2X2
+
+
+@register
+class WinogradF4x1(WinogradConv2d):
+    """18 products for 4 outputs of 9 taps, with little scratch. ``strip``: output rows in RAM at once."""
+
+    name = "conv2d_s8_winograd_f4x1"
+    form = pack.F4X1
+
+    def _lanes(self, layer: Layer) -> tuple[int, int, int]:
+        """Tiles of a row in a group of four lanes, bands of rows, groups side by side."""
+        tiles = _ceil(hwc(layer.output)[1], 4)
+        lanes = tiles if tiles < 3 else 4
+        return lanes, 4 // lanes, _ceil(tiles, lanes)
+
+    def _strips(self, layer: Layer) -> list[int]:
+        height = hwc(layer.output)[0]
+        _, bands, _ = self._lanes(layer)
+        sizes = {height}
+        while (size := max(_ceil(min(sizes), 2), min(bands, height))) < min(sizes):
+            sizes.add(size)
+        return sorted(sizes, reverse=True)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        height, width, _ = hwc(layer.output)
+        channels = hwc(layer.inputs[0])[2]
+        _, bands, columns = self._lanes(layer)
+        blocks, positions = _ceil(channels, pack.BLOCK), self.form.positions
+        rows = _ceil(min(int(config["strip"]), height), bands)
+        transformed = columns * (rows + 2) * blocks * positions * 32
+        products = (3 * blocks * positions * 16 if config["weights"] == "online" else 0) + 8 * positions
+        padded_row = (_ceil(width, 4) * 4 + 2) * channels
+        return 4 * (transformed + columns * rows * 4 * 2) + max(4 * products, padded_row)
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 1.0

@@ -266,8 +266,6 @@ class _PackedConv2d(Kernel):
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         form, weights, pairs = self._packed(layer)
-        call = f"rqdkm_{self.name}"
-        indent = " " * len(f"  return {call}(")
         body = (
             conv_constants(layer)
             + constant(
@@ -278,8 +276,7 @@ class _PackedConv2d(Kernel):
                 resident=int(config.get("resident", 0)),
             )
             + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1}};\n"
-            + f"  return {call}(&params, &quant, &input_dims, (const int8_t *)in0, &filter_dims, (const int8_t *)c0,\n"
-            + f"{indent}&output_dims, (int8_t *)out, &tile, scratch);\n"
+            + self._invoke(geometry(layer), form)
         )
         return KernelCall(
             kernel=self.name,
@@ -287,9 +284,21 @@ class _PackedConv2d(Kernel):
             constants=(weights, pairs),
             scratch_bytes=self.scratch_bytes(layer, config),
             body=body,
-            includes=("rqdkm/convolution.h",),
+            includes=self._includes(),
             macs=geometry(layer).macs,
         )
+
+    def _invoke(self, g: Geometry, form: Form) -> str:
+        """The call itself; may use params, input_dims, filter_dims, output_dims, tile and quant."""
+        call = f"rqdkm_{self.name}"
+        indent = " " * len(f"  return {call}(")
+        return (
+            f"  return {call}(&params, &quant, &input_dims, (const int8_t *)in0, &filter_dims, (const int8_t *)c0,\n"
+            f"{indent}&output_dims, (int8_t *)out, &tile, scratch);\n"
+        )
+
+    def _includes(self) -> tuple[str, ...]:
+        return ("rqdkm/convolution.h",)
 
 
 @register
@@ -355,10 +364,14 @@ class Conv2dIm2row(_PackedConv2d):
         return runs * words
 
     @staticmethod
-    def _row_lanes(g: Geometry) -> int:
+    def _columns(g: Geometry) -> int:
+        """Input columns that a strip row holds, padding included."""
         reach = (g.output_w - 1) * g.stride[1] + (g.kernel_w - 1) * g.dilation[1] + 1
-        columns = g.padding[1] + g.input_w + max(0, reach - g.padding[1] - g.input_w)
-        return round_up(g.padding[1] * g.input_c % 2 + columns * g.input_c, 2)
+        return max(g.padding[1] + g.input_w, reach)
+
+    @classmethod
+    def _row_lanes(cls, g: Geometry) -> int:
+        return round_up(g.padding[1] * g.input_c % 2 + cls._columns(g) * g.input_c, 2)
 
     @staticmethod
     def _strip_rows(g: Geometry, rows: int) -> int:
@@ -386,3 +399,90 @@ class Conv2dIm2row(_PackedConv2d):
         per_run = pad_taps(weights.reshape(g.group_outputs * runs, -1), 2)
         taps = pad_taps(per_run.reshape(g.group_outputs, runs * 2 * words), 4)
         return pack_pairs(linear_to_crossed(taps))
+
+
+@register
+class Conv2dDirect(_PackedConv2d):
+    """Blocks read straight from strips of expanded rows; instantiated for the layer with everything constant."""
+
+    name = "conv2d_s8_direct"
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = super().reject(layer)
+        if reason is None:
+            requantize = plan_requantize(layer)
+            if requantize is not None and requantize.form is Form.WIDE:
+                reason = "multipliers need the 64-bit requantization"
+        return reason
+
+    def _reject_shape(self, g: Geometry) -> str | None:
+        if g.groups != 1 or g.dilation[1] != 1:
+            return "groups and column dilation are not supported"
+        if g.group_c % 4:
+            return "input channels must be a multiple of 4"
+        if g.output_c < 2 or g.output_w < 3:
+            return "needs 2 output channels and 3 output columns"
+        if 3 * self._pixel_bytes(g) + 4 * self._unroll(g) > 4095:
+            return "pixels lie too far apart for immediate offsets"
+        return None
+
+    @staticmethod
+    def _pixel_bytes(g: Geometry) -> int:
+        return 2 * g.stride[1] * g.input_c
+
+    @staticmethod
+    def _steps(g: Geometry) -> int:
+        """Pairs of taps in one kernel row."""
+        return g.kernel_w * g.input_c // 2
+
+    @classmethod
+    def _unroll(cls, g: Geometry) -> int:
+        """Steps per turn of the inner loop: at most 12, or the loop outgrows the instruction cache."""
+        return next(n for n in (12, 10, 8, 6, 4, 2) if cls._steps(g) % n == 0)
+
+    def configs(self, layer: Layer) -> list[Config]:
+        g = geometry(layer)
+        configs: list[Config] = [
+            {"rows": rows, "resident": resident}
+            for rows in sorted({min(g.output_h, n) for n in (1, 2, 3, 4, 6, 8, 12, 16)})
+            for resident in ((False, True) if rows < g.output_h else (False,))
+        ]
+        return pareto((self.estimate_cycles(layer, c), self.scratch_bytes(layer, c), c) for c in configs)
+
+    @staticmethod
+    def _strip(g: Geometry, rows: int) -> int:
+        """Lanes of a strip."""
+        return Conv2dIm2row._strip_rows(g, rows) * Conv2dIm2row._columns(g) * g.input_c
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        g = geometry(layer)
+        return round_up(
+            4 * g.taps * (g.group_pairs if config["resident"] else 1) + 2 * self._strip(g, int(config["rows"])), 8
+        )
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        g = geometry(layer)
+        rows = int(config["rows"])
+        strips = -(-g.output_h // rows)
+        turns = self._steps(g) // self._unroll(g)
+        row = 16.0 * self._steps(g) + 4 * turns + 10
+        block = g.kernel_h * row + 62
+        expansions = 1 if config["resident"] else strips
+        return strips * 1.9 * self._strip(g, rows) + g.group_pairs * (
+            g.output_h * (block * g.output_w / 4 + 90) + expansions * 3.5 * g.taps
+        )
+
+    def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
+        return pack_pairs(weights.reshape(g.group_outputs, -1))
+
+    def _invoke(self, g: Geometry, form: Form) -> str:
+        call = "rqdkm_conv2d_s8_direct_template"
+        indent = " " * len(f"  return {call}(")
+        return (
+            f"  return {call}(&params, quant.pairs, &input_dims, (const int8_t *)in0, &filter_dims,\n"
+            f"{indent}(const int8_t *)c0, &output_dims, (int8_t *)out, &tile, scratch,\n"
+            f"{indent}{self._pixel_bytes(g)}, {self._unroll(g)}, {FORM_NAMES[form]});\n"
+        )
+
+    def _includes(self) -> tuple[str, ...]:
+        return ("rqdkm/kernels/conv2d_s8_direct_template.h",)

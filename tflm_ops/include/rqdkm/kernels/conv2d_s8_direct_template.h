@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Direct convolution from strips of expanded rows: no patch is copied, a block reads its pixels where they lie. The
+ * distance between neighbouring pixels is an immediate of the inner loop, so the compiler of the model instantiates
+ * this for every layer, with everything constant; rqdkm_conv2d_s8_direct instantiates it for the commonest distances.
+ *
+ * For each strip: expand its input rows; for each pair of output channels: expand the weights (unless resident), then
+ * all pixels of all rows in blocks of four, the last few of a row in threes. */
+#ifndef RQDKM_KERNELS_CONV2D_S8_DIRECT_TEMPLATE_H
+#define RQDKM_KERNELS_CONV2D_S8_DIRECT_TEMPLATE_H
+
+#include "rqdkm/kernels/block.h"
+#include "rqdkm/kernels/panel.h"
+#include "rqdkm/kernels/strip.h"
+
+/* Arguments as rqdkm_conv2d_s8_direct. Compile-time constants:
+ *   pixel_bytes  2 * stride.w * input_dims->c
+ *   unroll       steps per turn of the inner loop; divides filter_dims->w * input_dims->c / 2
+ *   form         not WIDE */
+RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *params,
+                                                     const rqdkm_pair_quant *pair_quant, const rqdkm_dims *input_dims,
+                                                     const int8_t *input, const rqdkm_dims *filter_dims,
+                                                     const int8_t *filter, const rqdkm_dims *output_dims,
+                                                     int8_t *output, const rqdkm_conv_tile *tile, void *scratch,
+                                                     const int32_t pixel_bytes, const int32_t unroll,
+                                                     const rqdkm_requantize_form form) {
+  const int32_t columns = rqdkm_strip_columns(params, input_dims, filter_dims, output_dims);
+  const int32_t row_bytes = 2 * columns * input_dims->c, steps = filter_dims->w * input_dims->c / 2;
+  const int32_t pairs = (output_dims->c + 1) / 2, weight_words = 2 * filter_dims->h * steps;
+  const int32_t last_row = (filter_dims->h - 1) * params->dilation.h * row_bytes;
+  const rqdkm_panel_cut cut = rqdkm_cut_panel(output_dims->w);
+  uint32_t *const weights = (uint32_t *)scratch;
+  uint32_t *const strip = weights + weight_words * (tile->resident ? pairs : 1);
+  rqdkm_block_row row;
+  row.rows = filter_dims->h;
+  row.steps = steps;
+  row.row_gap = params->dilation.h * row_bytes - 4 * steps;
+  row.stride = output_dims->c;
+  if (tile->resident) {
+    rqdkm_weights_expand(weights, filter, weight_words / 4 * pairs);
+  }
+  for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
+    const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0);
+    rqdkm_strip_fill(strip, columns, params, input_dims, input, y0 * params->stride.h - params->padding.top,
+                     rqdkm_strip_rows(params, filter_dims, rows));
+    for (int32_t pair = 0; pair < pairs; pair++) {
+      const uint8_t *a = (const uint8_t *)strip;
+      int8_t *out = output + y0 * output_dims->w * output_dims->c + rqdkm_pair_channel(pair, output_dims->c);
+      row.weights = weights;
+      row.quant = pair_quant + pair;
+      if (tile->resident) {
+        row.weights += weight_words * pair;
+      } else {
+        rqdkm_weights_expand(weights, filter + 2 * weight_words * pair, weight_words / 4);
+      }
+      for (int32_t y = 0; y < rows; y++) {
+        const uint8_t *pixel = a;
+        row.out = out;
+        if (cut.fours != 0) {
+          row.blocks = cut.fours;
+          row.block_gap = 4 * pixel_bytes - last_row - 4 * steps;
+          pixel = rqdkm_block_row_run(pixel, &row, 4, pixel_bytes, 4, unroll, 0, form);
+          row.out += 4 * cut.fours * output_dims->c;
+        }
+        if (cut.threes != 0) {
+          row.blocks = cut.threes;
+          row.block_gap = 3 * pixel_bytes - last_row - 4 * steps;
+          pixel = rqdkm_block_row_run(pixel, &row, 3, pixel_bytes, 4, unroll, 0, form);
+          row.out += 3 * cut.threes * output_dims->c;
+        }
+        row.blocks = 1;
+        if (cut.rest == 2) {
+          rqdkm_block_row_run(pixel, &row, 2, pixel_bytes, 4, unroll, 0, form);
+        } else if (cut.rest == 1) {
+          rqdkm_block_row_run(pixel, &row, 1, pixel_bytes, 4, unroll, 0, form);
+        }
+        a += params->stride.h * row_bytes;
+        out += output_dims->w * output_dims->c;
+      }
+    }
+  }
+  rqdkm_clamp_s8(output, output_dims->h * output_dims->w * output_dims->c, &params->clamp);
+  return RQDKM_OK;
+}
+
+#endif

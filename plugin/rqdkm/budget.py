@@ -10,7 +10,7 @@ from rqdkm.board.describe import STM32F407
 from rqdkm_tvm.errors import BudgetError
 
 if TYPE_CHECKING:
-    from rqdkm.export.size import Sizes
+    from rqdkm.export.size import Size
     from rqdkm_tvm.compile import CompiledModel
 
 # Stack and static data of the firmware around the model, before the linker has told: refined after the first link.
@@ -35,13 +35,13 @@ class Ram:
         """Bytes left for the arena; None without a budget of the user's, as long as the chip holds the model."""
         return max(self.total - self.overhead, 0) if self.explicit else None
 
-    def holds(self, sizes: Sizes) -> bool:
+    def holds(self, sizes: Size) -> bool:
         """Whether the linked image fits; if not, the next arena is computed from its real overhead.
 
         Raises:
             BudgetError: it did not fit although the overhead was known.
         """
-        used = sizes.static_bytes + sizes.stack_bytes + sizes.arena_bytes
+        used = sizes.ram_bytes
         if used <= self.total:
             return True
         self.overhead = sizes.static_bytes + sizes.stack_bytes
@@ -82,7 +82,7 @@ def check_weights(compiled: CompiledModel, flash_bytes: int | None) -> None:
     _check(compiled, sum(layer.lowered.constant_bytes for layer in compiled.layers), "constants alone", flash_bytes)
 
 
-def check_flash(sizes: Sizes, compiled: CompiledModel, flash_bytes: int | None) -> None:
+def check_flash(sizes: Size, compiled: CompiledModel, flash_bytes: int | None) -> None:
     """Compare the linked image with the flash budget."""
     _check(compiled, sizes.flash_bytes, "code and constants", flash_bytes)
 

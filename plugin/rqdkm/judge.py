@@ -19,7 +19,6 @@ from rqdkm_tvm.files import write_atomic
 
 if TYPE_CHECKING:
     from rqdkm.models.load import LoadedModel
-    from rqdkm_tvm.compile import CompiledModel
 
 NDArray = npt.NDArray[Any]
 Int8 = npt.NDArray[np.int8]
@@ -39,9 +38,7 @@ def exactness_inputs(model: LoadedModel, count: int, seed: int) -> list[Int8]:
     return [np.concatenate(part) for part in parts]
 
 
-def exactness(
-    model: LoadedModel, compiled: CompiledModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]]
-) -> Exactness:
+def exactness(model: LoadedModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]]) -> Exactness:
     """Compare every output byte with the reference.
 
     The reference is TFLite's own kernels where there is a TFLite file of the very network that runs; for a network
@@ -52,7 +49,8 @@ def exactness(
     else:
         from rqdkm.models import reference
 
-        expected, name = reference.run_model(compiled, inputs), reference.NAME
+        found_graph = reference.run_graph(model.graph, inputs)
+        expected, name = [found_graph[index] for index in model.graph.outputs], reference.NAME
     mismatches = compared = largest = 0
     for index, wanted in enumerate(expected):
         found = np.stack([np.ravel(sample[index]) for sample in outputs])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,20 +19,20 @@ import numpy.typing as npt
 from rqdkm import budget, judge
 from rqdkm.board import run as board_run
 from rqdkm.export import project as exporter
-from rqdkm.export import size
+from rqdkm.export import size, toolchain
 from rqdkm.models import data as datasets
 from rqdkm.models import load as loader
 from rqdkm.models.load import LoadedModel
 from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
 from rqdkm.report import html as page
-from rqdkm_tvm.errors import DataError, PlanError
+from rqdkm_tvm.errors import DataError, PlanError, RqdkmError
 from rqdkm_tvm.files import staged_directory, write_atomic
 from rqdkm_tvm.plan import Plan
 
 if TYPE_CHECKING:
     from rqdkm.models.summary import ModelSummary
-    from rqdkm.report.schema import Report
+    from rqdkm.report.schema import Report, Toolchain
     from rqdkm_tvm.compile import CompiledModel
 
 Progress = Callable[[str], None]
@@ -59,7 +60,7 @@ class BuildResult:
 
     elf: Path
     project_dir: Path
-    sizes: size.Sizes
+    sizes: size.Size
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,15 @@ class _Built:
     compiled: CompiledModel
     project_dir: Path
     elf: Path
-    sizes: size.Sizes
+    sizes: size.Size
+    toolchain: Toolchain
 
 
 def inspect(path: Path) -> ModelSummary:
     """Layers, shapes, MACs and memory of a model file; nothing is built."""
     from rqdkm.models import summary
 
-    return summary.summarise(path)
+    return summary.summarize(path)
 
 
 def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
@@ -133,7 +135,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
             quantized_by_us=prepared.quantized_by_us,
             compiled=built.compiled,
             sizes=built.sizes,
-            toolchain=exporter.toolchain(built.project_dir),
+            toolchain=built.toolchain,
         )
         if options.board != "none":
             pieces = _measure(options, prepared.model, built, evaluation, pieces, progress)
@@ -166,7 +168,7 @@ def run(
         outputs: write the raw output tensors there, one array per tensor (samples first).
     """
     elf = find_elf(project)
-    metadata = exporter.read_metadata(find_project(project))
+    metadata = read_metadata(find_project(project))
     if inputs is None:
         batches = judge.noise(metadata, samples, seed)
     else:
@@ -200,7 +202,32 @@ def find_elf(directory: Path) -> Path:
     Raises:
         RqdkmError: there is none.
     """
-    return exporter.find_elf(directory, ELF)
+    for candidate in (directory / ELF, directory / "build" / ELF, directory / PROJECT / "build" / ELF):
+        if candidate.is_file():
+            return candidate
+    raise RqdkmError(
+        "no firmware image here",
+        where=str(directory),
+        hint="name a directory that rqdkm deploy or build has written, or build the project with CMake first",
+    )
+
+
+def read_metadata(project: Path) -> dict[str, Any]:
+    """metadata.json of a project.
+
+    Raises:
+        RqdkmError: it is missing or no JSON object.
+    """
+    path = project / "metadata.json"
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RqdkmError(
+            f"not a project of rqdkm: {error}", where=str(path), hint="name a directory that rqdkm has written"
+        ) from error
+    if not isinstance(content, dict) or "inputs" not in content:
+        raise RqdkmError("not a project's metadata", where=str(path), hint="name a directory that rqdkm has written")
+    return content
 
 
 # ---- steps
@@ -228,24 +255,25 @@ def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: 
         progress("export: C sources")
         exporter.write_project(compiled, project_dir, name=model.name)
         elf = staging / ELF
-        with _scratch_build(project_dir) as build_dir:
-            shutil.copy2(exporter.build(project_dir, build_dir=build_dir, progress=_prefixed("build", progress)), elf)
+        with _without_build_folders(project_dir):
+            shutil.copy2(exporter.build(project_dir, progress=_prefixed("build", progress)), elf)
+            tools = toolchain.describe(project_dir)
         sizes = size.measure(elf)
         if allowance.holds(sizes):
             break
     budget.check_flash(sizes, compiled, options.flash_bytes)
     write_atomic(staging / "plan.json", compiled.plan.to_json())
-    return _Built(compiled, project_dir, elf, sizes)
+    return _Built(compiled, project_dir, elf, sizes, tools)
 
 
 @contextmanager
-def _scratch_build(project_dir: Path) -> Iterator[Path]:
-    """A build directory beside the project that does not outlive the build."""
-    build_dir = project_dir.with_name(".build")
+def _without_build_folders(project_dir: Path) -> Iterator[None]:
+    """Build folders do not survive: CMake's caches hold absolute paths, and the directory is renamed in the end."""
     try:
-        yield build_dir
+        yield
     finally:
-        shutil.rmtree(build_dir, ignore_errors=True)
+        for folder in project_dir.glob("build*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_plan(path: Path | None) -> Plan | None:
@@ -278,27 +306,26 @@ def _measure(
         board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
     )
     progress("reference: comparing outputs")
-    exactness = judge.exactness(model, built.compiled, inputs, ran.outputs)
-    layer_cycles, profile = _profile(options, built, inputs, progress)
+    exactness = judge.exactness(model, inputs, ran.outputs)
+    layer_cycles, folded = _profile(options, built, inputs, progress)
     accuracy = None
     if evaluation is not None and evaluation.labels is not None:
-        accuracy = judge.accuracy(model, built.project_dir, evaluation, progress=_prefixed("evaluate", progress))
+        with _without_build_folders(built.project_dir):
+            accuracy = judge.accuracy(model, built.project_dir, evaluation, progress=_prefixed("evaluate", progress))
     return dataclasses.replace(
-        pieces, ran=ran, exactness=exactness, layer_cycles=layer_cycles, profile=profile, accuracy=accuracy
+        pieces, ran=ran, exactness=exactness, layer_cycles=layer_cycles, folded=folded, accuracy=accuracy
     )
 
 
 def _profile(
     options: DeployOptions, built: _Built, inputs: Sequence[Int8], progress: Progress
-) -> tuple[list[float] | None, dict[str, Any]]:
-    """Cycles per layer and per function of one sample, with an image that counts them (a few cycles more a layer)."""
+) -> tuple[list[float] | None, dict[str, int]]:
+    """Cycles per layer and per call path of one sample, with an image that counts them (a few cycles more a layer)."""
     if options.board == "qemu":
         return None, {}
     progress("profile: building the counting image")
-    with _scratch_build(built.project_dir) as build_dir:
-        elf = exporter.build(
-            built.project_dir, build_dir=build_dir, profile_layers=True, progress=_prefixed("profile", progress)
-        )
+    with _without_build_folders(built.project_dir):
+        elf = exporter.build(built.project_dir, profile_layers=True, progress=_prefixed("profile", progress))
         ran = board_run.run_samples(
             elf,
             options.board,
@@ -307,7 +334,7 @@ def _profile(
                 flash_model=options.flash_model, profile=True, progress=_prefixed("profile", progress)
             ),
         )
-    return ran.layer_cycles, ran.profile
+    return ran.layer_cycles, ran.folded
 
 
 def _prefixed(step: str, progress: Progress) -> Progress:

@@ -64,6 +64,7 @@ class RunResult:
         stats: the virtual board's own statistics, empty elsewhere.
         violations: clock rules broken (virtual board), empty elsewhere.
         profile: cycles per function (virtual board with ``profile``), else empty.
+        folded: cycles per call path ``outer;inner`` (likewise), of everything the firmware did.
         messages: the emulator's or debugger's own messages.
     """
 
@@ -76,6 +77,7 @@ class RunResult:
     stats: dict[str, Any] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     profile: dict[str, Any] = field(default_factory=dict)
+    folded: dict[str, int] = field(default_factory=dict)
     messages: str = ""
 
     @property
@@ -112,6 +114,7 @@ def start(elf: Path, board: str, options: RunOptions, *, work: Path | None = Non
             flash_model=options.flash_model,
             stats=work / "stats.json" if work else None,
             profile=work / "profile.json" if work and options.profile else None,
+            folded=work / "folded.txt" if work and options.profile else None,
             timeout_s=options.timeout_s,
         )
     raise ToolError(f"unknown board '{board}'", hint=f"choose one of {', '.join(BOARDS)}")
@@ -157,6 +160,7 @@ def run_samples(
                 f"the program ended with code {ended.code} after all samples", where=board, hint=ended.messages[-400:]
             )
         stats, profile = _read_json(work / "stats.json"), _read_json(work / "profile.json")
+        folded = _read_folded(work / "folded.txt")
     return RunResult(
         board=board,
         info=info,
@@ -167,6 +171,7 @@ def run_samples(
         stats=stats,
         violations=[str(violation) for violation in stats.get("violations", [])],
         profile=profile,
+        folded=folded,
         messages=ended.messages,
     )
 
@@ -197,3 +202,11 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     content = json.loads(path.read_text())
     return content if isinstance(content, dict) else {"profile": content}
+
+
+def _read_folded(path: Path) -> dict[str, int]:
+    """``path cycles`` lines."""
+    if not path.is_file():
+        return {}
+    rows = (line.rpartition(" ") for line in path.read_text().splitlines() if line)
+    return {stack: int(cycles) for stack, _, cycles in rows}

@@ -136,7 +136,7 @@ def cmake_build(project: Path, folder: Path, options: list[str]) -> None:
     if cmake is None:
         raise ToolError("cmake is not installed", hint="Debian: apt install cmake ninja-build")
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    _run([cmake, "-S", str(project), "-B", str(folder), *generator, *options], "cmake")
+    _run([cmake, "-S", str(project), "-B", str(folder), *generator, "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *options], "cmake")
     _run([cmake, "--build", str(folder), "--parallel", _JOBS], "the C compiler")
 
 

@@ -19,6 +19,8 @@ from rqdkm.models.layers import WiredLayer, graph_layers
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.layer import Layer, Tensor
 
+NAME = "NumPy interpreter of TFLite's int8 arithmetic, double rounding"
+
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 

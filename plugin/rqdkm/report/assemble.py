@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rqdkm import __version__
 from rqdkm.board.describe import STM32F407
@@ -31,7 +31,7 @@ from rqdkm.report.schema import (
 
 if TYPE_CHECKING:
     from rqdkm.board.run import RunResult
-    from rqdkm.export.size import Sizes
+    from rqdkm.export.size import Size
     from rqdkm.models.load import LoadedModel
     from rqdkm.options import DeployOptions
     from rqdkm_tvm.compile import CompiledLayer, CompiledModel
@@ -42,6 +42,7 @@ _MODELLED = (
     "the write buffer are not modelled."
 )
 _FUNCTIONS_SHOWN = 40
+_ENTRY = "rqdkm_model_run"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Pieces:
 
     Args:
         layer_cycles: per offloaded layer, of the image that counts them.
-        profile: the virtual board's profile of one inference, or empty.
+        folded: cycles per call path of a run with one inference, or empty.
         ran: None when nothing ran.
     """
 
@@ -58,11 +59,11 @@ class Pieces:
     model: LoadedModel
     quantized_by_us: bool
     compiled: CompiledModel
-    sizes: Sizes
+    sizes: Size
     toolchain: Toolchain
     ran: RunResult | None = None
     layer_cycles: Sequence[float] | None = None
-    profile: Mapping[str, Any] = field(default_factory=dict)
+    folded: Mapping[str, int] = field(default_factory=dict)
     exactness: Exactness | None = None
     accuracy: Accuracy | None = None
 
@@ -98,7 +99,7 @@ def report(pieces: Pieces) -> Report:
             Operator(operator=row.op, layer=row.layer, offloaded=row.offloaded, kernel=row.kernel, reason=row.reason)
             for row in pieces.compiled.report.rows
         ),
-        functions=_functions(pieces.profile),
+        functions=_functions(pieces.folded),
         toolchain=pieces.toolchain,
         notes=_notes(pieces),
     )
@@ -198,7 +199,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 def _memory(pieces: Pieces) -> Memory:
     sizes, ran, plan = pieces.sizes, pieces.ran, pieces.compiled.memory
     names = _unique([moment.name for moment in plan.moments])
-    sram = sizes.static_bytes + sizes.stack_bytes + sizes.arena_bytes
+    sram = sizes.ram_bytes - sizes.ccm_bytes
     return Memory(
         static_bytes=sizes.static_bytes,
         arena_planned_bytes=plan.arena_bytes,
@@ -217,7 +218,7 @@ def _memory(pieces: Pieces) -> Memory:
     )
 
 
-def _flash(sizes: Sizes) -> Flash:
+def _flash(sizes: Size) -> Flash:
     return Flash(
         code_bytes=sizes.code_bytes,
         weights_bytes=sizes.weights_bytes,
@@ -226,10 +227,15 @@ def _flash(sizes: Sizes) -> Flash:
     )
 
 
-def _functions(profile: Mapping[str, Any]) -> tuple[Function, ...]:
-    rows = [(str(row["name"]), int(row["cycles"])) for row in profile.get("functions", [])]
-    rows.sort(key=lambda row: (-row[1], row[0]))
-    return tuple(Function(name=name, cycles=cycles) for name, cycles in rows[:_FUNCTIONS_SHOWN] if cycles > 0)
+def _functions(folded: Mapping[str, int]) -> tuple[Function, ...]:
+    """Self cycles of every function below the inference entry point, largest first."""
+    cycles: dict[str, int] = {}
+    for stack, count in folded.items():
+        names = stack.split(";")
+        if _ENTRY in names:
+            cycles[names[-1]] = cycles.get(names[-1], 0) + count
+    rows = sorted(cycles.items(), key=lambda row: (-row[1], row[0]))
+    return tuple(Function(name=name, cycles=count) for name, count in rows[:_FUNCTIONS_SHOWN])
 
 
 def _notes(pieces: Pieces) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ def graph_layers(graph: Graph) -> list[WiredLayer]:
     return [_layer(graph, operator, name) for operator, name in zip(graph.operators, layer_names(graph), strict=True)]
 
 
-_OPS = {
+# TFLite builtin -> key of rqdkm_tvm.layer.OPS
+OPERATORS = {
     "CONV_2D": "conv2d",
     "DEPTHWISE_CONV_2D": "depthwise_conv2d",
     "FULLY_CONNECTED": "fully_connected",
@@ -66,7 +67,7 @@ def tensor_type(tensor: TensorInfo) -> Tensor:
 
 
 def _layer(graph: Graph, operator: Operator, name: str) -> WiredLayer:
-    op = _OPS.get(operator.op)
+    op = OPERATORS.get(operator.op)
     output = tensor_type(graph.tensors[operator.outputs[0]])
     if op is None or output.dtype != "int8":
         raise UnsupportedOperatorError(f"operator {operator.op} has no int8 kernel", where=f"layer {name!r}")
@@ -81,7 +82,7 @@ def _layer(graph: Graph, operator: Operator, name: str) -> WiredLayer:
         weights, scales = tensor.data, tensor.quantization.scales
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             bias = graph.tensors[operator.inputs[2]].data
-    attributes = _ATTRIBUTES.get(operator.op, lambda _graph, _operator: {})(graph, operator)
+    attributes = _ATTRIBUTES[operator.op](graph, operator) if operator.op in _ATTRIBUTES else {}
     if op not in ("pad", "softmax", "logistic", "reshape", "concatenate", "mean"):
         kind = operator.op if operator.op in ("RELU", "RELU6") else operator.attrs.get("activation", "NONE")
         attributes["clamp"] = activation_range(kind, output.scale, output.zero_point)

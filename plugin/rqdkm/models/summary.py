@@ -17,13 +17,11 @@ import numpy as np
 
 from rqdkm.models import relay_import
 from rqdkm.models.graph import Graph, Operator, TensorInfo, layer_names
+from rqdkm.models.layers import OPERATORS as _KERNEL_OPS
 from rqdkm.models.load import load_graph
 
 # builtin operators that become our own C kernels; others go to TVM's C code
-KERNEL_OPERATORS = frozenset(
-    "CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED AVERAGE_POOL_2D MAX_POOL_2D ADD MUL PAD PADV2 SOFTMAX LOGISTIC RESHAPE "
-    "CONCATENATION RELU RELU6 MEAN QUANTIZE DEQUANTIZE".split()
-)
+KERNEL_OPERATORS = frozenset(_KERNEL_OPS) | {"PADV2", "DEQUANTIZE"}
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,20 @@ def random_bias(rng: np.random.Generator, channels: int) -> Array | None:
     return rng.integers(-reach, reach, channels).astype(np.int32)
 
 
+def kill_channels(rng: np.random.Generator, scales: Array, bias: Array | None, channels: int) -> tuple[Array, Array]:
+    """Dead channels as training leaves them.
+
+    Scales next to zero, biases that make up for it, and outputs that stand still
+    or, here and there, step once.
+    """
+    scales = np.broadcast_to(scales, (channels,)).astype(np.float32)
+    bias = np.zeros(channels, np.int32) if bias is None else bias.copy()
+    for channel in np.flatnonzero(rng.integers(0, 2, channels)):
+        scales[channel] *= np.float32(10.0 ** -rng.uniform(3, 9))
+        bias[channel] = int(rng.choice([2**30, -(2**30), int(rng.integers(-(2**30), 2**30))]))
+    return scales, bias
+
+
 def conv_layer(
     rng: np.random.Generator,
     *,
@@ -105,6 +119,9 @@ def conv_layer(
         raise ValueError("kernel larger than the padded input")
     taps = kernel[0] * kernel[1] * (ci // groups)
     input_scale, weight_scales, output_scale = random_scales(rng, taps, co)
+    weights, bias = random_weights(rng, (co, *kernel, ci // groups)), random_bias(rng, co)
+    if rng.integers(4) == 0:
+        weight_scales, bias = kill_channels(rng, weight_scales, bias, co)
     zero_point = random_zero_point(rng)
     layer = Layer(
         name or f"{h}x{w}x{ci}->{co} k{kernel} s{stride} d{dilation} g{groups} p{padding}",
@@ -118,10 +135,10 @@ def conv_layer(
             "groups": groups,
             "clamp": random_clamp(rng, zero_point),
         },
-        random_weights(rng, (co, *kernel, ci // groups)),
+        weights,
         weight_scales,
         0,
-        random_bias(rng, co),
+        bias,
     )
     return layer, random_values(rng, (1, h, w, ci))
 

@@ -25,6 +25,7 @@ from rqdkm_tvm.kernels.requantize import (
     INT32_MAX,
     INT32_MIN,
     Form,
+    Int64Array,
     Requantize,
     accumulator_bounds,
     choose_requantize,
@@ -119,21 +120,34 @@ def bias_of(layer: Layer, channels: int) -> Int32Array:
 
 
 def plan_requantize(layer: Layer, forms: Iterable[Form] = FORMS) -> Requantize | None:
-    """The cheapest exact form for a convolution; None where twice the accumulator may not fit 32 bits."""
+    """The cheapest exact form for a convolution; None where no fast kernel can hold the accumulator."""
     assert layer.weights is not None
     channels = layer.output.shape[3]
-    bounds = accumulator_bounds(
-        layer.weights.reshape(channels, -1), bias_of(layer, channels), layer.inputs[0].zero_point
-    )
-    if (2 * bounds[0] < INT32_MIN).any() or (2 * bounds[1] > INT32_MAX).any():
-        return None
-    return choose_requantize(
-        bounds,
+    return doubled_requantize(
+        accumulator_bounds(layer.weights.reshape(channels, -1), bias_of(layer, channels), layer.inputs[0].zero_point),
         *convolution_multipliers(layer, channels),
         layer.output.zero_point,
         tuple(layer.attrs["clamp"]),
         forms,
     )
+
+
+def doubled_requantize(
+    bounds: tuple[Int64Array, Int64Array],
+    multipliers: Int32Array,
+    shifts: Int32Array,
+    zero_point: int,
+    clamp: tuple[int, int],
+    forms: Iterable[Form] = FORMS,
+) -> Requantize | None:
+    """:func:`choose_requantize` for kernels whose accumulator arrives doubled and whose bias is free to move.
+
+    None where only WIDE is exact and twice the accumulator does not fit 32 bits.
+    """
+    chosen = choose_requantize(bounds, multipliers, shifts, zero_point, clamp, forms, may_move_bias=True)
+    if chosen.form is Form.WIDE and ((2 * bounds[0] < INT32_MIN).any() or (2 * bounds[1] > INT32_MAX).any()):
+        return None
+    return chosen
 
 
 def conv_constants(layer: Layer) -> str:
@@ -248,7 +262,9 @@ class _PackedConv2d(Kernel):
         groups = np.split(layer.weights, g.groups)
         weights = np.concatenate([self._pack_weights(g, group) for group in groups])
         bias = doubled_bias(
-            layer.weights.reshape(g.output_c, -1), bias_of(layer, g.output_c), layer.inputs[0].zero_point
+            layer.weights.reshape(g.output_c, -1),
+            bias_of(layer, g.output_c) + requantize.bias_delta,
+            layer.inputs[0].zero_point,
         )
         pairs = [
             (first + a, first + b)

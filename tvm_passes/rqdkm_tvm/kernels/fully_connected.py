@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.conv2d import FORM_NAMES, FORMS, bias_of
+from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, doubled_requantize
 from rqdkm_tvm.kernels.pack import doubled_bias, pack_fours, pack_pair_quant, pad_taps, round_up
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import (
-    INT32_MAX,
-    INT32_MIN,
     Requantize,
     accumulator_bounds,
-    choose_requantize,
     fully_connected_multipliers,
 )
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -32,18 +29,14 @@ def reject_fully_connected(layer: Layer) -> str | None:
 
 
 def _plan_requantize(layer: Layer) -> Requantize | None:
-    """The cheapest exact form; None where twice the accumulator may not fit 32 bits. Symmetric weights only."""
+    """The cheapest exact form, for symmetric weights; None where the fast kernel cannot hold the accumulator."""
     assert layer.weights is not None
     outputs = layer.weights.shape[0]
-    bounds = accumulator_bounds(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point)
-    if (2 * bounds[0] < INT32_MIN).any() or (2 * bounds[1] > INT32_MAX).any():
-        return None
-    return choose_requantize(
-        bounds,
+    return doubled_requantize(
+        accumulator_bounds(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point),
         *fully_connected_multipliers(layer, outputs),
         layer.output.zero_point,
         tuple(layer.attrs["clamp"]),
-        FORMS,
     )
 
 
@@ -138,7 +131,7 @@ class FullyConnectedFast(Kernel):
         outputs = int(layer.weights.shape[0])
         requantize = _plan_requantize(layer)
         assert requantize is not None
-        bias = doubled_bias(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point)
+        bias = doubled_bias(layer.weights, bias_of(layer, outputs) + requantize.bias_delta, layer.inputs[0].zero_point)
         # whole fours: channels past the last repeat it and are not stored
         channels = [min(index, outputs - 1) for index in range(round_up(outputs, 4))]
         pairs = list(zip(channels[::2], channels[1::2], strict=True))

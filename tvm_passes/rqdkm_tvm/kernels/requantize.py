@@ -135,12 +135,14 @@ class Requantize:
         multiplier: int32.
         offset: the C of the form's formula; the output zero point for WIDE.
         shift: right shift s for FLOOR, UP and AWAY; TFLite's signed shift for WIDE.
+        bias_delta: to be added to the bias; zero unless asked for with ``may_move_bias``.
     """
 
     form: Form
     multiplier: Int32Array
     offset: Int32Array
     shift: Int32Array
+    bias_delta: Int64Array
 
     @property
     def accumulator_shift(self) -> Int32Array:
@@ -170,6 +172,33 @@ def accumulator_bounds(
     )
 
 
+@dataclass(frozen=True)
+class _Channels:
+    """Per-channel numbers in int64, and what they come to."""
+
+    low: Int64Array
+    high: Int64Array
+    multiplier: Int64Array
+    shift: Int64Array
+    zero_point: int
+    clamp: tuple[int, int]
+
+    def output(self, acc: Int64Array) -> Int64Array:
+        """The definition, clamp included. Exact where :meth:`regular`."""
+        scaled = multiply_by_quantized_multiplier(acc, self.multiplier, self.shift)
+        result: Int64Array = np.clip(scaled + self.zero_point, *self.clamp)
+        return result
+
+    def regular(self) -> npt.NDArray[np.bool_]:
+        """Channels whose outputs grow with the accumulator: nothing wraps at either bound."""
+        left = np.maximum(self.shift, 0)
+        inside = [
+            (bound << left >= INT32_MIN) & (bound << left <= INT32_MAX) & (np.abs(bound) <= INT32_MAX)
+            for bound in (self.low, self.high)
+        ]
+        return inside[0] & inside[1]
+
+
 def choose_requantize(
     bounds: tuple[Int64Array, Int64Array],
     multipliers: npt.ArrayLike,
@@ -177,8 +206,15 @@ def choose_requantize(
     output_zero_point: int,
     clamp: tuple[int, int],
     forms: Iterable[Form] = tuple(Form),
+    *,
+    may_move_bias: bool = False,
 ) -> Requantize:
     """The first of ``forms`` (fastest first) that is exact for every accumulator within ``bounds``.
+
+    Trained models hold dead channels: tiny scales, so that shifts reach 31 and biases 2**30, and the output never
+    changes. A channel with one output value for its whole interval becomes multiplier 0 and an offset that gives the
+    value; one with two values becomes a comparison, if the bias may move. The others have to meet the form's
+    conditions.
 
     Args:
         bounds: (low, high) of each channel's accumulator, see :func:`accumulator_bounds`.
@@ -186,49 +222,111 @@ def choose_requantize(
         output_zero_point: in [-128, 127].
         clamp: (min, max) in output units.
         forms: what the calling kernel implements.
+        may_move_bias: the caller adds :attr:`Requantize.bias_delta` to its biases.
     """
-    multiplier = np.asarray(multipliers, dtype=np.int64)
-    shift = np.asarray(shifts, dtype=np.int64)
-    if (multiplier < 0).any():
+    channels = _Channels(
+        np.asarray(bounds[0], dtype=np.int64),
+        np.asarray(bounds[1], dtype=np.int64),
+        np.asarray(multipliers, dtype=np.int64),
+        np.asarray(shifts, dtype=np.int64),
+        output_zero_point,
+        clamp,
+    )
+    if (channels.multiplier < 0).any():
         raise ValueError("negative multiplier")
-    # a zero multiplier gives X = 0, hence the zero point, whatever the shift
-    right = np.where(multiplier == 0, 1, -shift)
     for form in forms:
-        offset = _offset(form, bounds, multiplier, right, output_zero_point, clamp)
-        if offset is not None:
-            kept = shift if form is Form.WIDE else right
-            return Requantize(form, multiplier.astype(np.int32), offset.astype(np.int32), kept.astype(np.int32))
+        found = _wide(channels) if form is Form.WIDE else _fast(form, channels, may_move_bias)
+        if found is not None:
+            return found
     raise ValueError("no requantize form is exact here; allow WIDE")
 
 
-def _offset(
-    form: Form,
-    bounds: tuple[Int64Array, Int64Array],
-    multiplier: Int64Array,
-    right: Int64Array,
-    zero_point: int,
-    clamp: tuple[int, int],
-) -> Int64Array | None:
-    """The form's offset per channel, or None where some channel does not meet its conditions."""
-    if form is Form.WIDE:
-        return np.full_like(multiplier, zero_point)
-    if form is not Form.AWAY and clamp[0] < zero_point:
-        return None  # ties of negative values would show
-    if (right < 1).any() or (right > (15 if form is Form.FLOOR else 31)).any():
-        return None
-    left = 17 - right if form is Form.FLOOR else np.ones_like(right)
-    if not all(_fits_int32(bound << left) for bound in bounds):
-        return None
+def _wide(channels: _Channels) -> Requantize:
+    zero = np.zeros_like(channels.multiplier)
+    return _requantize(Form.WIDE, channels.multiplier, zero + channels.zero_point, channels.shift, zero)
+
+
+def _fast(form: Form, channels: _Channels, may_move_bias: bool) -> Requantize | None:
+    """The form's constants, or None where some channel does not meet its conditions."""
+    lowest, highest = channels.output(channels.low), channels.output(channels.high)
+    regular = channels.regular()
+    constant = regular & (lowest == highest)
+    right = np.where(constant, 8, -channels.shift)
+    multiplier = np.where(constant, 0, channels.multiplier)
+    valid, offset = _conditions(form, channels, right)
+    offset = np.where(constant, _constant_offset(form, lowest), offset)
+    delta = np.zeros_like(offset)
+    valid |= constant
+    for index in np.flatnonzero(~valid & regular) if may_move_bias and form is not Form.FLOOR else ():
+        step = _single_step(channels, int(index))
+        if step is not None:
+            delta[index], right[index], offset[index] = step
+            multiplier[index] = INT32_MAX  # X = acc up to 2**30
+            valid[index] = True
+    return _requantize(form, multiplier, offset, right, delta) if valid.all() else None
+
+
+def _conditions(form: Form, channels: _Channels, right: Int64Array) -> tuple[npt.NDArray[np.bool_], Int64Array]:
+    """(channels for which the form is exact, their offsets)"""
+    zero_point = channels.zero_point
+    most = 15 if form is Form.FLOOR else 31
+    valid = (right >= 1) & (right <= most)
+    if form is not Form.AWAY and channels.clamp[0] < zero_point:
+        valid[:] = False  # ties of negative values would show
+    s = np.clip(right, 1, most)
+    left = 17 - s if form is Form.FLOOR else np.ones_like(s)
+    # acc << left fits 32 bits, so that the products below fit 64
+    for bound in (channels.low, channels.high):
+        valid &= (bound >= INT32_MIN >> left) & (bound <= INT32_MAX >> left)
+    low, high = (np.where(valid, bound, 0) for bound in (channels.low, channels.high))
     if form is Form.FLOOR:
         offset = (np.int64(1) << (left - 2)) + (1 << 15) + zero_point * (1 << 16)
-        results = [((bound << left) * multiplier >> 32) + offset for bound in bounds]
+        results = [((bound << left) * channels.multiplier >> 32) + offset for bound in (low, high)]
     else:
-        offset = (np.int64(1) << (right - 1)) + (np.int64(zero_point) << right)
-        # one below for AWAY's correction; SMMLAR forms X + offset before anything is subtracted
-        results = [doubling_high_mul(bound, multiplier) + offset - 1 for bound in bounds]
-        results.append(results[-1] + 1)
-    return offset if _fits_int32(offset) and all(_fits_int32(result) for result in results) else None
+        offset = (np.int64(1) << (s - 1)) + (np.int64(zero_point) << s)
+        # SMMLAR forms X + offset; AWAY's correction takes one away
+        results = [doubling_high_mul(bound, channels.multiplier) + offset for bound in (low, high)]
+        results.append(results[0] - 1)
+    for value in (offset, *results):
+        valid &= (value >= INT32_MIN) & (value <= INT32_MAX)
+    return valid, offset
 
 
-def _fits_int32(values: Int64Array) -> bool:
-    return bool(((values >= INT32_MIN) & (values <= INT32_MAX)).all())
+def _constant_offset(form: Form, value: Int64Array) -> Int64Array:
+    """Offset that gives ``value`` with multiplier 0 and right shift 8 (FLOOR shifts by 16 whatever s is)."""
+    s = 16 if form is Form.FLOOR else 8
+    return value * (1 << s) + (1 << (s - 1))
+
+
+def _single_step(channels: _Channels, index: int) -> tuple[int, int, int] | None:
+    """(bias delta, right shift, offset) of a channel that has two output values v - 1 and v.
+
+    With the threshold moved to accumulator 0 and a multiplier of almost 1, X is the accumulator and
+    ``((v << s) + X) >> s`` tells its sign. None if there are more values.
+    """
+
+    def output(acc: int) -> int:
+        scaled = multiply_by_quantized_multiplier([acc], channels.multiplier[index], channels.shift[index])[0]
+        return int(np.clip(scaled + channels.zero_point, *channels.clamp))
+
+    low, high = int(channels.low[index]), int(channels.high[index])
+    first, last = output(low), output(high)
+    if last != first + 1:
+        return None
+    below, above = low, high  # output(below) == first, output(above) == last
+    while above - below > 1:
+        middle = (below + above) // 2
+        if output(middle) == first:
+            below = middle
+        else:
+            above = middle
+    s = max(1, (high - low + 1).bit_length())
+    return (-above, s, last * (1 << s)) if s <= 23 else None
+
+
+def _requantize(
+    form: Form, multiplier: Int64Array, offset: Int64Array, shift: Int64Array, delta: Int64Array
+) -> Requantize:
+    return Requantize(
+        form, multiplier.astype(np.int32), offset.astype(np.int32), shift.astype(np.int32), delta.astype(np.int64)
+    )

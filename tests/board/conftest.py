@@ -19,7 +19,8 @@ FIXTURES = Path(__file__).parent / "fixtures"
 DUMMY = FIXTURES / "dummy"
 BIAS = np.array([1, 2, 3, 4], np.int8)
 # what the second input asks the dummy model to do
-RUN, NULL, UNALIGNED, STACK, DIVIDE, STATUS, HANG, WILD, UNDEFINED, INTERRUPT, FAULT_IN_INTERRUPT, JUMP = range(12)
+RUN, NULL, UNALIGNED, STACK, DIVIDE, STATUS, HANG = range(7)
+WILD, UNDEFINED, INTERRUPT, FAULT_IN_INTERRUPT, JUMP, WAIT_STATES = range(7, 13)
 HOST_FLAGS = [
     *("-std=gnu99", "-O1", "-g", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),

@@ -116,6 +116,7 @@ def start(elf: Path, board: str, options: RunOptions, *, work: Path | None = Non
             profile=work / "profile.json" if work and options.profile else None,
             folded=work / "folded.txt" if work and options.profile else None,
             timeout_s=options.timeout_s,
+            progress=options.progress,
         )
     raise ToolError(f"unknown board '{board}'", hint=f"choose one of {', '.join(BOARDS)}")
 
@@ -169,7 +170,7 @@ def run_samples(
         layer_cycles=layers,
         memory=memory,
         stats=stats,
-        violations=[str(violation) for violation in stats.get("violations", [])],
+        violations=[_violation(entry) for entry in stats.get("violations", [])],
         profile=profile,
         folded=folded,
         messages=ended.messages,
@@ -195,6 +196,11 @@ def _run_all(
         if counted is not None:
             layers.append(counted)
     return outputs, cycles, [float(mean) for mean in np.mean(layers, axis=0)] if layers else None
+
+
+def _violation(entry: dict[str, Any]) -> str:
+    """One line for a clock rule that the virtual board saw broken."""
+    return f"{entry['kind']}: {entry['reason']} (pc {entry['pc']}, {entry['count']} times)"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

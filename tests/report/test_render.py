@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rqdkm.report import charts, html, picture, table, view
-from rqdkm.report.schema import Report
+from rqdkm.report.schema import Function, Report
 from tests.report.factory import report
 
 
@@ -40,8 +40,8 @@ def test_the_table_shows_totals_layers_and_memory() -> None:
     ):
         assert wanted in text
     row = next(line.split() for line in text.splitlines() if line.startswith(" block1_a "))
-    assert row[:9] == ["block1_a", "conv2d", "conv2d_s8_direct", "32x32x16", "→", "32x32x16", "2,359,296",
-                       "2,790,000", "1.18"]  # fmt: skip
+    wanted_row = "block1_a conv2d_s8_direct 32x32x16 → 32x32x16 2,359,296 2,790,000 1.18 40.5 ████████████ 4,608"
+    assert " ".join(row) == wanted_row
     network = next(line.split() for line in text.splitlines() if line.startswith(" network"))
     assert network == ["network", "5,329,216", "6,893,000", "1.29", "100.0"]
 
@@ -50,6 +50,22 @@ def test_a_narrow_terminal_gets_a_narrow_table() -> None:
     lines = table.to_text(report(), width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert any("2,790,000" in line and "block1_a" in line for line in lines)
+
+
+def test_long_names_are_folded_and_nothing_is_cut_off() -> None:
+    base = report()
+    name = "model/block_13/separable_conv2d_12/depthwise;model/block_13/batch_normalization_40/FusedBatchNormV3"
+    long = replace(base.layers[1], name=name, kernel="depthwise_conv2d_s8_strip")
+    text = table.to_text(replace(base, layers=(base.layers[0], long, *base.layers[2:])), width=140)
+    assert "…" not in text
+    row = next(line for line in text.splitlines() if "depthwise_conv2d_s8_strip" in line)
+    assert row.split()[-1] == "4,608"
+
+
+def test_what_runs_in_tvms_code_names_its_operator() -> None:
+    base = report()
+    fallback = replace(base.layers[0], kernel="tvm", op="transpose")
+    assert "tvm: transpose" in table.to_text(replace(base, layers=(fallback, *base.layers[1:])))
 
 
 def test_estimates_are_called_estimates_and_modelled_cycles_modelled() -> None:
@@ -126,6 +142,14 @@ def test_the_page_shows_every_layer_function_operator_and_flash_part() -> None:
         assert function.name in page and f"{function.cycles:,}" in page
     for wanted in ("27,392", "7,984", "2,300", "no kernel of ours &lt;yet&gt; &amp; co", "modelled", "estimated"):
         assert wanted in page
+
+
+def test_small_functions_are_summed_up() -> None:
+    base = report()
+    small = tuple(Function(name=f"tiny_{i}", cycles=100) for i in range(9))
+    long = replace(base, functions=(*base.functions, *small))
+    for text in (html.render(long), table.to_text(long, details=True)):
+        assert "tiny_" not in text and "9 more below 0.1 %" in text and "900" in text
 
 
 def test_names_cannot_break_out() -> None:

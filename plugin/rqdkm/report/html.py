@@ -35,6 +35,7 @@ def render(report: Report) -> str:
         accuracy=view.accuracy_line(report),
         timeline=Markup(charts.memory_timeline(report)),
         flash_parts=_flash_parts(report),
+        functions=view.functions(report),
     )
 
 

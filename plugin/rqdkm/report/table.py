@@ -14,7 +14,7 @@ from rqdkm.report.schema import Report
 def render(report: Report, *, details: bool = False, width: int = 140) -> RenderableType:
     """Totals, layers and memory; with ``details`` also the function profile and the offload report.
 
-    Below ``width`` 120 the layer table leaves out operator, shape and bars.
+    Below ``width`` 120 the layer table leaves out shapes and bars.
     """
     layers = layer_table(report, compact=width < 120)
     parts: list[RenderableType] = [_title(report), _summary(report), Text(), layers, Text()]
@@ -34,11 +34,11 @@ def to_text(report: Report, *, width: int = 140, details: bool = False) -> str:
 
 
 def layer_table(report: Report, *, compact: bool = False) -> Table:
-    """Layer by layer: kernel, work, cycles and their share, scratch."""
+    """Layer by layer: kernel (its name tells the operator), work, cycles and their share, scratch."""
     counted = report.totals.cycles is not None
     table = _table("Layers")
-    table.add_column("layer", min_width=16, overflow="fold")
-    for name in ("kernel",) if compact else ("op", "kernel", "shape"):
+    table.add_column("layer", min_width=14, overflow="fold")
+    for name in ("kernel",) if compact else ("kernel", "shape"):
         table.add_column(name, no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)
     if counted:
@@ -51,9 +51,10 @@ def layer_table(report: Report, *, compact: bool = False) -> Table:
     top = max((row.share for row in rows), default=0.0)
     for row in rows:
         layer = row.layer
-        cells = [Text(layer.name), Text(layer.kernel), Text(f"{layer.macs:,}")]
+        kernel = f"{layer.kernel}: {layer.op}" if layer.kernel == "tvm" else layer.kernel
+        cells = [Text(layer.name), Text(kernel), Text(f"{layer.macs:,}" if layer.macs else "-")]
         if not compact:
-            cells[1:2] = [Text(layer.op), Text(layer.kernel), Text(row.shapes)]
+            cells.insert(2, Text(row.shapes))
         if counted:
             cells.append(Text("-" if layer.cycles is None else f"{layer.cycles:,}"))
             cells.append(Text("-" if row.cycles_per_mac is None else f"{row.cycles_per_mac:.2f}"))
@@ -64,7 +65,7 @@ def layer_table(report: Report, *, compact: bool = False) -> Table:
         table.add_row(*cells)
     if counted:
         totals = report.totals
-        blank = [""] if compact else ["", "", ""]
+        blank = [""] if compact else ["", ""]
         rest = view.uncounted_cycles(report)
         share = rest / totals.cycles if totals.cycles else 0.0
         table.add_row("(between layers)", *blank, "", f"{rest:,}", "", f"{100 * share:.1f}", style="dim")
@@ -134,9 +135,12 @@ def _function_table(report: Report) -> Table:
     table.add_column("cycles", justify="right")
     table.add_column("%", justify="right")
     total = report.totals.cycles or 0
-    for function in report.functions:
+    shown, small = view.functions(report)
+    for function in shown:
         share = f"{100 * function.cycles / total:.1f}" if total else ""
         table.add_row(Text(function.name), f"{function.cycles:,}", share)
+    if small:
+        table.add_row(f"({len(small)} more below 0.1 %)", f"{sum(f.cycles for f in small):,}", "", style="dim")
     return table
 
 
@@ -151,7 +155,14 @@ def _offload_table(report: Report) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 def _bar(share: float, top: float, width: int = 12) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rqdkm.report.schema import Layer, Report
+from rqdkm.report.schema import Function, Layer, Report
 
 # Colour families of the charts, by operator; everything else is "other".
 FAMILIES = {
@@ -93,6 +93,15 @@ def layer_rows(report: Report) -> list[LayerRow]:
 def uncounted_cycles(report: Report) -> int:
     """Cycles of the inference outside every layer (dispatch, start and end); 0 if nothing counted."""
     return max(0, (report.totals.cycles or 0) - sum(layer.cycles or 0 for layer in report.layers))
+
+
+def functions(report: Report) -> tuple[list[Function], list[Function]]:
+    """The profile's functions that take at least 0.1 % of the cycles, and the others."""
+    least = (report.totals.cycles or 0) / 1000
+    return (
+        [function for function in report.functions if function.cycles >= least],
+        [function for function in report.functions if function.cycles < least],
+    )
 
 
 def cycle_source(report: Report) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rqdkm_tvm import memory
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
-from rqdkm_tvm.graph import calls, rebuild, source_name
+from rqdkm_tvm.graph import calls, outputs, source_name
 from rqdkm_tvm.offload.base import op_name, shape_of
 from rqdkm_tvm.operators import is_layer_call
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -46,18 +46,36 @@ def build(mod: Any) -> Aot:
 
     Raises:
         UnsupportedOperatorError: TVM cannot compile an operator that is left to it.
+        ModelError: TVM fails for another reason.
     """
     mod = _with_plain_names(mod)
+    try:
+        generated = _generate(mod)
+    except Exception as error:  # TVM's Python code raises anything
+        raise _explained(mod, _last_line(error)) from error
+    foreign = _foreign_call(generated)
+    if foreign is not None:
+        raise _explained(mod, foreign)
+    return generated
+
+
+def _generate(mod: Any) -> Aot:
     try:
         return _collect(_build(mod, workspace_io=True))
     except tvm.TVMError as error:
         if "IO Buffer var" not in str(error) and "output buffer vars" not in str(error):
-            raise _explained(mod, error) from error
+            raise
     # an output that is also read inside, or an input nobody reads: TVM cannot plan those into the arena
-    try:
-        return _collect(_build(mod, workspace_io=False))
-    except tvm.TVMError as error:
-        raise _explained(mod, error) from error
+    return _collect(_build(mod, workspace_io=False))
+
+
+def _foreign_call(generated: Aot) -> str | None:
+    """What generated C needs of TVM's runtime; there is none on the chip."""
+    for text in generated.sources.values():
+        found = re.search(r"\bTVM(?:FuncCall|Backend\w+|ArrayAlloc\w*)\s*\(", text)
+        if found:
+            return f"its C calls TVM's runtime ({found[0].rstrip('( ')})"
+    return None
 
 
 def _target() -> Any:
@@ -95,10 +113,12 @@ def _with_plain_names(mod: Any) -> Any:
     """Inputs become input0, input1, ...: model names need not be C identifiers."""
     function = mod["main"]
     renamed = [
-        relay.var(f"input{i}", shape=shape_of(v), dtype=str(v.checked_type.dtype)) for i, v in enumerate(function.params)
+        relay.var(f"input{i}", shape=shape_of(v), dtype=str(v.checked_type.dtype))
+        for i, v in enumerate(function.params)
     ]
     body = relay.bind(function.body, dict(zip(function.params, renamed, strict=True)))
-    plain = relay.Function(renamed, body)  # TVM's own attributes (output names) would name C fields
+    names = [f"output{i}" for i in range(len(outputs(function)))]
+    plain = relay.Function(renamed, body).with_attr("output_tensor_names", names)
     return relay.transform.InferType()(tvm.IRModule({"main": plain}))
 
 
@@ -153,45 +173,45 @@ def _header(ins: list[str], outs: list[str], *, io_in_arena: bool, has_pool: boo
 # ---- what went wrong
 
 
-def _explained(mod: Any, error: Exception) -> ModelError:
+def _explained(mod: Any, message: str) -> ModelError:
     """Find the operator that cannot be compiled by compiling each one alone."""
-    function = mod["main"]
-    for call in calls(function):
+    for call in calls(mod["main"]):
         if is_layer_call(call) or not op_name(call):
             continue
-        message = _compiles_alone(call)
-        if message is not None:
+        reason = _fails_alone(call)
+        if reason is not None:
             return UnsupportedOperatorError(
-                f"neither our kernels nor TVM can compile it: {message}",
+                f"neither our kernels nor TVM can compile it: {reason}",
                 where=f'operator {op_name(call)}, layer "{source_name(call) or op_name(call)}"',
                 hint="replace the operator in the model, or run that part outside of it",
             )
-    return ModelError(f"TVM cannot compile the model: {_last_line(error)}")
+    return ModelError(f"TVM cannot compile the model: {message}")
 
 
-def _compiles_alone(call: Expr) -> str | None:
-    params, args = [], []
-    for index, arg in enumerate(call.args):
-        if isinstance(arg, relay.Constant):
-            args.append(arg)
-        elif isinstance(arg, relay.Tuple):
-            fields = [relay.var(f"x{index}_{i}", f.checked_type) for i, f in enumerate(arg.fields)]
-            params.extend(fields)
-            args.append(relay.Tuple(fields))
+def _fails_alone(call: Expr) -> str | None:
+    """Why an operator, alone in a module, cannot be compiled; None if it can (or cannot be tried alone)."""
+    params: list[Expr] = []
+
+    def parameter(expr: Expr) -> Expr:
+        if isinstance(expr, relay.Constant):
+            return expr
+        params.append(relay.var(f"x{len(params)}", expr.checked_type))
+        return params[-1]
+
+    args = []
+    for arg in call.args:
+        if isinstance(arg, relay.Tuple):
+            args.append(relay.Tuple([parameter(field) for field in arg.fields]))
+        elif isinstance(arg.checked_type, relay.TupleType):
+            return None
         else:
-            var = relay.var(f"x{index}", arg.checked_type)
-            if isinstance(arg.checked_type, relay.TupleType):
-                return None  # cannot be an input by itself
-            params.append(var)
-            args.append(var)
-    alone = rebuild(relay.Function(params, call), relay.Call(call.op, args, call.attrs, call.type_args))
+            args.append(parameter(arg))
+    alone = relay.Function(params, relay.Call(call.op, args, call.attrs, call.type_args))
     try:
-        _build(relay.transform.InferType()(tvm.IRModule({"main": alone})), workspace_io=False)
-    except tvm.TVMError as error:
-        return _last_line(error)
+        generated = _generate(relay.transform.InferType()(tvm.IRModule({"main": alone})))
     except Exception as error:  # TVM's Python code raises anything
         return _last_line(error)
-    return None
+    return _foreign_call(generated)
 
 
 def _last_line(error: Exception) -> str:

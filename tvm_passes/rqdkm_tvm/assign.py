@@ -9,13 +9,12 @@ from typing import Any
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
 from rqdkm_tvm import memory
 from rqdkm_tvm.errors import BudgetError, PlanError
-from rqdkm_tvm.graph import with_main
+from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.plan import LayerPlan, Plan
 from rqdkm_tvm.sites import Site, read_sites
-from rqdkm_tvm.tvm_import import relay, tvm
 
 # without a budget: scratch may raise the arena by this part of what the tensors alone need ...
 SCRATCH_SHARE = 1 / 8
@@ -109,8 +108,9 @@ def choose(
 
     For a cap on the bytes alive while a layer runs (tensors and scratch), each layer takes its fastest option under
     it. With a budget the largest cap is taken whose arena fits it: the fastest network the budget allows. Without one,
-    the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than ``WORTH`` times the
-    cycles of the fastest network, the smallest cap that does not. Bytes that buy ``NEGLIGIBLE`` speed are given back.
+    the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than ``WORTH`` times
+    the cycles of the fastest network, the smallest cap that does not. Bytes that buy no more than ``NEGLIGIBLE`` speed
+    are given back.
 
     Raises:
         BudgetError: even the smallest options need more than ``ram_budget``.
@@ -150,7 +150,9 @@ def choose(
         smallest = timeline.pack({name: option.scratch_bytes for name, option in taken.items()})
         if smallest <= ram_budget:
             return taken
-    raise budget_error(timeline, {n: min(o.scratch_bytes for o in f) for n, f in offloaded.items()}, smallest, ram_budget)
+    raise budget_error(
+        timeline, {n: min(o.scratch_bytes for o in f) for n, f in offloaded.items()}, smallest, ram_budget
+    )
 
 
 def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: int, budget: int) -> BudgetError:
@@ -204,10 +206,8 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
         BudgetError: the budget cannot hold.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="rqdkm.AssignKernels")
-    def run(mod: Any, _ctx: Any) -> Any:
-        mod = relay.transform.InferType()(mod)
+    def run(mod: Any) -> Any:
         reasons = assign(mod["main"], plan, ram_budget=ram_budget, reference_kernels=reference_kernels)
         return with_main(mod, add_refusals(mod["main"], reasons))
 
-    return run
+    return module_pass("AssignKernels", run)

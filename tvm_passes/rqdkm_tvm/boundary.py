@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rqdkm_tvm.graph import Rewriter, children, outputs, rebuild, with_main
+from rqdkm_tvm.graph import Rewriter, children, module_pass, outputs, rebuild, require_static, with_main
 from rqdkm_tvm.offload.base import Quantization, is_scalar, op_name, scalar_quantization
-from rqdkm_tvm.tvm_import import relay, tvm
+from rqdkm_tvm.tvm_import import relay
 
 IO_ATTR = "rqdkm_io"  # on main: JSON {"inputs": {"0": [scale, zero_point]}, "outputs": {...}} of what was stripped
 Expr = Any
@@ -114,13 +114,12 @@ def _dtype(expr: Expr) -> str:
 def StripBoundaryQuantize() -> Any:  # noqa: N802 (passes are named like TVM's)
     """Pass: float32 inputs whose every reader quantizes them alike become int8, dequantized outputs stay int8.
 
-    The scales and zero points are kept on the main function (:func:`recorded_io`), so that whoever feeds the model
-    can quantize for it.
+    Refuses a module whose shapes are not all known. The scales and zero points are kept on the main function
+    (:func:`recorded_io`), so that whoever feeds the model can quantize for it.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="rqdkm.StripBoundaryQuantize")
-    def run(mod: Any, _ctx: Any) -> Any:
-        mod = relay.transform.InferType()(mod)
+    def run(mod: Any) -> Any:
+        require_static(mod["main"])
         return with_main(mod, strip(mod["main"]))
 
-    return run
+    return module_pass("StripBoundaryQuantize", run)

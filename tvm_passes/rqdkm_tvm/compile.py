@@ -10,8 +10,7 @@ from typing import Any
 from rqdkm_tvm import aot, cost, layers_c, memory
 from rqdkm_tvm.assign import AssignKernels, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
-from rqdkm_tvm.errors import BudgetError
-from rqdkm_tvm.graph import calls
+from rqdkm_tvm.graph import calls, outputs
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
@@ -41,7 +40,7 @@ class CompiledLayer:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The arena: its size, the least any arrangement could need, and what is alive step by step."""
+    """Working memory: its size, the least any arrangement could need, and what is alive step by step."""
 
     arena_bytes: int
     lower_bound_bytes: int
@@ -111,19 +110,18 @@ def compile_model(
         lowered = LowerKernels(completed)(partitioned)
         progress("generating C")
         generated = aot.build(lowered)
-        excess = 0 if ram_budget is None else generated.arena_bytes - ram_budget
+        needed = _working_memory(lowered["main"], generated)
+        excess = 0 if ram_budget is None else needed - ram_budget
         if budget is None or excess <= 0:
             break
         # operators left to TVM take workspaces of their own: what they need is missing for our scratch
         budget -= excess
     else:
-        raise _over_budget(partitioned, completed, generated.arena_bytes, ram_budget or 0)
+        raise budget_error(memory.timeline(partitioned["main"]), {}, needed, ram_budget or 0)
     return _result(partitioned, lowered, completed, generated, output_names or _output_names(mod["main"]))
 
 
-def _result(
-    partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]
-) -> CompiledModel:
+def _result(partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]) -> CompiledModel:
     function = partitioned["main"]
     layer_of = {site.name: site.layer for site in read_sites(function)}
     layers = []
@@ -135,6 +133,7 @@ def _result(
     scratch = {layer.name: layer.lowered.scratch_bytes for layer in layers}
     steps = memory.timeline(function)
     moments = tuple(steps.moments(scratch))
+    arena = _working_memory(lowered["main"], generated)
     ins, outs = read_io(function, output_names)
     return CompiledModel(
         module=lowered,
@@ -145,10 +144,19 @@ def _result(
         outputs=tuple(outs),
         aot=generated,
         layers_source=layers_c.source([layer.lowered for layer in layers]),
-        memory=MemoryPlan(
-            generated.arena_bytes, max((moment.bytes for moment in moments), default=0), moments
-        ),
+        memory=MemoryPlan(arena, min(arena, max(moment.bytes for moment in moments)), moments),
     )
+
+
+def _working_memory(function: Any, generated: aot.Aot) -> int:
+    """Bytes of the arena, and of inputs and outputs that TVM could not place in it."""
+    tensors = [*function.params, *outputs(function)]
+    own = [
+        memory.tensor_bytes(tensor.checked_type)
+        for tensor, placement in zip(tensors, (*generated.inputs, *generated.outputs), strict=True)
+        if placement.offset is None
+    ]
+    return generated.arena_bytes + sum(own)
 
 
 def _assert_offloaded(function: Any, plan: Plan) -> None:
@@ -159,15 +167,8 @@ def _assert_offloaded(function: Any, plan: Plan) -> None:
         raise AssertionError(f"{expected} layers have a kernel, {found} were lowered")
 
 
-def _over_budget(partitioned: Any, plan: Plan, needed: int, budget: int) -> BudgetError:
-    del plan
-    return budget_error(memory.timeline(partitioned["main"]), {}, needed, budget)
-
-
 def _output_names(function: Any) -> list[str]:
     attrs = function.attrs
     if attrs is None or "output_tensor_names" not in attrs.keys():  # noqa: SIM118
         return []
     return [str(name) for name in attrs["output_tensor_names"]]
-
-

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any
@@ -96,13 +97,45 @@ def outputs(function: Expr) -> list[Expr]:
     return list(body.fields) if isinstance(body, relay.Tuple) else [body]
 
 
+def require_static(function: Expr) -> None:
+    """Refuse a function (types inferred) in which a size is not known at compile time, or that computes nothing.
+
+    Raises:
+        UnsupportedOperatorError: names the first operator with a dynamic shape.
+        ModelError: there is no operator at all.
+    """
+    computes = False
+    for expr in [*function.params, *calls(function)]:
+        checked = expr.checked_type
+        types = list(checked.fields) if isinstance(checked, relay.TupleType) else [checked]
+        if not all(
+            isinstance(t, relay.TensorType) and all(isinstance(d, tvm.tir.IntImm) for d in t.shape) for t in types
+        ):
+            name = expr.op.name if isinstance(expr, relay.Call) and hasattr(expr.op, "name") else "input"
+            raise UnsupportedOperatorError(
+                "its shape is not known at compile time",
+                where=f'operator {name}, layer "{source_name(expr) or name}"',
+                hint="export the model with fixed shapes (batch size 1)",
+            )
+        computes |= isinstance(expr, relay.Call) and getattr(expr.op, "name", "") not in RESHAPES
+    if not computes:
+        raise ModelError("the model computes nothing: there is no operator between inputs and outputs")
+
+
 def with_main(mod: Any, function: Expr) -> Any:
     """``mod`` with another main function, types inferred."""
-    changed = tvm.IRModule({var: fn for var, fn in mod.functions.items()}, mod.type_definitions)
+    changed = tvm.IRModule(dict(mod.functions.items()), mod.type_definitions)
     if mod.attrs is not None:
         changed = changed.with_attrs({str(k): mod.attrs[k] for k in mod.attrs.keys()})  # noqa: SIM118
     changed["main"] = function
     return relay.transform.InferType()(changed)
+
+
+def module_pass(name: str, run: Callable[[Any], Any]) -> Any:
+    """An ordinary ``tvm.transform`` pass of ``run``, which gets a module with inferred types."""
+    return tvm.transform.module_pass(
+        lambda mod, _context: run(relay.transform.InferType()(mod)), opt_level=0, name=f"rqdkm.{name}"
+    )
 
 
 def rebuild(function: Expr, body: Expr, params: list[Expr] | None = None) -> Expr:

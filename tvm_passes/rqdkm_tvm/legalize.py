@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, Rewriter, rebuild, users, with_main
+from rqdkm_tvm.graph import RESHAPES, Rewriter, module_pass, rebuild, users, with_main
 from rqdkm_tvm.offload.base import (
     constant,
     dtype_of,
@@ -125,10 +125,8 @@ def LegalizeQnn() -> Any:  # noqa: N802 (passes are named like TVM's)
     * requantize, clip and quantize-after-dequantize that change nothing vanish
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="rqdkm.LegalizeQnn")
-    def run(mod: Any, _ctx: Any) -> Any:
-        mod = relay.transform.InferType()(mod)
+    def run(mod: Any) -> Any:
         function = mod["main"]
         return with_main(mod, rebuild(function, _Legalizer(function).run(function)))
 
-    return run
+    return module_pass("LegalizeQnn", run)

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from rqdkm_tvm.errors import PlanError
-from rqdkm_tvm.graph import RESHAPES, Rewriter, composite_name, identifier, outputs, rebuild, users, with_main
+from rqdkm_tvm.graph import (
+    RESHAPES,
+    Rewriter,
+    composite_name,
+    identifier,
+    module_pass,
+    outputs,
+    rebuild,
+    users,
+    with_main,
+)
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.offload import PREFIX
 from rqdkm_tvm.offload.base import dtype_of, op_name, shape_of
 from rqdkm_tvm.operators import is_layer_call, layer_call, reshaped
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import Site, read_sites
-from rqdkm_tvm.tvm_import import relay, tvm
+from rqdkm_tvm.tvm_import import relay
 
 Expr = Any
 
@@ -46,7 +56,9 @@ class _Lowering(Rewriter):
     def _layer(self, call: Expr, original: Expr, site: Site) -> Expr:
         entry = self.plan.get(site.name)
         if entry is None:
-            raise PlanError("the plan has no entry for it", where=f'layer "{site.name}"', hint="run AssignKernels first")
+            raise PlanError(
+                "the plan has no entry for it", where=f'layer "{site.name}"', hint="run AssignKernels first"
+            )
         if entry.kernel is None:
             return relay.bind(call.op.body, dict(zip(call.op.params, call.args, strict=True)))
         lowered = registry.get(entry.kernel).lower(site.layer, entry.config)
@@ -82,10 +94,8 @@ def LowerKernels(plan: Plan) -> Any:  # noqa: N802 (passes are named like TVM's)
         PlanError: a layer is missing in the plan.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="rqdkm.LowerKernels")
-    def run(mod: Any, _ctx: Any) -> Any:
-        mod = relay.transform.InferType()(mod)
+    def run(mod: Any) -> Any:
         function = mod["main"]
         return with_main(mod, rebuild(function, _Lowering(function, plan).run(function)))
 
-    return run
+    return module_pass("LowerKernels", run)

@@ -74,7 +74,8 @@ class Timeline:
 
     def moments(self, scratch: Mapping[str, int]) -> list[Moment]:
         return [
-            Moment(name, live, aligned(scratch.get(name, 0))) for name, live in zip(self.steps, self.live(), strict=True)
+            Moment(name, live, aligned(scratch.get(name, 0)))
+            for name, live in zip(self.steps, self.live(), strict=True)
         ]
 
     def pack(self, scratch: Mapping[str, int]) -> int:
@@ -195,9 +196,7 @@ def _usmp_algorithm(buffers: Any, _pressure: Any) -> Any:
     for members in by_pool.values():
         local = {index: position for position, index in enumerate(members)}
         # conflicts in other pools do not matter here
-        conflicts = [
-            [local[index_of[c]] for c in found[i].conflicts if index_of.get(c) in local] for i in members
-        ]
+        conflicts = [[local[index_of[c]] for c in found[i].conflicts if index_of.get(c) in local] for i in members]
         sizes = [aligned(int(found[i].size_bytes)) for i in members]
         offsets, _ = pack(sizes, conflicts, _clique_bound(sizes, conflicts))
         for i, offset in zip(members, offsets, strict=True):

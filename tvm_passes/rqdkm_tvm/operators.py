@@ -6,7 +6,7 @@ number of operands, because a Relay operator has a fixed one.
 
 Attributes: ``name`` and ``op`` of the layer, ``symbol``, ``kernel``, ``config`` (JSON), ``tensors`` (how many operands
 are tensors), ``scratch`` (bytes), ``macs``, ``body`` and ``includes`` (JSON list) of the C wrapper, ``result`` (1 when
-the call is an output of the model), ``out_shape``, ``out_dtype``.
+the call is an output of the model), ``out_type`` (``"int8:1,32,32,16"``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from rqdkm_tvm.graph import c_type, calls
 from rqdkm_tvm.layer import KernelCall
-from rqdkm_tvm.offload.base import dtype_of, ints, op_name
+from rqdkm_tvm.offload.base import dtype_of, op_name
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any
@@ -40,9 +41,7 @@ def operator(operands: int) -> Any:
     for index in range(operands):
         op.add_argument(f"operand{index}", "Tensor", "tensor or constant")
     # after the arguments: the relation takes its arity from them
-    op.add_type_rel(
-        f"RqdkmLayer{operands}", lambda _args, attrs: relay.TensorType(ints(attrs["out_shape"]), str(attrs["out_dtype"]))
-    )
+    op.add_type_rel(f"RqdkmLayer{operands}", lambda _args, attrs: _tensor_type(str(attrs["out_type"])))
 
     @tvm.target.override_native_generic_func(f"rqdkm_layer{operands}_strategy")  # type: ignore[untyped-decorator]
     def strategy(_attrs: Any, _inputs: Any, _out_type: Any, _target: Any) -> Any:
@@ -55,6 +54,17 @@ def operator(operands: int) -> Any:
     relay.op.op.register_strategy(name, strategy)
     relay.op.op.register_pattern(name, relay.op.OpPattern.OPAQUE)
     return op
+
+
+@cache
+def _tensor_type(text: str) -> Any:
+    """``"int8:1,32,32,16"`` as a type; one string, because TVM asks a hundred times per layer."""
+    dtype, _, shape = text.partition(":")
+    return relay.TensorType([int(extent) for extent in shape.split(",") if extent], dtype)
+
+
+def _type_text(shape: Sequence[int], dtype: str) -> str:
+    return f"{dtype}:{','.join(str(extent) for extent in shape)}"
 
 
 def _compute(attrs: Any, inputs: Any, out_type: Any) -> list[Any]:
@@ -104,8 +114,7 @@ def layer_call(
         body=call.body,
         includes=json.dumps(list(call.includes)),
         result=int(result),
-        out_shape=list(shape),
-        out_dtype=dtype,
+        out_type=_type_text(shape, dtype),
     )
     return relay.Call(operator(len(operands)), operands, attrs)
 
@@ -117,7 +126,7 @@ def is_layer_call(expr: Expr) -> bool:
 def reshaped(call: Expr, shape: Sequence[int]) -> Expr:
     """The same layer call with another shape of its result."""
     attrs = {str(key): call.attrs[key] for key in call.attrs.keys()}  # noqa: SIM118
-    attrs["out_shape"] = list(shape)
+    attrs["out_type"] = _type_text(shape, str(attrs["out_type"]).partition(":")[0])
     return relay.Call(call.op, call.args, tvm.ir.make_node("DictAttrs", **attrs), call.type_args, call.span)
 
 

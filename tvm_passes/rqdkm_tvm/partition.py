@@ -12,13 +12,14 @@ from rqdkm_tvm.graph import (
     Rewriter,
     calls,
     composite_name,
+    module_pass,
     rebuild,
     source_name,
     with_main,
 )
 from rqdkm_tvm.offload import OFFLOADS, PREFIX, Offload
 from rqdkm_tvm.offload.base import op_name
-from rqdkm_tvm.tvm_import import relay, tvm
+from rqdkm_tvm.tvm_import import relay
 
 Expr = Any
 REFUSALS_ATTR = "rqdkm_refusals"  # on main: JSON {operator's source name: why its pattern was refused}
@@ -63,17 +64,14 @@ def PartitionLayers() -> Any:  # noqa: N802 (passes are named like TVM's)
     main function (attribute ``rqdkm_refusals``) for the report.
     """
 
-    @tvm.transform.module_pass(opt_level=0, name="rqdkm.PartitionLayers")
-    def run(mod: Any, _ctx: Any) -> Any:
+    def run(mod: Any) -> Any:
         refusals: dict[str, str] = {}
         table = [(PREFIX + row.name, row.pattern(), _check(row, refusals)) for row in OFFLOADS]
-        mod = relay.transform.InferType()(mod)
-        mod = relay.transform.InferType()(relay.transform.MergeComposite(table)(mod))
-        function = mod["main"]
+        function = relay.transform.InferType()(relay.transform.MergeComposite(table)(mod))["main"]
         function = rebuild(function, _Namer().run(function)).with_attr(REFUSALS_ATTR, json.dumps(refusals))
         return with_main(mod, function)
 
-    return run
+    return module_pass("PartitionLayers", run)
 
 
 def refusals(function: Expr) -> dict[str, str]:

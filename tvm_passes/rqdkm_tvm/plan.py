@@ -6,7 +6,7 @@ As JSON (``plan.json``)::
      "layers": [{"name": "model/conv2d/Relu", "op": "conv2d", "kernel": "conv2d_s8_direct", "config": {"strip": 4}}]}
 
 ``kernel`` null leaves a layer to TVM's own C code. Layers that a plan does not mention are chosen automatically.
-A later version adds keys; a reader refuses versions and keys that it does not know, so that nothing is silently ignored.
+A later version adds keys; a reader refuses versions and keys it does not know, so that nothing is ignored.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Plan:
         names: set[str] = set()
         for index, entry in enumerate(data["layers"]):
             at = f"{where}: layers[{index}]"
-            _object(entry, at, required={"name": str, "op": str, "kernel": (str, type(None))}, optional={"config": dict})
+            _object(
+                entry, at, required={"name": str, "op": str, "kernel": (str, type(None))}, optional={"config": dict}
+            )
             if entry["name"] in names:
                 raise PlanError(f'layer "{entry["name"]}" is listed twice', where=at)
             names.add(entry["name"])
@@ -95,9 +97,7 @@ class Plan:
         return Plan(layers)
 
 
-def _object(
-    value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
-) -> None:
+def _object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:
     """Check that ``value`` is an object with exactly these keys and types."""
     if not isinstance(value, dict):
         raise PlanError(f"expected an object, found {type(value).__name__}", where=where)

@@ -54,7 +54,9 @@ def report(function: Any, plan: Plan) -> OffloadReport:
                 rows.append(OffloadRow(name, layers[name].op, False, reason=reasons.get(name, "not in the plan")))
         elif op_name(call) in RESHAPES:
             source = f"{list(shape_of(call.args[0]))} to {list(shape_of(call))}"
-            rows.append(OffloadRow(source_name(call) or op_name(call), op_name(call), True, "none, free", reason=source))
+            rows.append(
+                OffloadRow(source_name(call) or op_name(call), op_name(call), True, "none, free", reason=source)
+            )
         else:
             op = op_name(call) or composite_name(call) or "function"
             where = source_name(call) or op

@@ -8,7 +8,9 @@ from pathlib import Path
 
 _IDENTIFIER = re.compile(r"\brqdkm_\w+")
 # a function definition at the start of a line, not static
-_DEFINITION = re.compile(r"^(?!static\b)(?:const\s+)?\w[\w ]*?[\s*]+(rqdkm_\w+)\s*\([^;{]*\)\s*\{", re.MULTILINE | re.DOTALL)
+_DEFINITION = re.compile(
+    r"^(?!static\b)(?:const\s+)?\w[\w ]*?[\s*]+(rqdkm_\w+)\s*\([^;{]*\)\s*\{", re.MULTILINE | re.DOTALL
+)
 # a table or other object at the start of a line
 _OBJECT = re.compile(r"^(?!static\b|extern\b)(?:const\s+)?\w+\s+(rqdkm_\w+)\s*(?:\[[^;=]*\])*\s*=", re.MULTILINE)
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)

@@ -128,9 +128,7 @@ def _float(value: float) -> str:
 
 
 def _buffer(signature: str, placements: Sequence[Placement]) -> list[str]:
-    cases = [
-        f"    case {index}:\n      return {_address(placement)};" for index, placement in enumerate(placements)
-    ]
+    cases = [f"    case {index}:\n      return {_address(placement)};" for index, placement in enumerate(placements)]
     return [
         f"{signature}(uint32_t index) {{",
         "  switch (index) {",

@@ -87,10 +87,11 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> No
     kernels = library.kernel_sources(root, [compiled.layers_source])
     shutil.copytree(root / "include", out / "tflm_ops" / "include")
     shutil.copytree(root / "src" / "port", out / "tflm_ops" / "src" / "port")
-    for file in [*kernels, *(p.relative_to(root) for p in (root / "src" / "kernels").glob("*.h"))]:
-        target = out / "tflm_ops" / file
+    headers = [path.relative_to(root) for path in (root / "src" / "kernels").glob("*.h")]
+    for source in [*kernels, *headers]:
+        target = out / "tflm_ops" / source
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / file, target)
+        shutil.copy(root / source, target)
     shutil.copytree(root / "boards" / board, out / "board")
 
     sources = [f"model/{p.name}" for p in sorted(model.glob("*.c"))] + [f"tflm_ops/{k.as_posix()}" for k in kernels]
@@ -136,7 +137,10 @@ def cmake_build(project: Path, folder: Path, options: list[str]) -> None:
     if cmake is None:
         raise ToolError("cmake is not installed", hint="Debian: apt install cmake ninja-build")
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    _run([cmake, "-S", str(project), "-B", str(folder), *generator, "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *options], "cmake")
+    _run(
+        [cmake, "-S", str(project), "-B", str(folder), *generator, "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", *options],
+        "cmake",
+    )
     _run([cmake, "--build", str(folder), "--parallel", _JOBS], "the C compiler")
 
 
@@ -165,6 +169,8 @@ def _run(command: list[str], tool: str) -> None:
 def _first_errors(output: str, lines: int = 8) -> str:
     """The first lines that say what is wrong, or the last ones when none does."""
     all_lines = [line for line in output.splitlines() if line.strip()]
-    marked = [i for i, line in enumerate(all_lines) if re.search(r"error|undefined reference|CMake Error|fatal", line, re.I)]
+    marked = [
+        i for i, line in enumerate(all_lines) if re.search(r"error|undefined reference|CMake Error|fatal", line, re.I)
+    ]
     chosen = all_lines[marked[0] : marked[0] + lines] if marked else all_lines[-lines:]
     return "\n".join(f"    {line}" for line in chosen)

@@ -7,11 +7,11 @@ register a kernel for it.
 
 from __future__ import annotations
 
-from rqdkm_tvm.offload.activation import Logistic, Softmax
+from rqdkm_tvm.offload.activation import HardSwish, LeakyRelu, Logistic, Softmax, Tanh
 from rqdkm_tvm.offload.base import PREFIX, Draft, Offload, Quantization
 from rqdkm_tvm.offload.boundary import Dequantize, Quantize
 from rqdkm_tvm.offload.convolution import Conv2d, DepthwiseConv2d
-from rqdkm_tvm.offload.elementwise import Add, Clip, Mul, Requantize
+from rqdkm_tvm.offload.elementwise import Add, Clip, Mul, Relu, Requantize
 from rqdkm_tvm.offload.fully_connected import FullyConnected
 from rqdkm_tvm.offload.movement import MAX_CONCATENATE, Concatenate, Pad
 from rqdkm_tvm.offload.pooling import AvgPool2d, MaxPool2d, Mean
@@ -26,9 +26,13 @@ OFFLOADS: tuple[Offload, ...] = (
     MaxPool2d(),
     Softmax(),
     Logistic(),
+    Tanh(),
+    LeakyRelu(),
+    HardSwish(),
     Add(),
     Mul(),
     *(Concatenate(count) for count in range(2, MAX_CONCATENATE + 1)),
+    Relu(),
     Requantize(),
     Pad(),
     Clip(),

@@ -116,14 +116,14 @@ def ints(values: Any) -> tuple[int, ...]:
 
 def pair(values: Any) -> tuple[int, int]:
     both = ints(values)
-    return both if len(both) == 2 else (both[0], both[0])  # type: ignore[return-value]
+    return both if len(both) == 2 else (both[0], both[0])
 
 
 def padding4(values: Any) -> tuple[int, int, int, int]:
     """Relay's padding (1, 2 or 4 numbers) as (top, left, bottom, right)."""
     p = ints(values)
     if len(p) == 4:
-        return p  # type: ignore[return-value]
+        return p
     if len(p) == 2:
         return (p[0], p[1], p[0], p[1])
     return (p[0],) * 4

@@ -15,8 +15,8 @@ from rqdkm_tvm.offload.base import (
     constant,
     dtype_of,
     is_scalar,
-    pair,
     padding4,
+    pair,
     per_channel,
     scalar_quantization,
     shape_of,
@@ -82,7 +82,7 @@ class Conv2d(Offload):
         weights = constant(conv.args[1])
         kh, kw = weights.shape[:2]
         channels = shape_of(conv)[-1]
-        attrs = {
+        attrs: dict[str, object] = {
             "strides": pair(conv.attrs.strides),
             "padding": padding4(conv.attrs.padding),
             "dilation": pair(conv.attrs.dilation),

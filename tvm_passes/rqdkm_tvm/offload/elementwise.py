@@ -15,7 +15,6 @@ from rqdkm_tvm.offload.base import (
     clip_bounds,
     dtype_of,
     is_scalar,
-    op_name,
     scalar_quantization,
     strip_ops,
 )
@@ -74,13 +73,12 @@ class Clip(Offload):
 
 
 class Requantize(Offload):
-    """int8 to int8 with another scale or zero point; a clip before or after becomes the clamp."""
+    """int8 to int8 with another scale or zero point, TFLite's QUANTIZE; a clip after it becomes the clamp."""
 
     name = "requantize"
 
     def pattern(self) -> Pattern:
-        source = wildcard().optional(lambda x: is_op("clip")(x))
-        call = is_op("qnn.requantize")(source, *[is_constant() for _ in range(4)])
+        call = is_op("qnn.requantize")(wildcard(), *[is_constant() for _ in range(4)])
         return call.optional(lambda x: is_op("clip")(x))
 
     def refuse(self, root: Expr) -> str | None:
@@ -95,13 +93,24 @@ class Requantize(Offload):
         call, found = strip_ops(root, "clip")
         source = scalar_quantization(call.args[1], call.args[2])
         target = scalar_quantization(call.args[3], call.args[4])
-        low, high = clip_bounds(found.get("clip"))
-        inner = call.args[0] if op_name(call.args[0]) == "clip" else None
-        if inner is not None:
-            # requantization is monotonic, so that a clip before it equals a clip of its result
-            before = _requantized_bounds(clip_bounds(inner), source, target)
-            low, high = max(low, before[0]), min(high, before[1])
-        return Draft(self.name, (source,), target, {"clamp": (low, high)})
+        return Draft(self.name, (source,), target, {"clamp": clip_bounds(found.get("clip"))})
+
+
+class Relu(Requantize):
+    """clip, then another scale or zero point: TFLite's RELU with unequal quantization."""
+
+    name = "relu"
+
+    def pattern(self) -> Pattern:
+        clip = is_op("clip")(wildcard())
+        return is_op("qnn.requantize")(clip, *[is_constant() for _ in range(4)])
+
+    def parse(self, root: Expr) -> Draft:
+        source = scalar_quantization(root.args[1], root.args[2])
+        target = scalar_quantization(root.args[3], root.args[4])
+        # requantization is monotonic, so that a clip before it equals a clip of its result
+        clamp = _requantized_bounds(clip_bounds(root.args[0]), source, target)
+        return Draft(self.name, (source,), target, {"clamp": clamp})
 
 
 def _requantized_bounds(bounds: tuple[int, int], source: Quantization, target: Quantization) -> tuple[int, int]:

@@ -30,9 +30,7 @@ class FullyConnected(Offload):
     def refuse(self, root: Expr) -> str | None:
         dense, found = strip_ops(root, "clip", "qnn.requantize", "nn.bias_add")
         if dtype_of(dense.args[0]) != "int8" or dtype_of(dense.args[1]) != "int8":
-            return (
-                f"activations are {dtype_of(dense.args[0])} and weights {dtype_of(dense.args[1])}, kernels take int8"
-            )
+            return f"activations are {dtype_of(dense.args[0])} and weights {dtype_of(dense.args[1])}, kernels take int8"
         if not (is_scalar(dense.args[2]) and is_scalar(dense.args[4])):
             return "the input is quantized per channel"
         if np.any(constant(dense.args[3]) != constant(dense.args[3]).reshape(-1)[0]):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tvm.relay.dataflow_pattern import is_constant, is_op, is_tuple, wildcard
 
-from rqdkm_tvm.offload.base import Draft, Expr, Offload, Pattern, constant, dtype_of, ints, scalar_quantization, shape_of
+from rqdkm_tvm.offload.base import (
+    Draft,
+    Expr,
+    Offload,
+    Pattern,
+    constant,
+    dtype_of,
+    ints,
+    scalar_quantization,
+    shape_of,
+)
 
 MAX_CONCATENATE = 8
 

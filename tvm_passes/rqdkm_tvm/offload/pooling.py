@@ -101,5 +101,3 @@ class Mean(Offload):
             scalar_quantization(root.args[3], root.args[4]),
             {"axes": tuple(axes), "keepdims": bool(mean.attrs.keepdims)},
         )
-
-

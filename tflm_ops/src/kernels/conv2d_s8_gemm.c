@@ -2,6 +2,7 @@
 #include "rqdkm/kernels/conv_common.h"
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/panel.h"
+#include "rqdkm/kernels/strip.h"
 
 typedef struct {
   const rqdkm_conv_params *params;
@@ -49,11 +50,40 @@ static uint32_t *gather(uint32_t *block, const source *s, int32_t np, int32_t y,
   return block;
 }
 
+/* The blocks of four pixels of a 1x1 convolution that does not pad, from output position (y, x) on; returns their end.
+ */
+static uint32_t *gather_pointwise(uint32_t *block, const source *s, int32_t blocks, int32_t y, int32_t x,
+                                  int32_t output_w) {
+  const int32_t quads = s->filter_dims->c / 4, pitch = s->params->stride.w * s->input_dims->c;
+  const int32_t turn = s->params->stride.h * s->input_dims->w * s->input_dims->c - output_w * pitch;
+  const int8_t *pixel = tap(s, y, x, 0, 0);
+  RQDKM_NO_UNROLL
+  for (int32_t i = 0; i < blocks; i++) {
+    const int8_t *p0 = pixel, *p1 = p0 + pitch, *p2 = p1 + pitch, *p3 = p2 + pitch;
+    pixel = p3 + pitch;
+    if (turn != 0) { /* not contiguous: an output row may end within the block */
+      p1 = p0 + pitch + (++x == output_w ? x = 0, turn : 0);
+      p2 = p1 + pitch + (++x == output_w ? x = 0, turn : 0);
+      p3 = p2 + pitch + (++x == output_w ? x = 0, turn : 0);
+      pixel = p3 + pitch + (++x == output_w ? x = 0, turn : 0);
+    }
+    rqdkm_expand_crossed_4(block, p0, p1, p2, p3, quads);
+    block += 8 * quads;
+  }
+  return block;
+}
+
 /* The panel of `pixels` output positions from number `first` on (row-major). */
-static void fill_panel(uint32_t *panel, const source *s, int32_t first, int32_t pixels, int32_t output_w) {
+static void fill_panel(uint32_t *panel, const source *s, int32_t first, int32_t pixels, int32_t output_w,
+                       int32_t pointwise) {
   const rqdkm_panel_cut cut = rqdkm_cut_panel(pixels);
-  int32_t position = first;
-  for (int32_t block = 0; block < cut.fours + cut.threes + (cut.rest != 0); block++) {
+  int32_t position = first, block = 0;
+  if (pointwise) {
+    panel = gather_pointwise(panel, s, cut.fours, position / output_w, position % output_w, output_w);
+    position += 4 * cut.fours;
+    block = cut.fours;
+  }
+  for (; block < cut.fours + cut.threes + (cut.rest != 0); block++) {
     const int32_t np = block < cut.fours ? 4 : block < cut.fours + cut.threes ? 3 : cut.rest;
     panel = gather(panel, s, np, position / output_w, position % output_w, output_w);
     position += np;
@@ -92,7 +122,9 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
   uint32_t *const panel = weights + words * (tile->resident ? pairs : 1);
   int8_t *const bounce = (int8_t *)(panel + tile->pixels * steps);
   int8_t *const padding = bounce + (channels == 1 ? 2 * tile->pixels : 0);
-  if (rqdkm_conv_pads(params, input_dims, filter_dims, output_dims)) {
+  const int32_t pads = rqdkm_conv_pads(params, input_dims, filter_dims, output_dims);
+  const int32_t pointwise = filter_dims->h == 1 && filter_dims->w == 1 && !pads;
+  if (pads) {
     memset(padding, -params->input_offset, (size_t)filter_dims->c);
   }
   source s = {params, input_dims, filter_dims, input, padding};
@@ -101,16 +133,16 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
     const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
     s.input = input + filter_dims->c * group;
     if (tile->resident) {
-      rqdkm_expand_weights(weights, group_filter, words / 4 * pairs);
+      rqdkm_weights_expand(weights, group_filter, words / 4 * pairs);
     }
     for (int32_t first = 0; first < positions; first += tile->pixels) {
       const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
       int8_t *const out = output + first * output_dims->c + channels * group;
-      fill_panel(panel, &s, first, pixels, output_dims->w);
+      fill_panel(panel, &s, first, pixels, output_dims->w, pointwise);
       for (int32_t pair = 0; pair < pairs; pair++) {
         const uint32_t *pair_weights = weights + (tile->resident ? words * pair : 0);
         if (!tile->resident) {
-          rqdkm_expand_weights(weights, group_filter + 2 * words * pair, words / 4);
+          rqdkm_weights_expand(weights, group_filter + 2 * words * pair, words / 4);
         }
         if (channels > 1) {
           multiply(panel, pair_weights, steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),

@@ -2,6 +2,7 @@
 #include "rqdkm/kernels/conv_common.h"
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/panel.h"
+#include "rqdkm/kernels/strip.h"
 
 /* A patch is cut into runs of consecutive lanes of a strip row, each rounded up to whole words; the filter has zeros
    where a run was rounded up. One group without column dilation: a run is a whole kernel row. Otherwise it is one tap.
@@ -154,7 +155,7 @@ int32_t rqdkm_conv2d_s8_im2row(const rqdkm_conv_params *params, const rqdkm_pack
     const int8_t *const group_filter = filter + 2 * z.weight_words * pairs * group;
     const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
     if (tile->resident) {
-      rqdkm_expand_weights(weights, group_filter, z.weight_words / 4 * pairs);
+      rqdkm_weights_expand(weights, group_filter, z.weight_words / 4 * pairs);
     }
     for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
       const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0), positions = rows * output_dims->w;
@@ -167,7 +168,7 @@ int32_t rqdkm_conv2d_s8_im2row(const rqdkm_conv_params *params, const rqdkm_pack
         for (int32_t pair = 0; pair < pairs; pair++) {
           const uint32_t *pair_weights = weights + (tile->resident ? z.weight_words * pair : 0);
           if (!tile->resident) {
-            rqdkm_expand_weights(weights, group_filter + 2 * z.weight_words * pair, z.weight_words / 4);
+            rqdkm_weights_expand(weights, group_filter + 2 * z.weight_words * pair, z.weight_words / 4);
           }
           if (channels > 1) {
             multiply(panel, pair_weights, z.steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),

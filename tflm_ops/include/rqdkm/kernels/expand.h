@@ -28,13 +28,17 @@ RQDKM_INLINE void rqdkm_expand_crossed(uint32_t *dst, const int8_t *src, int32_t
   }
 }
 
-/* The same for four pixels at once, word-interleaved: dst[step][pixel]. */
+/* The same for four pixels at once, word-interleaved: dst[step][pixel]. count >= 1. 34 cycles for 16 values. */
 RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const int8_t *p1, const int8_t *p2,
                                          const int8_t *p3, int32_t count) {
   const uint32_t *const end = dst + 8 * count;
   RQDKM_NO_UNROLL
   do {
     uint32_t a = rqdkm_load32(p0), b = rqdkm_load32(p1), c = rqdkm_load32(p2), d = rqdkm_load32(p3);
+    p0 += 4;
+    p1 += 4;
+    p2 += 4;
+    p3 += 4;
     a ^= RQDKM_SIGN_BITS;
     b ^= RQDKM_SIGN_BITS;
     c ^= RQDKM_SIGN_BITS;
@@ -47,10 +51,6 @@ RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const 
     rqdkm_store32(dst + 5, (b >> 7) & RQDKM_EVEN_MASK);
     rqdkm_store32(dst + 6, (c >> 7) & RQDKM_EVEN_MASK);
     rqdkm_store32(dst + 7, (d >> 7) & RQDKM_EVEN_MASK);
-    p0 += 4;
-    p1 += 4;
-    p2 += 4;
-    p3 += 4;
     dst += 8;
   } while (dst != end);
 }

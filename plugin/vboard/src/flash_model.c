@@ -52,7 +52,7 @@ static void make_newest(line_cache *cache, unsigned slot) {
   cache->next[head] = (uint8_t)slot;
 }
 
-static bool cache_access(line_cache *cache, uint32_t line, unsigned sector_bit) {
+static inline bool cache_access(line_cache *cache, uint32_t line, unsigned sector_bit) {
   unsigned slot = cache->slot_of[line];
   if (slot == 0xff) { /* take the oldest slot */
     slot = cache->previous[MAX_LINES];

@@ -32,9 +32,12 @@ static node *callee_of(node *caller, int function) {
   return caller->callees = n;
 }
 
+static uint64_t settled_at; /* cycles up to here are charged to their nodes */
+
 static void go_to(node *target) {
+  current->cycles += machine.cycles - settled_at;
+  settled_at = machine.cycles;
   current = target;
-  profile_cycles = &current->cycles;
 }
 
 static unsigned depth_of(const node *n) {
@@ -162,6 +165,7 @@ static void write_folded(FILE *file, const node *n) {
 }
 
 void profile_write(void) {
+  go_to(current);
   if (machine.options.profile_path) {
     FILE *file = fopen(machine.options.profile_path, "w");
     if (file) {

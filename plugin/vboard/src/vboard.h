@@ -295,7 +295,6 @@ void profile_exception_enter(int exception, uint32_t handler);
 void profile_exception_leave(void);
 void profile_jump(uint32_t target);
 void profile_write(void);
-extern uint64_t *profile_cycles; /* counter of the current call path */
 void stats_write(void);
 void json_string(FILE *file, const char *text);
 

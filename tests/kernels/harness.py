@@ -103,7 +103,8 @@ def wrapper(symbol: str, call: KernelCall, inputs: int) -> str:
     return f"static int32_t {symbol}({', '.join(parameters)}) {{\n{call.body}}}\n"
 
 
-def _program(calls: Sequence[tuple[Case, KernelCall]]) -> str:
+def program(calls: Sequence[tuple[Case, KernelCall]]) -> str:
+    """C program that runs the calls of a cases file (:func:`case_data`) and writes their outputs to a results file."""
     includes = sorted({include for _, call in calls for include in call.includes})
     text = "".join(f'#include "{include}"\n' for include in ("stdint.h", "stdio.h", "stdlib.h", "string.h", *includes))
     runners = []
@@ -161,8 +162,8 @@ int main(int argc, char **argv) {
 """
 
 
-def _run_batch(cases: Sequence[Case]) -> list[Array]:
-    calls = [(case, case.kernel.lower(case.layer, case.config)) for case in cases]
+def case_data(calls: Sequence[tuple[Case, KernelCall]]) -> bytes:
+    """The cases file of :func:`program`."""
     data = [struct.pack("<I", len(calls))]
     for case, call in calls:
         assert call.scratch_bytes == case.kernel.scratch_bytes(case.layer, case.config), str(case)
@@ -170,18 +171,11 @@ def _run_batch(cases: Sequence[Case]) -> list[Array]:
         output_bytes = case.layer.output.size * np.dtype(case.layer.output.dtype).itemsize
         data.append(struct.pack("<III", len(buffers), output_bytes, call.scratch_bytes))
         data += [part for buffer in buffers for part in (struct.pack("<I", len(buffer)), buffer)]
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / "calls.c").write_text(_program(calls))
-        (root / "cases.bin").write_bytes(b"".join(data))
-        compile_host([root / "calls.c"], root / "calls")
-        result = subprocess.run(
-            [root / "calls", root / "cases.bin", root / "results.bin"], capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
-            finished = result.stderr.count(" done\n")
-            raise AssertionError(f"{cases[min(finished, len(cases) - 1)]}:\n{result.stderr[-4000:]}")
-        raw = (root / "results.bin").read_bytes()
+    return b"".join(data)
+
+
+def outputs_of(cases: Sequence[Case], raw: bytes) -> list[Array]:
+    """The arrays in a results file of :func:`program`."""
     outputs: list[Array] = []
     offset = 0
     for case in cases:
@@ -190,6 +184,22 @@ def _run_batch(cases: Sequence[Case]) -> list[Array]:
         outputs.append(values.reshape(output.shape))
         offset += values.nbytes
     return outputs
+
+
+def _run_batch(cases: Sequence[Case]) -> list[Array]:
+    calls = [(case, case.kernel.lower(case.layer, case.config)) for case in cases]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "calls.c").write_text(program(calls))
+        (root / "cases.bin").write_bytes(case_data(calls))
+        compile_host([root / "calls.c"], root / "calls")
+        result = subprocess.run(
+            [root / "calls", root / "cases.bin", root / "results.bin"], capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            finished = result.stderr.count(" done\n")
+            raise AssertionError(f"{cases[min(finished, len(cases) - 1)]}:\n{result.stderr[-4000:]}")
+        return outputs_of(cases, (root / "results.bin").read_bytes())
 
 
 def compile_host(sources: Iterable[Path], program: Path, flags: Sequence[str] = FLAGS) -> None:
@@ -212,24 +222,29 @@ def compile_host(sources: Iterable[Path], program: Path, flags: Sequence[str] = 
 
 def host_library(flags: Sequence[str] = FLAGS) -> Path:
     """The kernel library built for the host with ``flags``; rebuilt when a source changes, shared by test processes."""
+    return library("cc", "ar", (*flags, *WARNINGS))
+
+
+def library(compiler: str, archiver: str, flags: Sequence[str]) -> Path:
+    """The kernel library as an archive, built at most once for the same sources, compiler and flags."""
     root = tflm_ops_dir()
     sources = sorted((root / "src" / "kernels").glob("*.c"))
     inputs = [*sources, *sorted((root / "include").rglob("*.h")), *sorted((root / "src" / "kernels").glob("*.h"))]
-    digest = hashlib.sha256(" ".join(flags).encode())
+    digest = hashlib.sha256(" ".join((compiler, *flags)).encode())
     for path in inputs:
         digest.update(path.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"rqdkm-kernels-{os.getuid()}"
-    library = folder / f"{digest.hexdigest()[:16]}.a"
-    if not library.exists():
+    archive = folder / f"{digest.hexdigest()[:16]}.a"
+    if not archive.exists():
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as build:
-            command = ["cc", *flags, *WARNINGS, "-I", str(root / "include"), "-I", str(root / "src"), "-c"]
+            command = [compiler, *flags, "-I", str(root / "include"), "-I", str(root / "src"), "-c"]
             result = subprocess.run(
                 [*command, *map(str, sources)], cwd=build, capture_output=True, text=True, check=False
             )
             assert result.returncode == 0, result.stderr[-4000:]
             objects = sorted(str(path) for path in Path(build).glob("*.o"))
             staged = Path(build) / "library.a"
-            subprocess.run(["ar", "rcs", staged, *objects], check=True)
-            staged.replace(library)
-    return library
+            subprocess.run([archiver, "rcs", staged, *objects], check=True)
+            staged.replace(archive)
+    return archive

@@ -35,7 +35,8 @@ typedef struct {
 } rqdkm_winograd_channel;
 
 /* Finishes 4 tiles (or `tiles` < 4) of one output channel: inverse transform, requantize, store.
- * m: M at the channel's first tile, changed by the call; place: destination of each tile; out: address of (0, 0, channel). */
+ * m: M at the channel's first tile, changed by the call; place: destination of each tile; out: address of (0, 0,
+ * channel). */
 typedef struct {
   int32_t offset;     /* in int8 elements from the start of the output */
   int16_t rows, cols; /* valid outputs of the tile */
@@ -53,16 +54,16 @@ typedef struct rqdkm_winograd_params {
   rqdkm_dims input, output; /* input.c: a multiple of 4 */
   int32_t pad_top, pad_left;
   int32_t input_zero_point;
-  int32_t strip;                          /* 2-D: groups of 4 tiles per strip; f4x1: output rows per strip; >= 1 */
-  rqdkm_clamp clamp;                      /* read by the clamp and wide forms only */
-  rqdkm_winograd_weights transform;       /* NULL: the weights are U already, for all pairs one after the other */
-  rqdkm_winograd_output finish;           /* one of the functions below */
-  rqdkm_winograd_output finish_wide;      /* for channels marked wide; may be NULL when there is none */
+  int32_t strip;                     /* 2-D: groups of 4 tiles per strip; f4x1: output rows per strip; >= 1 */
+  rqdkm_clamp clamp;                 /* read by the clamp and wide forms only */
+  rqdkm_winograd_weights transform;  /* NULL: the weights are U already, for all pairs one after the other */
+  rqdkm_winograd_output finish;      /* one of the functions below */
+  rqdkm_winograd_output finish_wide; /* for channels marked wide; may be NULL when there is none */
 } rqdkm_winograd_params;
 
-/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4] or U, word aligned,
- * for an even number of output channels, the added one anything; scratch: *_scratch_bytes, word aligned, contents undefined.
- * Return 0, or RQDKM_ERROR_ARGUMENT. */
+/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4] or U, word
+ * aligned, for an even number of output channels, the added one anything; scratch: *_scratch_bytes, word aligned,
+ * contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
                                       const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params);
@@ -79,9 +80,9 @@ void rqdkm_winograd_f2x2_weights(const int8_t *weights, int32_t channels, uint32
 void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 
 /* Output stages, one per form of conv_winograd_output.h: floor and away saturate to int8 and ignore the clamp. */
-#define RQDKM_WINOGRAD_OUTPUT(name)                                                                      \
-  void name(const rqdkm_winograd_params *params, uint32_t *m, const rqdkm_winograd_place *place,   \
-            int32_t tiles, const rqdkm_winograd_channel *channel, int8_t *out)
+#define RQDKM_WINOGRAD_OUTPUT(name)                                                                             \
+  void name(const rqdkm_winograd_params *params, uint32_t *m, const rqdkm_winograd_place *place, int32_t tiles, \
+            const rqdkm_winograd_channel *channel, int8_t *out)
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_floor);
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_away);
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_clamp);

@@ -3,11 +3,11 @@
 
 typedef struct {
   int32_t tile, edge, positions;
-  int32_t tiles_x, tiles;     /* of the whole map */
-  int32_t blocks;             /* of 16 input channels */
-  int32_t strip_tiles;        /* largest strip */
-  int32_t v_group, u_words;   /* words of V per group, of U per output channel pair */
-  int32_t v_words, u_offset;  /* scratch, in words: V, then places, then U and M or the input stage's rows */
+  int32_t tiles_x, tiles;    /* of the whole map */
+  int32_t blocks;            /* of 16 input channels */
+  int32_t strip_tiles;       /* largest strip */
+  int32_t v_group, u_words;  /* words of V per group, of U per output channel pair */
+  int32_t v_words, u_offset; /* scratch, in words: V, then places, then U and M or the input stage's rows */
   int32_t product_words, input_words;
 } geometry;
 
@@ -54,7 +54,8 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
   for (int32_t i = 0; i < g->edge; i++) {
     const int32_t row = y + i;
     padding.row[i] = pad_row;
-    run.row[i] = row < 0 || row >= p->input.h || inside == 0 ? pad_row : input + row * row_bytes + (x + left) * run.step;
+    run.row[i] =
+        row < 0 || row >= p->input.h || inside == 0 ? pad_row : input + row * row_bytes + (x + left) * run.step;
   }
   for (int32_t channel = 0; channel < p->input.c; channel += 4) {
     padding.count = left;
@@ -62,8 +63,7 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
     end = algorithm->columns(&run, channel, end);
     padding.count = columns - left - inside;
     (void)algorithm->columns(&padding, 0, end);
-    uint32_t *const block =
-        v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
+    uint32_t *const block = v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
     const uint32_t *column = t;
     for (int32_t i = first; i < first + count; i++) {
       uint32_t *const words = block + (i >> 2) * g->v_group + (i & 3);

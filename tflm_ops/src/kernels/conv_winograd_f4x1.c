@@ -2,9 +2,9 @@
 /* F(4, 3) along x, direct along y: 18 products for 4 outputs of 9 taps, and little scratch.
  *
  * The sum over the three kernel rows is part of the product: rows of V lie next to each other, so output row y reads
- * rows y, y + 1, y + 2 as 3 x blocks consecutive blocks. Narrow maps have fewer than four tiles in a row: then the strip
- * is cut into bands of rows, which take the remaining lanes.
- *     V[column of tile groups][row][block][p][8][4 lanes],  lane = band * lanes_x + tile column within the group */
+ * rows y, y + 1, y + 2 as 3 x blocks consecutive blocks. Narrow maps have fewer than four tiles in a row: then the
+ * strip is cut into bands of rows, which take the remaining lanes. V[column of tile groups][row][block][p][8][4 lanes],
+ * lane = band * lanes_x + tile column within the group */
 #include "conv_winograd_f4.h"
 #include "conv_winograd_gemm.h"
 #include "rqdkm/winograd.h"

@@ -57,20 +57,26 @@ RQDKM_INLINE void finish_tile(const rqdkm_winograd_finisher *f, const uint32_t *
 
 #if RQDKM_WINOGRAD_ASM
 /* One column of A^T M, at J * 32 bytes in M and J * 4 in t; FROM and TO are the last load's and store's addresses. */
-#define COLUMN(J, FROM, TO)                                                                   \
-  "ldr %[x1], [%[m], #" #J "*32+192]\n\tldr %[x2], [%[m], #" #J "*32+384]\n\t"                \
-  "ldr %[x3], [%[m], #" #J "*32+576]\n\tldr %[x4], [%[m], #" #J "*32+768]\n\t"                \
-  "ldr %[x5], [%[m], #" #J "*32+960]\n\tldr %[x0], " FROM "\n\t" RQDKM_F4_OUTPUT             \
-  "str %[x4], [%[t], #" #J "*4+24]\n\tstr %[x3], [%[t], #" #J "*4+48]\n\t"                    \
+#define COLUMN(J, FROM, TO)                                                                               \
+  "ldr %[x1], [%[m], #" #J "*32+192]\n\tldr %[x2], [%[m], #" #J                                           \
+  "*32+384]\n\t"                                                                                          \
+  "ldr %[x3], [%[m], #" #J "*32+576]\n\tldr %[x4], [%[m], #" #J                                           \
+  "*32+768]\n\t"                                                                                          \
+  "ldr %[x5], [%[m], #" #J "*32+960]\n\tldr %[x0], " FROM "\n\t" RQDKM_F4_OUTPUT "str %[x4], [%[t], #" #J \
+  "*4+24]\n\tstr %[x3], [%[t], #" #J                                                                      \
+  "*4+48]\n\t"                                                                                            \
   "str %[x5], [%[t], #" #J "*4+72]\n\tstr %[x0], " TO "\n\t"
-#define ROW(I)                                                                   \
-  "ldr %[x1], [%[t], #" #I "*24+4]\n\tldr %[x2], [%[t], #" #I "*24+8]\n\t"       \
-  "ldr %[x3], [%[t], #" #I "*24+12]\n\tldr %[x4], [%[t], #" #I "*24+16]\n\t"     \
+#define ROW(I)                                                 \
+  "ldr %[x1], [%[t], #" #I "*24+4]\n\tldr %[x2], [%[t], #" #I  \
+  "*24+8]\n\t"                                                 \
+  "ldr %[x3], [%[t], #" #I "*24+12]\n\tldr %[x4], [%[t], #" #I \
+  "*24+16]\n\t"                                                \
   "ldr %[x5], [%[t], #" #I "*24+20]\n\tldr %[x0], [%[t], #" #I "*24]\n\t" RQDKM_F4_OUTPUT
-#define ROWS(FINISH, DOWN)                                                                         \
-  ROW(0) RQDKM_F4_FINISH(FINISH, DOWN) "lsl %[scale], %[scale], #1\n\t" ROW(1)                     \
-  RQDKM_F4_FINISH(FINISH, DOWN) "lsl %[scale], %[scale], #1\n\t" ROW(2) RQDKM_F4_FINISH(FINISH, DOWN) \
-  ROW(3) RQDKM_F4_FINISH(FINISH, "")
+#define ROWS(FINISH, DOWN)                                                                                       \
+  ROW(0)                                                                                                         \
+  RQDKM_F4_FINISH(FINISH, DOWN) "lsl %[scale], %[scale], #1\n\t" ROW(1)                                          \
+      RQDKM_F4_FINISH(FINISH, DOWN) "lsl %[scale], %[scale], #1\n\t" ROW(2) RQDKM_F4_FINISH(FINISH, DOWN) ROW(3) \
+          RQDKM_F4_FINISH(FINISH, "")
 #define TEMPORARIES [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2), [x3] "=&r"(x3), [x4] "=&r"(x4), [x5] "=&r"(x5)
 
 /* finish_tile for FLOOR and AWAY: 135 cycles for the columns, 160 or 198 for the rows. */
@@ -81,8 +87,8 @@ RQDKM_INLINE void finish_tile_asm(const rqdkm_winograd_finisher *f, const uint32
   const int32_t down = pitch - 3 * step;
   uint32_t *to = t;
   /* a loop, because all of this together must stay in the 1 KB instruction cache; the second column first */
-  __asm volatile(".balign 4\n1:\n\t" COLUMN(1, "[%[m], #32]", "[%[t], #4]") COLUMN(0, "[%[m]], #64", "[%[t]], #8")
-                 "cmp %[t], %[end]\n\tbne 1b\n\t"
+  __asm volatile(".balign 4\n1:\n\t" COLUMN(1, "[%[m], #32]", "[%[t], #4]")
+                     COLUMN(0, "[%[m]], #64", "[%[t]], #8") "cmp %[t], %[end]\n\tbne 1b\n\t"
                  : TEMPORARIES, [m] "+r"(m), [t] "+r"(to)
                  : [six] "r"(six), [end] "r"(t + EDGE)
                  : "cc", "memory");
@@ -102,8 +108,8 @@ RQDKM_INLINE void finish_tile_asm(const rqdkm_winograd_finisher *f, const uint32
 }
 #endif
 
-RQDKM_INLINE void finish(const rqdkm_winograd_finisher *f, const uint32_t *m, uint32_t scale, int8_t *out,
-                         int32_t step, int32_t pitch) {
+RQDKM_INLINE void finish(const rqdkm_winograd_finisher *f, const uint32_t *m, uint32_t scale, int8_t *out, int32_t step,
+                         int32_t pitch) {
 #if RQDKM_WINOGRAD_ASM
   if (f->form == RQDKM_WINOGRAD_FLOOR || f->form == RQDKM_WINOGRAD_AWAY) {
     finish_tile_asm(f, m, scale, out, step, pitch);

@@ -8,31 +8,38 @@ enum { EDGE = 6, POSITION = RQDKM_WINOGRAD_BLOCK_U };
 
 #if RQDKM_WINOGRAD_ASM
 /* Column x of g, at X * 4 bytes: a and c stay in registers, the four sums go to t. */
-#define COLUMN(A, C, ROTATE, X)                                                                               \
-  "ldr %[" A "], [%[w], #" #X "*4]\n\tldr %[b], [%[w], #" #X "*4+12]\n\tldr %[" C "], [%[w], #" #X "*4+24]"  \
-  "\n\tsxtb16 %[" A "], %[" A "]" ROTATE "\n\tsxtb16 %[b], %[b]" ROTATE "\n\tsxtb16 %[" C "], %[" C "]"      \
-  ROTATE "\n\tsadd16 %[s], %[" A "], %[" C "]\n\tsadd16 %[e], %[s], %[b]\n\tstr %[e], [%[t], #" #X "*4]\n\t" \
-  "ssub16 %[s], %[s], %[b]\n\tstr %[s], [%[t], #" #X "*4+12]\n\tsadd16 %[b], %[b], %[b]\n\t"               \
-  "sadd16 %[e], %[" C "], %[" C "]\n\tsadd16 %[e], %[e], %[e]\n\tsadd16 %[e], %[e], %[" A "]\n\t"          \
-  "sadd16 %[s], %[e], %[b]\n\tstr %[s], [%[t], #" #X "*4+24]\n\t"                                         \
+#define COLUMN(A, C, ROTATE, X)                                                                                \
+  "ldr %[" A "], [%[w], #" #X "*4]\n\tldr %[b], [%[w], #" #X "*4+12]\n\tldr %[" C "], [%[w], #" #X             \
+  "*4+24]"                                                                                                     \
+  "\n\tsxtb16 %[" A "], %[" A "]" ROTATE "\n\tsxtb16 %[b], %[b]" ROTATE "\n\tsxtb16 %[" C "], %[" C "]" ROTATE \
+  "\n\tsadd16 %[s], %[" A "], %[" C "]\n\tsadd16 %[e], %[s], %[b]\n\tstr %[e], [%[t], #" #X                    \
+  "*4]\n\t"                                                                                                    \
+  "ssub16 %[s], %[s], %[b]\n\tstr %[s], [%[t], #" #X                                                           \
+  "*4+12]\n\tsadd16 %[b], %[b], %[b]\n\t"                                                                      \
+  "sadd16 %[e], %[" C "], %[" C "]\n\tsadd16 %[e], %[e], %[e]\n\tsadd16 %[e], %[e], %[" A                      \
+  "]\n\t"                                                                                                      \
+  "sadd16 %[s], %[e], %[b]\n\tstr %[s], [%[t], #" #X                                                           \
+  "*4+24]\n\t"                                                                                                 \
   "ssub16 %[e], %[e], %[b]\n\tstr %[e], [%[t], #" #X "*4+36]\n\t"
-#define COLUMNS(ROTATE)                                                                                       \
-  __asm volatile(COLUMN("a0", "c0", ROTATE, 0) COLUMN("a1", "c1", ROTATE, 1) COLUMN("a2", "c2", ROTATE, 2)    \
-                 : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [c0] "=&r"(c0), [c1] "=&r"(c1),            \
-                   [c2] "=&r"(c2), [b] "=&r"(b), [s] "=&r"(s), [e] "=&r"(e)                                   \
-                 : [w] "r"(w), [t] "r"(t)                                                                     \
+#define COLUMNS(ROTATE)                                                                                            \
+  __asm volatile(COLUMN("a0", "c0", ROTATE, 0) COLUMN("a1", "c1", ROTATE, 1) COLUMN("a2", "c2", ROTATE, 2)         \
+                 : [a0] "=&r"(a0), [a1] "=&r"(a1), [a2] "=&r"(a2), [c0] "=&r"(c0), [c1] "=&r"(c1), [c2] "=&r"(c2), \
+                   [b] "=&r"(b), [s] "=&r"(s), [e] "=&r"(e)                                                        \
+                 : [w] "r"(w), [t] "r"(t)                                                                          \
                  : "memory")
 /* G applied to (A, B, C), stored as row ROW of U; ruins B and C. */
-#define ROW(A, B, C, ROW)                                                                                       \
-  "str %[" A "], [%[u], #" #ROW "*384]\n\tstr %[" C "], [%[u], #" #ROW "*384+320]\n\t"                          \
-  "sadd16 %[s], %[" A "], %[" C "]\n\tsadd16 %[e], %[s], %[" B "]\n\tstr %[e], [%[u], #" #ROW "*384+64]\n\t"    \
-  "ssub16 %[s], %[s], %[" B "]\n\tstr %[s], [%[u], #" #ROW "*384+128]\n\tsadd16 %[" B "], %[" B "], %[" B       \
-  "]\n\tsadd16 %[" C "], %[" C "], %[" C "]\n\tsadd16 %[" C "], %[" C "], %[" C "]\n\tsadd16 %[" C "], %[" C    \
-  "], %[" A "]\n\tsadd16 %[s], %[" C "], %[" B "]\n\tstr %[s], [%[u], #" #ROW "*384+192]\n\tssub16 %[" C        \
-  "], %[" C "], %[" B "]\n\tstr %[" C "], [%[u], #" #ROW "*384+256]\n\t"
-#define INNER(ROW_, T)                                                                                     \
-  "ldr %[a0], [%[t], #" #T "]\n\tldr %[a1], [%[t], #" #T "+4]\n\tldr %[a2], [%[t], #" #T "+8]\n\t"         \
-  ROW("a0", "a1", "a2", ROW_)
+#define ROW(A, B, C, ROW)                                                                                              \
+  "str %[" A "], [%[u], #" #ROW "*384]\n\tstr %[" C "], [%[u], #" #ROW                                                 \
+  "*384+320]\n\t"                                                                                                      \
+  "sadd16 %[s], %[" A "], %[" C "]\n\tsadd16 %[e], %[s], %[" B "]\n\tstr %[e], [%[u], #" #ROW                          \
+  "*384+64]\n\t"                                                                                                       \
+  "ssub16 %[s], %[s], %[" B "]\n\tstr %[s], [%[u], #" #ROW "*384+128]\n\tsadd16 %[" B "], %[" B "], %[" B              \
+  "]\n\tsadd16 %[" C "], %[" C "], %[" C "]\n\tsadd16 %[" C "], %[" C "], %[" C "]\n\tsadd16 %[" C "], %[" C "], %[" A \
+  "]\n\tsadd16 %[s], %[" C "], %[" B "]\n\tstr %[s], [%[u], #" #ROW "*384+192]\n\tssub16 %[" C "], %[" C "], %[" B     \
+  "]\n\tstr %[" C "], [%[u], #" #ROW "*384+256]\n\t"
+#define INNER(ROW_, T)                                                                   \
+  "ldr %[a0], [%[t], #" #T "]\n\tldr %[a1], [%[t], #" #T "+4]\n\tldr %[a2], [%[t], #" #T \
+  "+8]\n\t" ROW("a0", "a1", "a2", ROW_)
 
 /* half 0: channels (0, 2) of four, 1: (1, 3). */
 RQDKM_INLINE void transform_pair(uint32_t half, const int8_t *w, uint32_t *u) {

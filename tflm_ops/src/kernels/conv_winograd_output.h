@@ -6,9 +6,9 @@
 #include "rqdkm/requantize.h"
 #include "rqdkm/winograd.h"
 
-/* FLOOR, AWAY: scale = odd^-1 * 2^(k - s), so that one product undoes the transform and shifts for requantize.h's FLOOR;
-   AWAY takes ties of negative values down as well; CLAMP is AWAY with a clamp narrower than int8. WIDE: scale = odd^-1,
-   then the definition, with the clamp. */
+/* FLOOR, AWAY: scale = odd^-1 * 2^(k - s), so that one product undoes the transform and shifts for requantize.h's
+   FLOOR; AWAY takes ties of negative values down as well; CLAMP is AWAY with a clamp narrower than int8. WIDE: scale =
+   odd^-1, then the definition, with the clamp. */
 typedef enum {
   RQDKM_WINOGRAD_FLOOR,
   RQDKM_WINOGRAD_AWAY,

@@ -46,7 +46,10 @@ def write_graph(graph: Graph, description: str = "") -> bytes:
             buffers.append(_buffer(builder, tensor.data))
         tensors.append(_tensor(builder, tensor, index))
     names = sorted({operator.op for operator in graph.operators})
-    operators = [_operator(builder, operator, names.index(operator.op)) for operator in graph.operators]
+    operators = [
+        _operator(builder, operator, names.index(operator.op), graph.tensors[operator.outputs[0]].shape)
+        for operator in graph.operators
+    ]
     codes = [_code(builder, name) for name in names]
     subgraph = _subgraph(builder, graph, tensors, operators)
     text = builder.CreateString(description)
@@ -123,14 +126,14 @@ def _code(builder: Builder, name: str) -> int:
     return int(tflite.OperatorCodeEnd(builder))
 
 
-def _operator(builder: Builder, operator: Operator, code: int) -> int:
+def _operator(builder: Builder, operator: Operator, code: int, shape: tuple[int, ...]) -> int:
     entry = _OPTIONS.get(operator.op)
     if entry is None:
         raise UnsupportedOperatorError(f"cannot write operator {operator.op} to a .tflite file")
     kind, write = entry
     inputs = _numbers(builder, operator.inputs, "<i4")
     outputs = _numbers(builder, operator.outputs, "<i4")
-    options = write(builder, operator.attrs) if write else None
+    options = write(builder, {**operator.attrs, "shape": shape}) if write else None
     tflite.OperatorStart(builder)
     tflite.OperatorAddOpcodeIndex(builder, code)
     tflite.OperatorAddInputs(builder, inputs)
@@ -171,6 +174,14 @@ def _generic(kind: str, *fields: tuple[str, Callable[[Mapping[str, Any]], Any]])
     return write
 
 
+def _reshape(builder: Builder, attrs: Mapping[str, Any]) -> int:
+    """The shape stands in the options, so that the operator needs no second input."""
+    shape = _numbers(builder, attrs["shape"], "<i4")
+    tflite.ReshapeOptionsStart(builder)
+    tflite.ReshapeOptionsAddNewShape(builder, shape)
+    return int(tflite.ReshapeOptionsEnd(builder))
+
+
 _ACT = ("FusedActivationFunction", lambda a: getattr(_ACTIVATION, a.get("activation", "NONE")))
 _PAD = ("Padding", lambda a: getattr(_PADDING, a["padding"]))
 _STRIDES = (("StrideW", lambda a: a["stride"][1]), ("StrideH", lambda a: a["stride"][0]))
@@ -209,5 +220,6 @@ _KINDS = {
 }
 _OPTIONS: Mapping[str, tuple[str, Callable[[Builder, Any], int] | None]] = {
     **{op: (kind, _generic(kind, *_OPTION_TABLES[kind])) for op, kind in _KINDS.items()},
-    **dict.fromkeys(("RESHAPE", "LOGISTIC", "RELU", "RELU6", "QUANTIZE", "DEQUANTIZE"), ("NONE", None)),
+    "RESHAPE": ("ReshapeOptions", _reshape),
+    **dict.fromkeys(("LOGISTIC", "RELU", "RELU6", "QUANTIZE", "DEQUANTIZE"), ("NONE", None)),
 }

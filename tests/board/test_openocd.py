@@ -22,6 +22,8 @@ FAKE = str(FIXTURES / "fake_openocd.py")
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_server: Path) -> Path:
     """Where the fake OpenOCD writes its calls."""
+    for name in ("RQDKM_SERIAL", "RQDKM_BAUD", "RQDKM_OPENOCD_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
     path = tmp_path / "calls"
     monkeypatch.setenv("FAKE_OPENOCD_LOG", str(path))
     monkeypatch.setenv("FAKE_OPENOCD_BOARD", str(host_server))
@@ -95,6 +97,17 @@ def test_a_board_that_is_not_there_is_one_clear_error(log: Path, elf: Path, monk
     with pytest.raises(ToolError, match="Error: open failed") as caught:
         OpenOcd(executable=FAKE).flash(elf)
     assert "connected" in caught.value.hint
+
+
+def test_the_environment_names_port_speed_and_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RQDKM_SERIAL", "/dev/ttyUSB3")
+    monkeypatch.setenv("RQDKM_BAUD", "921600")
+    monkeypatch.setenv("RQDKM_OPENOCD_CONFIG", "board/st_nucleo_f4.cfg")
+    board = RunOptions().openocd
+    assert (board.serial, board.baud, board.config) == ("/dev/ttyUSB3", 921600, "board/st_nucleo_f4.cfg")
+    monkeypatch.setenv("RQDKM_BAUD", "fast")
+    with pytest.raises(ToolError, match="RQDKM_BAUD: 'fast' is no baud rate"):
+        OpenOcd()
 
 
 def test_missing_openocd_says_how_to_get_it(elf: Path) -> None:

@@ -7,9 +7,10 @@ but is slower.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rqdkm.board.stream import ByteStream, ProcessStream, SerialStream
@@ -23,7 +24,8 @@ SEMIHOSTING_IO = "arm semihosting_cmdline rqdkm-io-semihosting"  # see io.c of t
 
 @dataclass(frozen=True)
 class OpenOcd:
-    """How to reach the board.
+    """How to reach the board. Defaults come from the environment: ``RQDKM_OPENOCD_CONFIG``, ``RQDKM_SERIAL``,
+    ``RQDKM_BAUD``.
 
     Args:
         config: OpenOCD configuration file, relative to OpenOCD's script folders or a path of your own.
@@ -33,9 +35,9 @@ class OpenOcd:
         timeout_s: how long writing the flash may take.
     """
 
-    config: str = BOARD_CONFIG
-    serial: str | None = None
-    baud: int = 115200
+    config: str = field(default_factory=lambda: os.environ.get("RQDKM_OPENOCD_CONFIG") or BOARD_CONFIG)
+    serial: str | None = field(default_factory=lambda: os.environ.get("RQDKM_SERIAL") or None)
+    baud: int = field(default_factory=lambda: _baud(os.environ.get("RQDKM_BAUD")))
     executable: str = "openocd"
     timeout_s: float = 120.0
 
@@ -51,10 +53,8 @@ class OpenOcd:
         """Write ``elf``, start it and connect. The serial port is opened first, so that no byte is lost."""
         if self.serial is None:
             self.flash(elf)
-            return ProcessStream(
-                self._command(["init", "reset halt", "arm semihosting enable", SEMIHOSTING_IO, "resume"]),
-                name="OpenOCD semihosting",
-            )
+            commands = ["init", "reset halt", "arm semihosting enable", SEMIHOSTING_IO, "resume"]
+            return ProcessStream(self._command(commands), name="OpenOCD semihosting", grace_s=1.0)
         stream = SerialStream(self.serial, baud=self.baud)
         try:
             self.flash(elf)
@@ -97,6 +97,15 @@ class OpenOcd:
                 where=self.config,
                 hint="is the board connected and powered, and may you use the probe (udev rules)?",
             )
+
+
+def _baud(text: str | None) -> int:
+    """115200 unless given."""
+    if not text:
+        return 115200
+    if not text.isdigit() or int(text) == 0:
+        raise ToolError(f"'{text}' is no baud rate", where="RQDKM_BAUD")
+    return int(text)
 
 
 def _reason(messages: str) -> str:

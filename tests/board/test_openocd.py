@@ -123,8 +123,15 @@ def test_missing_firmware_and_missing_port_are_clear(log: Path, elf: Path, tmp_p
     assert not log.exists()
 
 
-def test_the_real_openocd_knows_every_command_used(elf: Path) -> None:
-    """Without a board OpenOCD can only parse; it must get as far as looking for the probe."""
+def test_without_a_probe_the_real_openocd_gets_as_far_as_looking_for_it(elf: Path) -> None:
     with pytest.raises(ToolError) as caught:
         OpenOcd().flash(elf)
     assert "open failed" in caught.value.what or "LIBUSB" in caught.value.what or "unable" in caught.value.what.lower()
+
+
+def test_the_real_openocd_knows_every_command_used() -> None:
+    quiet = [word for command in QUIET for word in ("-c", command)]
+    command = ["openocd", "-f", "board/stm32f4discovery.cfg", *quiet, "-c", "help", "-c", "shutdown"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    for name in ("arm semihosting ", "arm semihosting_cmdline ", "program <filename>", "reset ", "resume ", "init"):
+        assert name in listed, name

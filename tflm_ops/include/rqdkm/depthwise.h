@@ -24,6 +24,15 @@ int32_t rqdkm_depthwise_conv2d_s8_ref(const rqdkm_conv_params *params, const rqd
                                       const int8_t *weights, const int32_t *bias, const rqdkm_dims *output_dims,
                                       int8_t *output);
 
+/* How the fast kernels turn an accumulator into an output, fastest first; rqdkm_tvm/kernels/exact_floor.py chooses one
+   per layer and proves its constants:
+       (SMMLA(acc << k, multiplier, offset) >> right_shift), saturated to int8 */
+typedef enum {
+  RQDKM_FLOOR = 0, /* one right shift for the layer */
+  RQDKM_AWAY = 1,  /* the offset of negative accumulators gets an addend: their ties go down */
+  RQDKM_SHIFT = 2, /* as AWAY, and each channel has its own right shift */
+} rqdkm_floor_form;
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,13 +10,12 @@
    (other weights, bias, multiplier, pointers) stays in the FPU's registers. Hence the asm; beside it stands the same in
    C, which also serves widths whose offsets do not fit the instructions.
 
-   Requantization is one floor, SMMLA(acc << k, multiplier, offset) >> right_shift saturated to int8; weights and bias
-   arrive scaled by 2^(k - 8) and 2^k. The `away` form adds a (negative) constant to the offset of negative accumulators,
-   which turns ties of negative values down. rqdkm_tvm/kernels/exact_floor.py finds and proves the constants. */
+   Requantization: rqdkm_floor_form; weights and bias arrive scaled by 2^(k - 8) and 2^k. */
 #ifndef RQDKM_DEPTHWISE_STRIP_H
 #define RQDKM_DEPTHWISE_STRIP_H
 
 #include "rqdkm/arch.h"
+#include "rqdkm/depthwise.h"
 #include "rqdkm/elementwise.h"
 #include "rqdkm/types.h"
 
@@ -25,14 +24,14 @@ typedef struct {
   int32_t pad_top, pad_left;
   int32_t input_zero_point;
   int32_t pairs; /* pairs of output rows per strip, >= 1 */
-  int32_t right_shift; /* of the requantized accumulator, 1 ... 16 */
-  int32_t away;        /* 1: negative accumulators add the table's last word */
+  int32_t form;        /* rqdkm_floor_form */
+  int32_t right_shift; /* the layer's; not read in form SHIFT */
   rqdkm_clamp clamp;
 } rqdkm_depthwise_strip_params;
 
-/* Words per channel in the table: 3 x (w0 low, w1 high), 3 x (w1 low, w2 high), bias, multiplier, offset and the
-   addend of negative accumulators. */
-#define RQDKM_DEPTHWISE_STRIP_WORDS 10
+/* Words per channel in the table: 3 x (w0 low, w1 high), 3 x (w1 low, w2 high), bias, multiplier, offset,
+   addend of negative accumulators, right shift. */
+#define RQDKM_DEPTHWISE_STRIP_WORDS 11
 
 #define RQDKM_DW_LANES 0xff00ff00U
 
@@ -80,6 +79,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
 #define DW_RQ_FLOOR(r) "smmla " r ", " r ", r1, r2" DW_NL "ssat " r ", #8, " r ", asr #%c[shift]" DW_NL
 #define DW_RQ_AWAY(r) "and r4, r5, " r ", asr #31" DW_NL "add r4, r2" DW_NL \
   "smmla " r ", " r ", r1, r4" DW_NL "ssat " r ", #8, " r ", asr #%c[shift]" DW_NL
+#define DW_RQ_SHIFT(r) "and r4, r5, " r ", asr #31" DW_NL "add r4, r2" DW_NL \
+  "smmla " r ", " r ", r1, r4" DW_NL "asr " r ", " r ", r3" DW_NL "ssat " r ", #8, " r DW_NL
 #define DW_UP4(m) m("r6", "0") m("r7", "%c[c]") m("r8", "%c[c] * 2") m("r9", "%c[c] * 3")
 #define DW_UP3(m) m("r6", "0") m("r7", "%c[c]") m("r8", "%c[c] * 2")
 #define DW_UP2(m) m("r6", "0") m("r7", "%c[c]")
@@ -92,6 +93,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
 #define DW_STORE(r, o) "strb " r ", [r3, #" o "]" DW_NL
 #define DW_FLOOR(r, o) DW_RQ_FLOOR(r)
 #define DW_AWAY(r, o) DW_RQ_AWAY(r)
+#define DW_SHIFT(r, o) DW_RQ_SHIFT(r)
 #define DW_BOTH(up, low, m) up(m) low(m)
 #define DW_ONLY(up, low, m) up(m)
 /* init: the register whose column starts last, loaded with the bias. */
@@ -100,8 +102,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
   DW_COLUMNS##n(DW_P0##rows, DW_I0##rows, "0", init) \
   "vmov r1, s3" DW_NL "vmov r2, s4" DW_NL "vmov r3, s5" DW_NL \
   DW_COLUMNS##n(DW_P1##rows, DW_I1##rows, "%c[pitch]", init) \
-  "vmov r1, s7" DW_NL "vmov r2, s8" DW_NL "vmov r5, s12" DW_NL "vmov r3, s9" DW_NL \
-  which(DW_UP##n, DW_LOW##n, form) which(DW_UP##n, DW_LOW##n, DW_STORE) \
+  "vmov r1, s7" DW_NL "vmov r2, s8" DW_NL "vmov r5, s12" DW_NL "vmov r3, s13" DW_NL \
+  which(DW_UP##n, DW_LOW##n, form) "vmov r3, s9" DW_NL which(DW_UP##n, DW_LOW##n, DW_STORE) \
   "add r3, r3, #%c[c] * " #n DW_NL "vmov s9, r3" DW_NL "adds r0, #4 * " #n DW_NL
 /* One row of blocks: [quads] blocks of 4 in a loop, then a rest of n columns. Entered with r0 at the row pair and s9 at
    the output; leaves both behind the last column. */
@@ -117,7 +119,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
   ".if %c[rest] == 3" DW_NL DW_BLOCK(3, 1, "r8", DW_ONLY, form) ".endif" DW_NL \
   ".if %c[rest] == 2" DW_NL DW_BLOCK(2, 1, "r7", DW_ONLY, form) ".endif" DW_NL \
   ".if %c[rest] == 1" DW_NL DW_BLOCK(1, 1, "r6", DW_ONLY, form) ".endif" DW_NL
-#define DW_PROLOGUE "vldmia r1, {s0-s8}" DW_NL "vldr s12, [r1, #36]" DW_NL "vmov s9, r2" DW_NL
+#define DW_PROLOGUE "vldmia r1, {s0-s8}" DW_NL "vldr s12, [r1, #36]" DW_NL "vldr s13, [r1, #40]" DW_NL "vmov s9, r2" DW_NL
 /* r3: number of row pairs */
 #define DW_PAIRS_TEXT(form) DW_PROLOGUE "vmov s11, r3" DW_NL "1:" DW_NL DW_ROW2(form) \
   "vmov r3, s9" DW_NL "vmov r4, s11" DW_NL "add r3, r3, #%c[row]" DW_NL "vmov s9, r3" DW_NL \
@@ -128,20 +130,21 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
                  : [c] "i"(c), [row] "i"(w * c), [pitch] "i"(16 * (w + 2)), [quads] "i"(w / 4), [rest] "i"(w % 4), \
                    [skip] "i"(16 * (w + 2) - 4 * w), [shift] "i"(shift) \
                  : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", \
-                   "s6", "s7", "s8", "s9", "s10", "s11", "s12", "cc", "memory")
+                   "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "cc", "memory")
 #else
 #define RQDKM_DW_ASM 0
 #endif
 /* clang-format on */
 
-RQDKM_INLINE int8_t rqdkm_dw_output(int32_t acc, const uint32_t *table, int32_t shift, int32_t away) {
-  const int32_t offset = (int32_t)table[8] + (away && acc < 0 ? (int32_t)table[9] : 0);
-  return (int8_t)rqdkm_ssat8(rqdkm_smmla(acc, (int32_t)table[7], offset) >> shift);
+RQDKM_INLINE int8_t rqdkm_dw_output(int32_t acc, const uint32_t *table, int32_t form, int32_t shift) {
+  const int32_t offset = (int32_t)table[8] + (form != RQDKM_FLOOR && acc < 0 ? (int32_t)table[9] : 0);
+  const int32_t right = form == RQDKM_SHIFT ? (int32_t)table[10] : shift;
+  return (int8_t)rqdkm_ssat8(rqdkm_smmla(acc, (int32_t)table[7], offset) >> right);
 }
 
 /* `rows` (1 or 2) output rows of one channel, from the row pairs at x; w columns, c channels. */
 RQDKM_INLINE void rqdkm_dw_rows(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t rows, int32_t w,
-                                int32_t c, int32_t shift, int32_t away) {
+                                int32_t c, int32_t form, int32_t shift) {
   const uint32_t *below = x + 4 * (w + 2);
   for (int32_t col = 0; col < w; col++) {
     int32_t upper = (int32_t)table[6], lower = upper;
@@ -149,14 +152,14 @@ RQDKM_INLINE void rqdkm_dw_rows(const uint32_t *x, const uint32_t *table, int8_t
       upper = rqdkm_smlabt(below[col + k], table[3 + k], rqdkm_smlad(x[col + k], table[k], upper));
       lower = rqdkm_smlad(below[col + k], table[3 + k], rqdkm_smlatb(x[col + k], table[k], lower));
     }
-    out[col * c] = rqdkm_dw_output(upper, table, shift, away);
-    if (rows == 2) out[(w + col) * c] = rqdkm_dw_output(lower, table, shift, away);
+    out[col * c] = rqdkm_dw_output(upper, table, form, shift);
+    if (rows == 2) out[(w + col) * c] = rqdkm_dw_output(lower, table, form, shift);
   }
 }
 
 /* One channel: `pairs` full pairs of output rows, then one single row if `single`. */
 RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t pairs, int32_t single,
-                                   int32_t w, int32_t c, int32_t shift, int32_t away) {
+                                   int32_t w, int32_t c, int32_t form, int32_t shift) {
 #if RQDKM_DW_ASM
   if (__builtin_constant_p(w) && __builtin_constant_p(c) && __builtin_constant_p(shift) && 16 * (w + 2) + 20 <= 4095 && (w + 3) * c <= 4095) {
     if (pairs > 0) {
@@ -164,10 +167,12 @@ RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int
       register const uint32_t *r1 __asm("r1") = table;
       register int8_t *r2 __asm("r2") = out;
       register int32_t r3 __asm("r3") = pairs;
-      if (away) {
+      if (form == RQDKM_FLOOR) {
+        DW_ASM(DW_PAIRS_TEXT(DW_FLOOR));
+      } else if (form == RQDKM_AWAY) {
         DW_ASM(DW_PAIRS_TEXT(DW_AWAY));
       } else {
-        DW_ASM(DW_PAIRS_TEXT(DW_FLOOR));
+        DW_ASM(DW_PAIRS_TEXT(DW_SHIFT));
       }
     }
     if (single) {
@@ -175,17 +180,19 @@ RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int
       register const uint32_t *r1 __asm("r1") = table;
       register int8_t *r2 __asm("r2") = out + pairs * 2 * w * c;
       register int32_t r3 __asm("r3") = 0;
-      if (away) {
+      if (form == RQDKM_FLOOR) {
+        DW_ASM(DW_SINGLE_TEXT(DW_FLOOR));
+      } else if (form == RQDKM_AWAY) {
         DW_ASM(DW_SINGLE_TEXT(DW_AWAY));
       } else {
-        DW_ASM(DW_SINGLE_TEXT(DW_FLOOR));
+        DW_ASM(DW_SINGLE_TEXT(DW_SHIFT));
       }
     }
     return;
   }
 #endif
   for (int32_t p = 0; p < pairs + single; p++) {
-    rqdkm_dw_rows(x, table, out, p < pairs ? 2 : 1, w, c, shift, away);
+    rqdkm_dw_rows(x, table, out, p < pairs ? 2 : 1, w, c, form, shift);
     x += 4 * (w + 2);
     out += 2 * w * c;
   }
@@ -244,8 +251,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip(const rqdkm_depthwise_strip_params *p
       }
       RQDKM_NO_UNROLL for (int32_t ch = 0; ch < 4; ch++) {
         rqdkm_dw_channel(strip + ch * words, table + (group + ch) * RQDKM_DEPTHWISE_STRIP_WORDS,
-                         output + y * w * c + group + ch, rows / 2, rows % 2, w, c, params->right_shift,
-                         params->away);
+                         output + y * w * c + group + ch, rows / 2, rows % 2, w, c, params->form,
+                         params->right_shift);
       }
     }
   }

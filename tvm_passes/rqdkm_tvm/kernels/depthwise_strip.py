@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,13 +10,13 @@ import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
-from rqdkm_tvm.kernels.exact_floor import Channel, solve_layer
+from rqdkm_tvm.kernels.exact_floor import Channel, Form, solve_layer
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
 
 _LANE_SHIFT = 8  # activations stand in their lanes as x << 8
-TABLE_WORDS = 10
+TABLE_WORDS = 11
 
 
 def depthwise_channels(layer: Layer) -> list[Channel]:
@@ -32,21 +33,21 @@ def depthwise_channels(layer: Layer) -> list[Channel]:
     ]
 
 
+@dataclass(frozen=True)
 class _Solved:
-    """right_shift, away and the table of a layer."""
-
-    def __init__(self, right_shift: int, away: bool, table: npt.NDArray[np.int32]) -> None:
-        self.right_shift, self.away, self.table = right_shift, away, table
+    form: Form
+    right_shift: int  # the layer's; in form SHIFT each channel has its own
+    table: npt.NDArray[np.int32]
 
 
 @lru_cache(maxsize=64)
-def _solve(key: _LayerKey) -> _Solved | None:
+def _solve(key: LayerKey) -> _Solved | None:
     layer = key.layer
     assert layer.weights is not None
     solved = solve_layer(depthwise_channels(layer), min_k=_LANE_SHIFT, max_k=_LANE_SHIFT + 8)
     if solved is None:
         return None
-    right_shift, away, floors = solved
+    form, floors = solved
     count = layer.output.shape[3]
     weights = layer.weights.reshape(3, 3, count).astype(np.int64)
     k = np.array([floor.k for floor in floors], np.int64)
@@ -60,11 +61,12 @@ def _solve(key: _LayerKey) -> _Solved | None:
     table[:, 7] = [floor.multiplier for floor in floors]
     table[:, 8] = [floor.offset for floor in floors]
     table[:, 9] = [floor.addend for floor in floors]
+    table[:, 10] = [floor.right_shift for floor in floors]
     # the folded bias alone may exceed 32 bits, the accumulator does not: modulo 2**32 it is the same
-    return _Solved(right_shift, away, (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32))
+    return _Solved(form, floors[0].right_shift, (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32))
 
 
-class _LayerKey:
+class LayerKey:
     """A layer as a cache key: by identity, kept alive by the cache."""
 
     def __init__(self, layer: Layer) -> None:
@@ -74,7 +76,7 @@ class _LayerKey:
         return id(self.layer)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LayerKey) and other.layer is self.layer
+        return isinstance(other, LayerKey) and other.layer is self.layer
 
 
 def _pair(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -133,7 +135,7 @@ class DepthwiseStrip(Kernel):
                 input_zero_point=layer.inputs[0].zero_point,
                 pairs=int(config["pairs"]),
                 right_shift=solved.right_shift,
-                away=int(solved.away),
+                form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
             + "  return rqdkm_depthwise_strip(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
@@ -150,4 +152,4 @@ class DepthwiseStrip(Kernel):
         )
 
     def _solved(self, layer: Layer) -> _Solved | None:
-        return _solve(_LayerKey(layer))
+        return _solve(LayerKey(layer))

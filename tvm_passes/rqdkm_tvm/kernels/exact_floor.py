@@ -8,14 +8,15 @@ TFLite's double rounding ``y(acc)`` is monotone, and so is
 interval when they agree on both sides of every step of one of them, so at most 255 steps decide. For a given multiplier
 the steps leave an interval of offsets; where it is empty the next candidate is tried.
 
-k is bounded from above by the accumulator's range (nothing may wrap) and from below by the kernel (k - 8 is the scaling of
-16-bit weights); a k above the exact one, 1 + right_shift - s, means that the multiplier loses bits. Few channels then
+k is bounded from above by the accumulator's range (nothing may wrap) and by the kernel's 16-bit weights, and from below
+by the kernel; a k above the exact one, 1 + right_shift - s, means that the multiplier loses bits. Few channels then
 have no solution. ``base`` takes a large constant part out of the accumulator (channels that never change much).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -60,67 +61,88 @@ class Channel:
         return values, reached
 
 
+class Form(IntEnum):
+    """How the kernel finishes an accumulator, fastest first; values of ``rqdkm_floor_form``."""
+
+    FLOOR = 0  # one right shift for the layer, no addends
+    AWAY = 1  # one right shift for the layer, addends
+    SHIFT = 2  # a right shift per channel, addends
+
+
 @dataclass(frozen=True)
 class Floor:
     """Constants of z(acc); see the module's docstring."""
 
     k: int
+    right_shift: int
     multiplier: int
     offset: int
     addend: int
     base: int
 
 
-def solve_layer(
-    channels: list[Channel], *, min_k: int, max_k: int, right_shifts: tuple[int, ...] = (16, 15, 14, 13, 12, 11, 10)
-) -> tuple[int, bool, list[Floor]] | None:
-    """(right_shift, away, constants per channel) that are exact for every channel, or None.
+def solve_layer(channels: list[Channel], *, min_k: int, max_k: int) -> tuple[Form, list[Floor]] | None:
+    """The fastest form that is exact for every channel, with its constants; None if there is none.
 
     Args:
         channels: one entry per output channel.
         min_k, max_k: bounds on k that the kernel's weight scaling sets.
-        right_shifts: common to the layer, tried in this order, first without addends, then with them.
     """
     steps = [channel.steps() for channel in channels]
-    for away in (False, True):
-        for right_shift in right_shifts:
+    for form in (Form.FLOOR, Form.AWAY):
+        # a right shift outside these bounds leaves no k for the channel with the least, or too few bits for the others
+        least = min((-channel.shift for channel in channels if channel.multiplier), default=1)
+        for right_shift in range(min(16, max_k - 1 + least), max(0, min_k - 1 + least) - 1, -1):
             solutions: list[Floor] = []
             for channel, step in zip(channels, steps, strict=True):
-                solution = _solve(channel, step, right_shift, away, min_k, max_k)
+                solution = _solve(channel, step, right_shift, form is Form.AWAY, min_k, max_k)
                 if solution is None:
                     break
                 solutions.append(solution)
             else:
-                return right_shift, away, solutions
+                return form, solutions
+    solved = [_solve_alone(channel, step, min_k, max_k) for channel, step in zip(channels, steps, strict=True)]
+    return None if None in solved else (Form.SHIFT, [solution for solution in solved if solution is not None])
+
+
+def _solve_alone(channel: Channel, steps: tuple[Int64Array, Int64Array], min_k: int, max_k: int) -> Floor | None:
+    """Any right shift, without an addend if possible."""
+    for away in (False, True):
+        for k in range(max_k, min_k - 1, -1):
+            right_shift = k - 1 - channel.shift if channel.multiplier else k
+            if 0 <= right_shift <= 31:
+                solution = _solve(channel, steps, right_shift, away, k, k)
+                if solution is not None:
+                    return solution
     return None
 
 
 def _solve(
     channel: Channel, steps: tuple[Int64Array, Int64Array], right_shift: int, away: bool, min_k: int, max_k: int
 ) -> Floor | None:
-    exact_k = 1 + right_shift + channel.shift
+    """Constants for one channel and a given right shift, or None."""
+    exact_k = 1 + right_shift + channel.shift if channel.multiplier else min_k
     if exact_k > max_k:
         return None
     k = max(exact_k, min_k)
     dropped = k - exact_k
     nominal = (channel.multiplier + (1 << dropped >> 1)) >> dropped if dropped < 40 else 0
     addend = -(1 << max(exact_k - 1, 0)) if away else 0
-    middle = (channel.low + channel.high) // 2
-    bases = (0,) if away else (0, middle)
-    for base in bases:
+    for base in (0,) if away else (0, (channel.low + channel.high) // 2):
         for distance in range(1 if dropped == 0 else 64):
             for multiplier in {nominal + distance, nominal - distance}:
                 if not 0 <= multiplier <= INT32_MAX:
                     continue
-                candidate = Floor(k, multiplier, 0, addend, base)
-                offset = _offset(channel, steps, candidate, right_shift)
+                floor = Floor(k, right_shift, multiplier, 0, addend, base)
+                offset = _offset(channel, steps, floor)
                 if offset is not None:
-                    return Floor(k, multiplier, offset, addend, base)
+                    return replace(floor, offset=offset)
     return None
 
 
-def _offset(channel: Channel, steps: tuple[Int64Array, Int64Array], floor: Floor, right_shift: int) -> int | None:
+def _offset(channel: Channel, steps: tuple[Int64Array, Int64Array], floor: Floor) -> int | None:
     """An offset with which ``floor`` equals the channel's output on its whole interval, or None."""
+    right_shift = floor.right_shift
     ends = np.array([channel.low, channel.high], np.int64) - floor.base << floor.k
     if ends.min() < INT32_MIN or ends.max() > INT32_MAX:
         return None

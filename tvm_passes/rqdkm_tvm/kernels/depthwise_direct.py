@@ -1,0 +1,180 @@
+"""Depthwise convolution of any kernel straight from HWC: ``tflm_ops/include/rqdkm/depthwise_direct.h``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm_tvm.kernels._c import constant, hwc
+from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
+from rqdkm_tvm.kernels.depthwise_strip import LayerKey, depthwise_channels
+from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
+from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.layer import KernelCall, Layer
+
+_REGISTER_TAPS = 9  # weights that the FPU's registers hold
+_MIN_K, _MAX_K = 2, 8  # weights are scaled by 2**k within 16 bits
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The layer's spatial parameters; a map of width 1 lies on its side, so that pixels run along a row."""
+
+    input_h: int
+    input_w: int
+    output_h: int
+    output_w: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+    @property
+    def padded(self) -> bool:
+        return any(self.padding)
+
+    def extent(self, rows: int, axis: int) -> int:
+        """Input rows (axis 0) or columns (axis 1) that ``rows`` outputs read."""
+        return (rows - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
+
+
+def geometry(layer: Layer) -> Geometry:
+    assert layer.weights is not None
+    (ih, iw, _), (oh, ow, _) = hwc(layer.inputs[0]), hwc(layer.output)
+    kernel = (int(layer.weights.shape[1]), int(layer.weights.shape[2]))
+    stride = _pair(layer.attrs["strides"])
+    dilation = _pair(layer.attrs["dilation"])
+    top, left, bottom, right = (int(value) for value in layer.attrs["padding"])
+    if iw == 1 and ow == 1 and kernel[1] == 1:
+        return Geometry(1, ih, 1, oh, (1, kernel[0]), stride[::-1], dilation[::-1], (left, top, right, bottom))
+    return Geometry(ih, iw, oh, ow, kernel, stride, dilation, (top, left, bottom, right))
+
+
+def _pair(values: tuple[int, int]) -> tuple[int, int]:
+    return int(values[0]), int(values[1])
+
+
+@dataclass(frozen=True)
+class _Solved:
+    form: Form
+    right_shift: int  # the layer's; in form SHIFT each channel has its own
+    table: npt.NDArray[np.int32]
+
+
+@lru_cache(maxsize=64)
+def _solve(key: LayerKey) -> _Solved | None:
+    layer = key.layer
+    solved = solve_layer(depthwise_channels(layer), min_k=_MIN_K, max_k=_MAX_K)
+    if solved is None:
+        return None
+    form, floors = solved
+    return _Solved(form, floors[0].right_shift, _table(layer, floors))
+
+
+def _table(layer: Layer, floors: list[Floor]) -> npt.NDArray[np.int32]:
+    """Rows of the C table: pairs (c, c + 2), (c + 1, c + 3) of every four channels, then single channels."""
+    assert layer.weights is not None
+    count = layer.output.shape[3]
+    weights = layer.weights.reshape(-1, count).astype(np.int64)
+    taps = weights.shape[0]
+    k = np.array([floor.k for floor in floors], np.int64)
+    scaled = weights << k
+    folded = layer_bias(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=0)
+    bias = (folded - np.array([floor.base for floor in floors])) << k
+    held = max(taps, _REGISTER_TAPS)
+    quads = count // 4 * 4
+    pairs: list[tuple[int, int | None]] = [(c + o, c + o + 2) for c in range(0, quads, 4) for o in (0, 1)]
+    pairs += [(c, None) for c in range(quads, count)]
+    table = np.zeros((len(pairs), held + 10), np.int64)
+    for row, (first, second) in zip(table, pairs, strict=True):
+        row[:taps] = scaled[:, first] & 0xFFFF
+        row[[held, held + 2, held + 3, held + 6, held + 8]] = bias[first], *_constants(floors[first])
+        if second is not None:
+            row[:taps] |= (scaled[:, second] & 0xFFFF) << 16
+            row[[held + 1, held + 4, held + 5, held + 7, held + 9]] = bias[second], *_constants(floors[second])
+    # biases may exceed 32 bits where the accumulators do not: modulo 2**32 they are the same
+    return (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+
+
+def _constants(floor: Floor) -> tuple[int, int, int, int]:
+    return floor.multiplier, floor.offset, floor.addend, floor.right_shift
+
+
+@register
+class DepthwiseDirect(Kernel):
+    """Any kernel, stride, padding and dilation; channel multiplier 1. Config ``rows``: output rows per padded strip."""
+
+    name = "depthwise_conv2d_s8_direct"
+    ops = ("depthwise_conv2d",)
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = reject_depthwise(layer)
+        if reason is not None:
+            return reason
+        if int(layer.attrs["multiplier"]) != 1:
+            return "only channel multiplier 1"
+        if _solve(LayerKey(layer)) is None:
+            return "requantization has no exact single floor"
+        return None
+
+    def configs(self, layer: Layer) -> list[Config]:
+        shape = geometry(layer)
+        if not shape.padded:
+            return [{"rows": shape.output_h}]
+        return [{"rows": shape.output_h}, *({"rows": rows} for rows in (8, 4, 2, 1) if rows < shape.output_h)]
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        shape = geometry(layer)
+        if not shape.padded:
+            return 0
+        return shape.extent(int(config["rows"]), 0) * shape.extent(shape.output_w, 1) * layer.inputs[0].shape[3]
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        shape, channels = geometry(layer), layer.output.shape[3]
+        taps = shape.kernel[0] * shape.kernel[1]
+        rows = int(config["rows"])
+        strips = -(-shape.output_h // rows)
+        pairs, singles = channels // 4 * 2, channels % 4
+        blocks, rest = divmod(shape.output_w, 4)
+        block = taps * 18.0 + 46.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
+        row = (blocks + (rest > 0)) * block + 12.0 if shape.output_w >= 4 else (block - 12.0) * rest / 4 + 30.0
+        copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
+        single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
+        return shape.output_h * pairs * row + strips * pairs * 40.0 + copied * 0.6 + singles * single
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        solved = _solve(LayerKey(layer))
+        assert solved is not None
+        shape, channels = geometry(layer), layer.output.shape[3]
+        scratch = self.scratch_bytes(layer, config)
+        body = (
+            constant(
+                "rqdkm_depthwise_direct_params",
+                "params",
+                input=(shape.input_h, shape.input_w, channels),
+                output=(shape.output_h, shape.output_w, channels),
+                kernel=shape.kernel,
+                stride=shape.stride,
+                dilation=shape.dilation,
+                padding=shape.padding,
+                input_zero_point=layer.inputs[0].zero_point,
+                rows=int(config["rows"]),
+                right_shift=solved.right_shift,
+                form=int(solved.form),
+                clamp=layer.attrs["clamp"],
+            )
+            + "  return rqdkm_depthwise_direct(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
+            f"                                {'scratch' if scratch else '0'});\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(solved.table,),
+            scratch_bytes=scratch,
+            body=body,
+            includes=("rqdkm/depthwise_direct.h",),
+            macs=depthwise_macs(layer),
+        )

@@ -233,7 +233,7 @@ def _verdicts(row: Row) -> list[tuple[str, bool]]:
 
 
 def _table(cells: list[list[str]], *columns: tuple[str, bool], compact: bool = False) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown = [i for i, (name, _) in enumerate(columns) if not (compact and name in ("shape", "scratch"))]
     for index in shown:
         name, right = columns[index]
@@ -261,7 +261,7 @@ def _prefixed(name: str, progress: Callable[[str], None]) -> Callable[[str], Non
 
 
 def _plain(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+    return "unknown" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3f}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Constants of the Winograd kernels: transformed weights and what each output channel needs to become int8.
 
-Layouts and formulas stand in ``tflm_ops/include/rqdkm/winograd.h`` and docs/winograd.md. Pure functions of numpy arrays.
+Layouts and formulas: ``tflm_ops/include/rqdkm/winograd.h`` and docs/winograd.md. Pure functions of numpy arrays.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rqdkm_tvm.errors import RqdkmError
+from rqdkm_tvm.kernels.registry import KernelSet
 
 CALIBRATION_METHODS = ("minmax", "percentile", "mse")
 BOARDS = ("virtual", "qemu", "openocd", "none")
 FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
-CONFIGS = ("baseline",)  # rq, dkm and rq-dkm join when they exist
+CONFIGS = ("int8", "baseline")  # rq, dkm and rq-dkm join when they exist
 
 _SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
@@ -38,7 +39,8 @@ class DeployOptions:
         seed: seed of those inputs when no ``data`` is given.
         ram_bytes: budget for static data, arena and stack together; None: all the RAM of the chip.
         flash_bytes: budget for code and constants; None: all the flash of the chip.
-        config: what is done to the model; one of :data:`CONFIGS`.
+        config: what is done to the model; one of :data:`CONFIGS`. ``int8`` is the fastest exact int8 firmware,
+            ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd).
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
@@ -58,7 +60,7 @@ class DeployOptions:
     seed: int = 0
     ram_bytes: int | None = None
     flash_bytes: int | None = None
-    config: str = "baseline"
+    config: str = "int8"
     kernels: str = "auto"
     plan: Path | None = None
     force: bool = False
@@ -74,6 +76,13 @@ class DeployOptions:
         if self.seed < 0:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
+
+    @property
+    def kernel_set(self) -> KernelSet:
+        """Which kernels the compiler may choose from."""
+        if self.kernels == "reference":
+            return "reference"
+        return "direct" if self.config == "baseline" else "auto"
 
 
 def parse_size(text: str, option: str = "size") -> int:

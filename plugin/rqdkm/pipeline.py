@@ -245,7 +245,7 @@ def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: 
                 model.module,
                 plan=plan,
                 ram_budget=allowance.arena,
-                reference_kernels=options.kernels == "reference",
+                kernel_set=options.kernel_set,
                 output_names=list(model.output_names),
                 progress=lambda text: progress(f"compile: {text}"),
             )

@@ -67,7 +67,7 @@ def test_deploy_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
             seed=3,
             ram_bytes=49152,
             flash_bytes=1048576,
-            config="baseline",
+            config="int8",
             kernels="reference",
             plan=Path("p.json"),
             force=True,

@@ -33,10 +33,10 @@ class Option:
     scratch_bytes: int
 
 
-def options(layer: Layer, *, reference: bool) -> list[Option]:
+def options(layer: Layer, kernel_set: registry.KernelSet = "auto") -> list[Option]:
     """Every way to run ``layer``, fastest expected first, without those that are slower and need no less scratch."""
     kept: list[Option] = []
-    for kernel, config in registry.candidates(layer, reference=reference):
+    for kernel, config in registry.candidates(layer, kernel_set):
         option = Option(kernel, config, kernel.estimate_cycles(layer, config), kernel.scratch_bytes(layer, config))
         if not kept or option.scratch_bytes < kept[-1].scratch_bytes:
             kept.append(option)
@@ -74,7 +74,7 @@ def planned_option(layer: Layer, entry: LayerPlan) -> Option:
     )
 
 
-def _all_options(sites: Sequence[Site], plan: Plan, *, reference: bool) -> dict[str, list[Option]]:
+def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet) -> dict[str, list[Option]]:
     """Options by layer; none where TVM compiles it."""
     names = {site.name for site in sites}
     for entry in plan.layers:
@@ -88,7 +88,7 @@ def _all_options(sites: Sequence[Site], plan: Plan, *, reference: bool) -> dict[
     for site in sites:
         planned = plan.get(site.name)
         if planned is None:
-            found[site.name] = options(site.layer, reference=reference)
+            found[site.name] = options(site.layer, kernel_set)
         elif planned.kernel is None:
             found[site.name] = []
         else:
@@ -166,10 +166,10 @@ def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: 
     )
 
 
-def assign(function: Any, plan: Plan, *, ram_budget: int | None, reference_kernels: bool) -> dict[str, str]:
+def assign(function: Any, plan: Plan, *, ram_budget: int | None, kernel_set: registry.KernelSet) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
-    choices = _all_options(sites, plan, reference=reference_kernels)
+    choices = _all_options(sites, plan, kernel_set)
     chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget)
     entries, reasons = [], {}
     for site in sites:
@@ -190,7 +190,7 @@ def _why_none(layer: Layer) -> str:
 
 
 def AssignKernels(  # noqa: N802 (passes are named like TVM's)
-    plan: Plan, *, ram_budget: int | None = None, reference_kernels: bool = False
+    plan: Plan, *, ram_budget: int | None = None, kernel_set: registry.KernelSet = "auto"
 ) -> Any:
     """Pass: completes and checks ``plan`` for a partitioned module; the module itself keeps its operators.
 
@@ -199,7 +199,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     Args:
         plan: filled in place.
         ram_budget: bytes of the arena (tensors and scratch), None for the smallest that costs little speed.
-        reference_kernels: only the plain C references.
+        kernel_set: which kernels may be chosen.
 
     Raises:
         PlanError: the plan does not fit the model or its kernels.
@@ -207,7 +207,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     """
 
     def run(mod: Any) -> Any:
-        reasons = assign(mod["main"], plan, ram_budget=ram_budget, reference_kernels=reference_kernels)
+        reasons = assign(mod["main"], plan, ram_budget=ram_budget, kernel_set=kernel_set)
         return with_main(mod, add_refusals(mod["main"], reasons))
 
     return module_pass("AssignKernels", run)

@@ -11,6 +11,7 @@ from rqdkm_tvm import aot, cost, layers_c, memory
 from rqdkm_tvm.assign import AssignKernels, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
 from rqdkm_tvm.graph import calls, outputs
+from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
@@ -80,7 +81,7 @@ def compile_model(
     *,
     plan: Plan | None = None,
     ram_budget: int | None = None,
-    reference_kernels: bool = False,
+    kernel_set: KernelSet = "auto",
     output_names: list[str] | None = None,
     progress: Progress = lambda _message: None,
 ) -> CompiledModel:
@@ -91,7 +92,7 @@ def compile_model(
         plan: obeyed where it says something; the result carries the completed copy.
         ram_budget: bytes for tensors and scratch together (not stack, not static data); None: smallest arena that
             costs at most a few per cent of speed, see :func:`rqdkm_tvm.assign.choose`.
-        reference_kernels: plain C references only.
+        kernel_set: which kernels may be chosen, see :data:`rqdkm_tvm.kernels.registry.KernelSet`.
         output_names: names of the outputs for the metadata.
 
     Raises:
@@ -106,7 +107,7 @@ def compile_model(
     for _attempt in range(4):
         completed = copy.deepcopy(given)
         progress("choosing kernels and planning memory")
-        partitioned = AssignKernels(completed, ram_budget=budget, reference_kernels=reference_kernels)(mod)
+        partitioned = AssignKernels(completed, ram_budget=budget, kernel_set=kernel_set)(mod)
         lowered = LowerKernels(completed)(partitioned)
         progress("generating C")
         generated = aot.build(lowered)

@@ -19,6 +19,7 @@ from typing import Any
 
 from rqdkm_tvm.assign import AssignKernels
 from rqdkm_tvm.boundary import StripBoundaryQuantize
+from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.partition import PartitionLayers
@@ -33,7 +34,7 @@ def prepare(mod: Any, params: dict[str, Any] | None = None) -> Any:
     return tvm.transform.Sequential([relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn()])(mod)
 
 
-def offload(plan: Plan, *, ram_budget: int | None = None, reference_kernels: bool = False) -> Any:
+def offload(plan: Plan, *, ram_budget: int | None = None, kernel_set: KernelSet = "auto") -> Any:
     """All passes as one ``tvm.transform.Sequential``; ``plan`` is completed while it runs."""
     return tvm.transform.Sequential(
         [
@@ -41,7 +42,7 @@ def offload(plan: Plan, *, ram_budget: int | None = None, reference_kernels: boo
             StripBoundaryQuantize(),
             LegalizeQnn(),
             PartitionLayers(),
-            AssignKernels(plan, ram_budget=ram_budget, reference_kernels=reference_kernels),
+            AssignKernels(plan, ram_budget=ram_budget, kernel_set=kernel_set),
             LowerKernels(plan),
         ],
         name="rqdkm.offload",

@@ -37,6 +37,7 @@ def _ceil(a: int, b: int) -> int:
 class WinogradConv2d(Kernel):
     """What the three algorithms share."""
 
+    direct = False
     ops = ("conv2d",)
     algorithm: ClassVar[str] = "winograd"  # the `baseline` configuration keeps to direct convolutions
     form: ClassVar[pack.Algorithm]

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rqdkm_tvm.layer import KernelCall, Layer
 
 Config = Mapping[str, "int | str | bool"]
+
+# auto: every kernel; direct: only those that compute the direct algorithm, the 8-bit baseline that speed-ups are
+# measured against; reference: the plain C of every operator
+KernelSet = Literal["auto", "direct", "reference"]
 
 
 class Kernel(ABC):
@@ -20,6 +24,7 @@ class Kernel(ABC):
     name: ClassVar[str]  # noun_type_algorithm, e.g. conv2d_s8_direct; plan.json and reports use it
     ops: ClassVar[tuple[str, ...]]  # keys of rqdkm_tvm.layer.OPS
     reference: ClassVar[bool] = False  # the plain C reference, always applicable, never chosen for speed
+    direct: ClassVar[bool] = True  # multiplies as often as the definition says; False for Winograd and its like
 
     @abstractmethod
     def reject(self, layer: Layer) -> str | None:
@@ -62,15 +67,17 @@ def kernels_for(layer: Layer) -> list[Kernel]:
     return [k for k in _KERNELS.values() if layer.op in k.ops]
 
 
-def candidates(layer: Layer, *, reference: bool = False) -> list[tuple[Kernel, Config]]:
-    """Kernels and configurations that can run ``layer``, fastest expected first.
+def belongs(kernel: Kernel, kernel_set: KernelSet) -> bool:
+    """Whether ``kernel`` is one of ``kernel_set``; references belong to every set."""
+    return kernel.reference or kernel_set == "auto" or (kernel_set == "direct" and kernel.direct)
 
-    With ``reference`` only the plain C references are considered.
-    """
+
+def candidates(layer: Layer, kernel_set: KernelSet = "auto") -> list[tuple[Kernel, Config]]:
+    """Kernels of a set and their configurations that can run ``layer``, fastest expected first, references last."""
     found = [
         (kernel.estimate_cycles(layer, config), order, kernel, config)
         for kernel in kernels_for(layer)
-        if (kernel.reference if reference else True) and kernel.reject(layer) is None
+        if belongs(kernel, kernel_set) and kernel.reject(layer) is None
         for order, config in enumerate(kernel.configs(layer))
     ]
     found.sort(key=lambda item: (item[2].reference, item[0], item[1]))

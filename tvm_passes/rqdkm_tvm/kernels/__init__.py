@@ -3,6 +3,7 @@
 from rqdkm_tvm.kernels import (
     add,
     conv2d,
+    conv2d_winograd,
     depthwise_conv2d,
     depthwise_direct,
     depthwise_strip,
@@ -18,6 +19,7 @@ from rqdkm_tvm.kernels import (
 __all__ = [
     "add",
     "conv2d",
+    "conv2d_winograd",
     "depthwise_conv2d",
     "depthwise_direct",
     "depthwise_strip",

@@ -13,6 +13,8 @@ _DEFINITION = re.compile(
 )
 # a table or other object at the start of a line
 _OBJECT = re.compile(r"^(?!static\b|extern\b)(?:const\s+)?\w+\s+(rqdkm_\w+)\s*(?:\[[^;=]*\])*\s*=", re.MULTILINE)
+# a definition whose parameter list is a macro: RQDKM_SOMETHING(rqdkm_name) {
+_MACRO_DEFINITION = re.compile(r"^RQDKM_\w+\((rqdkm_\w+)\)\s*\{", re.MULTILINE)
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -34,7 +36,10 @@ def kernel_sources(library: Path, users: Iterable[str]) -> list[Path]:
     headers = {p.name: _without_comments(p.read_text()) for p in (library / "src").rglob("*.h")}
     headers |= {p.name: _without_comments(p.read_text()) for p in (library / "include").rglob("*.h")}
     defined = {
-        symbol: path for path, text in texts.items() for symbol in (*_DEFINITION.findall(text), *_OBJECT.findall(text))
+        symbol: path
+        for path, text in texts.items()
+        for pattern in (_DEFINITION, _MACRO_DEFINITION, _OBJECT)
+        for symbol in pattern.findall(text)
     }
     needed: set[Path] = set()
     pending = [_without_comments(text) for text in users]

@@ -33,17 +33,23 @@ RQDKM_INLINE void finish_tiles(rqdkm_winograd_form form, const rqdkm_winograd_pa
       transform_output(in, y);
       t[0][j] = y[0];
       t[1][j] = y[1];
-      RQDKM_BARRIER();
     }
-    const int32_t cols = place->cols;
+    const int32_t whole = place->rows == TILE && place->cols == TILE;
+    int8_t corner[TILE * TILE];
+    int8_t *row = whole ? to : corner;
+    const int32_t right = whole ? step : 1, down = whole ? pitch : TILE;
     RQDKM_WINOGRAD_UNROLL
     for (int32_t i = 0; i < TILE; i++) { /* 4 times the accumulator */
       uint32_t y[TILE];
       transform_output(t[i], y);
-      if (i < place->rows) {
-        to[i * pitch] = rqdkm_winograd_finish(&f, y[0], scale, 2);
-        if (cols == TILE) {
-          to[i * pitch + step] = rqdkm_winograd_finish(&f, y[1], scale, 2);
+      row[0] = rqdkm_winograd_finish(&f, y[0], scale, 2);
+      row[right] = rqdkm_winograd_finish(&f, y[1], scale, 2);
+      row += down;
+    }
+    if (!whole) {
+      for (int32_t y = 0; y < place->rows; y++) {
+        for (int32_t x = 0; x < place->cols; x++) {
+          to[y * pitch + x * step] = corner[y * TILE + x];
         }
       }
     }

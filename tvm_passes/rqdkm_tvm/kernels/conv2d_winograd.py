@@ -5,6 +5,8 @@ Not imported by the package: import this module to register them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +18,34 @@ from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolu
 from rqdkm_tvm.layer import KernelCall, Layer
 
 INT8_CLAMP = (-128, 127)
-FORMS = {"floor": 4, "away": 6, "clamp": 12, "wide": 40}  # cycles per output, transform excluded
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cortex-M4 cycles of a kernel's parts, fitted to runs on the virtual board (5 wait states, flash accelerator on).
+
+    Within 4 % of every measured configuration of six shapes; docs/winograd.md has the table.
+
+    Args:
+        input: transforming four input channels, per input column of a tile row (2-D) or per tile of a row (f4x1).
+        weights: transforming four input channels of one output channel on line.
+        group: finishing a group of four tiles for two output channels, whatever the group holds.
+        tile: finishing one tile of one output channel; ``forms`` is what a form costs more than FLOOR.
+        strip: starting a strip.
+    """
+
+    input: float
+    weights: float
+    group: float
+    tile: float
+    forms: Mapping[str, float]
+    strip: float
+
+
+def _product_cycles(positions: int, blocks: int, online: bool) -> float:
+    """The products of four tiles and two output channels; transformed weights in flash wait for the flash."""
+    ram = 142 if blocks == 1 else 135 * blocks + 15
+    return positions * (ram + (0 if online else 23 * blocks))
 
 
 def _bias(layer: Layer) -> Int64Array:
@@ -41,6 +70,7 @@ class WinogradConv2d(Kernel):
     ops = ("conv2d",)
     algorithm: ClassVar[str] = "winograd"  # the `baseline` configuration keeps to direct convolutions
     form: ClassVar[pack.Algorithm]
+    cost: ClassVar[Cost]
 
     # ---- applicability ---------------------------------------------------------------------------------
 
@@ -85,16 +115,37 @@ class WinogradConv2d(Kernel):
         smallest = min(every, key=lambda config: self.scratch_bytes(layer, config))
         return [config for config in every if config is not smallest] + [smallest]
 
+    def _estimate(self, layer: Layer, config: Config, *, inputs: int, strips: int, groups: int, tiles: int) -> float:
+        """Cycles, from how often each part runs: ``inputs`` units of input per four channels, and so on."""
+        channels, outputs = hwc(layer.inputs[0])[2], hwc(layer.output)[2]
+        quads, blocks, pairs = channels // 4, _ceil(channels, pack.BLOCK) * self.form.kernel_rows, _ceil(outputs, 2)
+        online = config["weights"] == "online"
+        table = self.table(layer)
+        fast = self._fast_form(layer, table)
+        wide = int(table.words[:, 5].sum())
+        finishing = tiles * (
+            outputs * self.cost.tile + wide * self.cost.forms["wide"] + (outputs - wide) * (self.cost.forms[fast])
+        )
+        return (
+            inputs * quads * self.cost.input
+            + (strips * outputs * quads * self.cost.weights if online else 0.0)
+            + groups * pairs * (_product_cycles(self.form.positions, blocks, online) + self.cost.group)
+            + finishing
+            + strips * self.cost.strip
+        )
+
     # ---- code ------------------------------------------------------------------------------------------
 
-    def _forms(self, layer: Layer, table: pack.ChannelTable) -> tuple[str, str]:
-        prefix = f"rqdkm_winograd_{self.form.name}_output_"
+    def _fast_form(self, layer: Layer, table: pack.ChannelTable) -> str:
         if tuple(layer.attrs["clamp"]) != INT8_CLAMP:
-            fast = "clamp"
-        else:
-            fast = "floor" if table.ties_up else "away"
+            return "clamp"
+        return "floor" if table.ties_up else "away"
+
+    def _forms(self, layer: Layer, table: pack.ChannelTable) -> tuple[str, str]:
+        """C functions for the fast channels and for the wide ones."""
+        prefix = f"rqdkm_winograd_{self.form.name}_output_"
         wide = prefix + "wide"
-        return (prefix + fast if table.fast else wide), (wide if table.wide else "0")
+        return (prefix + self._fast_form(layer, table) if table.fast else wide), (wide if table.wide else "0")
 
     def table(self, layer: Layer) -> pack.ChannelTable:
         """The channel constants of ``layer``."""
@@ -164,7 +215,16 @@ class WinogradConv2d2d(WinogradConv2d):
         return 4 * (transformed + 2 * tiles + max(products, columns_kept))
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
-        return 1.0
+        rows, columns = self._tiles(layer)
+        tiles, step, edge = rows * columns, 4 * int(config["strip"]), self.form.tile[1]
+        inputs = groups = 0
+        starts = range(0, tiles, step)
+        for start in starts:
+            end = min(start + step, tiles)
+            tile_rows = (end - 1) // columns - start // columns + 1  # each is a run of columns of its own
+            inputs += edge * (end - start) + 2 * tile_rows
+            groups += _ceil(end - start, 4)
+        return self._estimate(layer, config, inputs=inputs, strips=len(starts), groups=groups, tiles=tiles)
 
 
 @register
@@ -173,6 +233,7 @@ class WinogradF4x4(WinogradConv2d2d):
 
     name = "conv2d_s8_winograd_f4x4"
     form = pack.F4X4
+    cost = Cost(210, 404, 1402, 214, {"floor": 0, "away": 62, "clamp": 265, "wide": 805}, 1333)
 
 
 @register
@@ -181,6 +242,7 @@ class WinogradF2x2(WinogradConv2d2d):
 
     name = "conv2d_s8_winograd_f2x2"
     form = pack.F2X2
+    cost = Cost(131, 186, 0, 151, {"floor": 0, "away": 27, "clamp": 61, "wide": 205}, 1563)
 
 
 @register
@@ -189,6 +251,7 @@ class WinogradF4x1(WinogradConv2d):
 
     name = "conv2d_s8_winograd_f4x1"
     form = pack.F4X1
+    cost = Cost(140, 175, 0, 121, {"floor": 0, "away": 12, "clamp": 39, "wide": 158}, 73)
 
     def _lanes(self, layer: Layer) -> tuple[int, int, int]:
         """Tiles of a row in a group of four lanes, bands of rows, groups side by side."""
@@ -216,4 +279,10 @@ class WinogradF4x1(WinogradConv2d):
         return 4 * (transformed + columns * rows * 4 * 2) + max(4 * products, padded_row)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
-        return 1.0
+        height, width, _ = hwc(layer.output)
+        _, bands, columns = self._lanes(layer)
+        strip = min(int(config["strip"]), height)
+        rows, strips = _ceil(strip, bands), _ceil(height, strip)
+        groups = strips * columns * rows
+        inputs = strips * bands * (rows + 2) * _ceil(width, 4)
+        return self._estimate(layer, config, inputs=inputs, strips=strips, groups=groups, tiles=4 * groups)

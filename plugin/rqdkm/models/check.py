@@ -184,9 +184,8 @@ def _depthwise(graph: Graph, operator: Operator) -> None:
 
 
 def _fully_connected(graph: Graph, operator: Operator) -> None:
-    _need(operator.attrs, "its options are missing")
     data, out, weights = _tensor(graph, operator, 0), _output(graph, operator), _weights(graph, operator, 0)
-    _need(operator.attrs["weights_format"] == 0, "its weights are stored shuffled")
+    _need(operator.attrs.get("weights_format", 0) == 0, "its weights are stored shuffled")
     _need(len(weights.shape) == 2, "its weights do not have 2 dimensions")
     units, depth = weights.shape
     _need(data.size % depth == 0, f"{data.size} inputs do not fit {depth} weights per unit")

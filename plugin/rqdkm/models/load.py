@@ -85,7 +85,7 @@ def load(path: Path | str) -> LoadedModel:
     path = Path(path)
     data = read_file(path)
     if path.suffix.lower() == ".onnx":
-        raise ModelError("ONNX import is not there yet", where=str(path))
+        return load_onnx(data, path)
     return load_tflite(data, path)
 
 
@@ -93,6 +93,8 @@ def load_graph(path: Path | str) -> Graph:
     """Only the checked graph of a model file, without importing it into Relay where that is possible."""
     path = Path(path)
     data = read_file(path)
+    if path.suffix.lower() == ".onnx":
+        return load_onnx(data, path).graph
     graph = tflite_read.read_graph(data, str(path), identifier(path))
     return prune(tflite_read.strip_boundary(data, graph)[1])
 
@@ -121,6 +123,38 @@ def load_tflite(data: bytes, path: Path) -> LoadedModel:
         is_quantized=graph.is_quantized,
         layer_names={graph.tensors[op.outputs[0]].name: name for op, name in zip(graph.operators, short, strict=True)},
         tflite=stripped,
+    )
+
+
+def load_onnx(data: bytes, path: Path) -> LoadedModel:
+    """:func:`load` for the bytes of an ``.onnx`` file.
+
+    Its inputs become NHWC where the file's only use of them is to convolve or pool them; ``file_inputs`` keep the
+    file's layout, and :mod:`rqdkm.models.data` turns data from one into the other.
+    """
+    from rqdkm.models import from_relay, onnx_import
+    from rqdkm.models.simplify import simplify
+
+    where = str(path)
+    module, inputs, outputs = onnx_import.import_onnx(data, where)
+    raw = from_relay.to_graph(module, identifier(path), where, [tensor.name for tensor in outputs])
+    graph = simplify(raw)
+    check.check(graph, where)
+    short = layer_names(graph)
+    return LoadedModel(
+        path=path,
+        name=graph.name,
+        format="onnx",
+        module=module,
+        graph=graph,
+        inputs=tuple(graph.tensors[i] for i in graph.inputs),
+        outputs=tuple(graph.tensors[i] for i in graph.outputs),
+        file_inputs=tuple(inputs),
+        file_outputs=tuple(outputs),
+        input_names=tuple(relay_import.identifiers([tensor.name for tensor in inputs])),
+        output_names=tuple(relay_import.identifiers([tensor.name for tensor in outputs])),
+        is_quantized=False,
+        layer_names={graph.tensors[op.outputs[0]].name: name for op, name in zip(graph.operators, short, strict=True)},
     )
 
 

@@ -89,6 +89,16 @@ def quantize(
     data: Dataset | None,
     method: str = "minmax",
     progress: Callable[[str], None] = lambda _: None,
+) -> LoadedModel:
+    """:func:`quantize_and_compare` without its report."""
+    return quantize_and_compare(model, data, method, progress).model
+
+
+def quantize_and_compare(
+    model: LoadedModel,
+    data: Dataset | None,
+    method: str = "minmax",
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Quantized:
     """Quantize a float model.
 

@@ -17,9 +17,11 @@ from rqdkm.models import fixedpoint as fp
 from rqdkm.models.graph import Graph
 from rqdkm.models.layers import WiredLayer, graph_layers
 from rqdkm_tvm.errors import UnsupportedOperatorError
-from rqdkm_tvm.layer import Layer, Tensor
+from rqdkm_tvm.layer import Layer
 
 NAME = "NumPy interpreter of TFLite's int8 arithmetic, double rounding"
+
+NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
 
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
@@ -261,5 +263,3 @@ _FUNCTIONS: Mapping[str, Callable[[Layer, list[Ints]], Ints]] = {
     "softmax": _softmax,
     "logistic": _logistic,
 }
-
-__all__ = ["Tensor", "output_multipliers", "run_graph", "run_layer", "run_layers"]

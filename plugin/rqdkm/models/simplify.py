@@ -2,7 +2,9 @@
 
 In order: constants stored as float16 become float32, SQUEEZE and EXPAND_DIMS become RESHAPE, multiplications and
 additions of per-channel constants (what batch normalization leaves) go into the weights before them or become a 1x1
-depthwise convolution, stand-alone RELU and RELU6 go into the operator before them.
+depthwise convolution, stand-alone RELU and RELU6 go into the operator before them. Transpositions that change layouts
+(ONNX's NCHW) cancel, become reshapes where only dimensions of 1 move, or go into the weights of the fully connected
+layer behind them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _CLAMPING = (*_WEIGHTED, "ADD", "MUL", "AVERAGE_POOL_2D", "MAX_POOL_2D")
 
 def simplify(graph: Graph) -> Graph:
     """Apply every rewrite of this module."""
-    return prune(_fuse_relu(_fold_scales(_as_reshape(_widen(graph)))))
+    return prune(_fuse_relu(_fold_scales(_merge_reshapes(_absorb_transposes(_as_reshape(_widen(graph)))))))
 
 
 def _widen(graph: Graph) -> Graph:
@@ -43,6 +45,72 @@ def _as_reshape(graph: Graph) -> Graph:
         for op in graph.operators
     ]
     return replace(graph, operators=tuple(operators))
+
+
+def _merge_reshapes(graph: Graph) -> Graph:
+    """RESHAPE of a RESHAPE reads what the first one read."""
+    source = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.op == "RESHAPE"}
+    operators = []
+    for operator in graph.operators:
+        data = operator.inputs[0] if operator.inputs else -1
+        while operator.op == "RESHAPE" and data in source:
+            data = source[data]
+        merged = operator.op == "RESHAPE" and data != operator.inputs[0]
+        operators.append(replace(operator, inputs=(data, *operator.inputs[1:])) if merged else operator)
+    return prune(replace(graph, operators=tuple(operators)))
+
+
+def _absorb_transposes(graph: Graph) -> Graph:
+    """TRANSPOSE after TRANSPOSE -> one or none; moving only ones -> RESHAPE; before flattening -> into the weights."""
+    tensors = list(graph.tensors)
+    operators = list(graph.operators)
+    maker = {op.outputs[0]: i for i, op in enumerate(operators)}
+    for number, operator in enumerate(operators):
+        if operator.op == "TRANSPOSE":
+            operators[number] = operator = _merged(tensors, operators, maker, operator)
+            shape, axes = tensors[operator.inputs[0]].shape, _axes(tensors, operator)
+            if [a for a in axes if shape[a] != 1] == sorted(a for a in axes if shape[a] != 1):
+                operators[number] = Operator("RESHAPE", operator.inputs[:1], operator.outputs)
+        elif operator.op == "FULLY_CONNECTED":
+            operators[number] = _permuted(tensors, operators, maker, operator)
+    return prune(replace(graph, tensors=tuple(tensors), operators=tuple(operators)))
+
+
+def _axes(tensors: list[TensorInfo], operator: Operator) -> list[int]:
+    data = tensors[operator.inputs[1]].data
+    assert data is not None
+    return [int(a) for a in data]
+
+
+def _merged(
+    tensors: list[TensorInfo], operators: list[Operator], maker: dict[int, int], operator: Operator
+) -> Operator:
+    before = operators[maker[operator.inputs[0]]] if operator.inputs[0] in maker else None
+    if before is None or before.op != "TRANSPOSE":
+        return operator
+    first = _axes(tensors, before)
+    axes = np.array([first[a] for a in _axes(tensors, operator)], np.int32)
+    tensors.append(TensorInfo(f"{tensors[operator.outputs[0]].name}/axes", axes.shape, "int32", None, axes))
+    return replace(operator, inputs=(before.inputs[0], len(tensors) - 1))
+
+
+def _permuted(
+    tensors: list[TensorInfo], operators: list[Operator], maker: dict[int, int], operator: Operator
+) -> Operator:
+    """TRANSPOSE, RESHAPE to one row, FULLY_CONNECTED -> FULLY_CONNECTED with its columns in another order."""
+    weights = tensors[operator.inputs[1]]
+    flat = operators[maker[operator.inputs[0]]] if operator.inputs[0] in maker else None
+    moved = operators[maker[flat.inputs[0]]] if flat is not None and flat.inputs[0] in maker else None
+    if flat is None or moved is None or (flat.op, moved.op) != ("RESHAPE", "TRANSPOSE"):
+        return operator
+    source = tensors[moved.inputs[0]]
+    if weights.data is None or weights.shape[1] != source.size or source.dtype != "float32":
+        return operator
+    numbers = np.arange(source.size).reshape(source.shape).transpose(_axes(tensors, moved)).reshape(-1)
+    permuted = np.empty_like(weights.data)
+    permuted[:, numbers] = weights.data  # column j met source element numbers[j]
+    kernel = _add_constant(tensors, weights.name, permuted)
+    return replace(operator, inputs=(moved.inputs[0], kernel, *operator.inputs[2:]))
 
 
 def _fold_scales(graph: Graph) -> Graph:

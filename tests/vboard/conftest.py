@@ -53,13 +53,23 @@ class Bench:
         if elf.exists():
             return elf
         source = self.folder / f"{name}.S"
-        source.write_text(f'.include "prelude.S"\n.text\n.thumb_func\n.global main\nmain:\n{body}\n.include "postlude.S"\n')
+        source.write_text(
+            f'.include "prelude.S"\n.text\n.thumb_func\n.global main\nmain:\n{body}\n.include "postlude.S"\n'
+        )
         sources = [str(source)]
         if c_source:
             (self.folder / f"{name}.c").write_text(c_source)
             sources.append(str(self.folder / f"{name}.c"))
         command = [CROSS, "-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard", "-O2", "-nostdlib"]
-        command += [f"-Wa,-I{HERE}", f"-T{HERE / 'link.ld'}", "-Wl,--no-warn-rwx-segments", *flags, *sources, "-o", str(elf)]
+        command += [
+            f"-Wa,-I{HERE}",
+            f"-T{HERE / 'link.ld'}",
+            "-Wl,--no-warn-rwx-segments",
+            *flags,
+            *sources,
+            "-o",
+            str(elf),
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         return elf
@@ -106,10 +116,14 @@ def board(tmp_path_factory: pytest.TempPathFactory, vboard_program: Path) -> Ben
 def measure(board: Bench) -> Callable[..., dict[str, int]]:
     """Cycles of several instruction sequences, run one after the other in one program."""
 
-    def measure_cases(cases: dict[str, str], *options: str, setup: str = "", per_case: str = "", tail: str = "") -> dict[str, int]:
+    def measure_cases(
+        cases: dict[str, str], *options: str, setup: str = "", per_case: str = "", tail: str = ""
+    ) -> dict[str, int]:
         body = setup
         for sequence in cases.values():
-            body += f"  b 9f\n  .ltorg\n  .balign 64\n9:\n{per_case}\n  BEGIN\n{sequence}\n  END\n  mov r0, r4\n  bl emit\n"
+            body += (
+                f"  b 9f\n  .ltorg\n  .balign 64\n9:\n{per_case}\n  BEGIN\n{sequence}\n  END\n  mov r0, r4\n  bl emit\n"
+            )
         run = board(body + "\n  movs r0, #0\n  b finish\n" + tail, *options)
         assert len(run.words) == len(cases)
         return dict(zip(cases, run.words))

@@ -163,7 +163,9 @@ def test_systick_counter_and_flag(board: Bench) -> None:
     assert first == 0x10005 and second == 5, "COUNTFLAG is set by the wrap and cleared by reading"
 
 
-@pytest.mark.parametrize(("timer", "base", "bit", "prescaler"), [("tim2", 0x40000000, 28, 3), ("tim6", 0x40001000, 54, 9)])
+@pytest.mark.parametrize(
+    ("timer", "base", "bit", "prescaler"), [("tim2", 0x40000000, 28, 3), ("tim6", 0x40001000, 54, 9)]
+)
 def test_timer_period(board: Bench, timer: str, base: int, bit: int, prescaler: int) -> None:
     # (PSC + 1) * (ARR + 1) timer clocks; APB1 is not divided, so a timer clock is an HCLK cycle.
     body = f"""
@@ -222,11 +224,16 @@ def test_timer_clock_is_twice_a_divided_apb1(board: Bench) -> None:
 
 
 PENDING = "  WRITE NVIC_ISER + 4, 0x01800000\n  ldr r2, =NVIC_IPR + 55\n  movs r0, #0x40\n  strb r0, [r2]\n  movs r0, #0x80\n  strb r0, [r2, #1]\n"
-COUNTING = "\n  .thumb_func\n  .global irq_handler\nirq_handler:\n  mrs r0, ipsr\n  push {r4, lr}\n  bl emit\n  pop {r4, pc}\n"
+COUNTING = (
+    "\n  .thumb_func\n  .global irq_handler\nirq_handler:\n  mrs r0, ipsr\n  push {r4, lr}\n  bl emit\n  pop {r4, pc}\n"
+)
 
 
 def test_primask_holds_interrupts_back(board: Bench) -> None:
-    body = PENDING + "  cpsid i\n  WRITE NVIC_ISPR + 4, 0x00800000\n  mov r0, #1\n  bl emit\n  cpsie i\n  mov r0, #2\n  bl emit\n"
+    body = (
+        PENDING
+        + "  cpsid i\n  WRITE NVIC_ISPR + 4, 0x00800000\n  mov r0, #1\n  bl emit\n  cpsie i\n  mov r0, #2\n  bl emit\n"
+    )
     assert board(body + FINISH + COUNTING).words == [1, 16 + 55, 2]
 
 
@@ -262,7 +269,10 @@ irq_handler:
 1: pop {r4, pc}
 """
     # 56 at 0x80 pends 55 (0x40: pre-empts) and 57 (0x80: waits)
-    body = PENDING + "  WRITE NVIC_ISER + 4, 0x02000000\n  strb r1, [r2]\n  ldr r2, =NVIC_IPR + 57\n  movs r0, #0x80\n  strb r0, [r2]\n"
+    body = (
+        PENDING
+        + "  WRITE NVIC_ISER + 4, 0x02000000\n  strb r1, [r2]\n  ldr r2, =NVIC_IPR + 57\n  movs r0, #0x80\n  strb r0, [r2]\n"
+    )
     body += "  ldr r2, =NVIC_IPR + 55\n  movs r0, #0x40\n  strb r0, [r2]\n  WRITE NVIC_ISPR + 4, 0x01000000\n  nop\n"
     assert board(body + FINISH + handler).words == [16 + 56, 16 + 55, 9, 16 + 57]
 

@@ -9,7 +9,7 @@ enum { ENTRY_CYCLES = 12, TAIL_CHAIN_CYCLES = 6, RETURN_CYCLES = 10 };
 enum { CONTROL_NPRIV = 1, CONTROL_SPSEL = 2, CONTROL_FPCA = 4 };
 enum { XPSR_T = 1u << 24, XPSR_ALIGN = 1u << 9, XPSR_EXCEPTION = 0x1ff, XPSR_IT = 0x0600fc00 };
 enum { BASIC_WORDS = 8, EXTENDED_WORDS = 26 };
-enum { UNICORN_SVC = 2, UNICORN_BKPT = 7, UNICORN_EXCEPTION_EXIT = 8, UNICORN_SEMIHOST = 16, UNICORN_NOCP = 17 };
+enum { UNICORN_SVC = 2, UNICORN_PREFETCH_ABORT, UNICORN_DATA_ABORT, UNICORN_BKPT = 7, UNICORN_EXCEPTION_EXIT = 8, UNICORN_SEMIHOST = 16, UNICORN_NOCP = 17 };
 #define NO_ADDRESS_END 0xfffffffeu /* `until` of uc_emu_start: never an instruction address */
 
 static uint32_t resume_pc; /* with the Thumb bit in bit 0 */
@@ -134,20 +134,20 @@ static void take_fault(void) {
   enter_exception(exception, return_pc);
 }
 
+uint32_t cpu_fetch_fault(uint32_t pc) { /* peripherals, devices and system space are execute-never by default (B3.1) */
+  bool execute_never = (pc >= 0x40000000u && pc < 0x60000000u) || pc >= 0xa0000000u;
+  return execute_never ? CFSR_IACCVIOL : CFSR_IBUSERR;
+}
+
 /* An access that Unicorn refused, as the architecture reports it. */
 static void fault_from_error(uc_err error, uint32_t pc) {
   switch (error) {
     case UC_ERR_FETCH_UNMAPPED:
-    case UC_ERR_FETCH_PROT: { /* peripherals, external devices and the system space are execute-never by default (B3.1) */
-      bool execute_never = (pc >= 0x40000000u && pc < 0x60000000u) || pc >= 0xa0000000u;
-      machine.fault = (fault_info){.cfsr = execute_never ? CFSR_IACCVIOL : CFSR_IBUSERR};
+    case UC_ERR_FETCH_PROT:
+      machine.fault = (fault_info){.cfsr = cpu_fetch_fault(pc)};
       break;
-    }
-    case UC_ERR_INSN_INVALID:
-      machine.fault = (fault_info){.cfsr = CFSR_UNDEFINSTR};
-      break;
-    case UC_ERR_EXCEPTION:
-      machine.fault = (fault_info){.cfsr = CFSR_INVSTATE};
+    case UC_ERR_INSN_INVALID: /* also how Unicorn reports a branch to ARM state */
+      machine.fault = (fault_info){.cfsr = (cpu_reg(UC_ARM_REG_XPSR) & XPSR_T) ? CFSR_UNDEFINSTR : CFSR_INVSTATE};
       break;
     default:
       break;
@@ -245,6 +245,12 @@ static void on_exception(uc_engine *uc, uint32_t number, void *user) {
       return;
     case UNICORN_NOCP:
       if (machine.stop == STOP_NONE) cpu_raise_fault(CFSR_NOCP, 0);
+      return;
+    case UNICORN_PREFETCH_ABORT:
+      cpu_raise_fault(cpu_fetch_fault(cpu_reg(UC_ARM_REG_PC)), 0);
+      return;
+    case UNICORN_DATA_ABORT: /* Unicorn raises it for alignment only */
+      if (machine.stop == STOP_NONE) cpu_raise_fault(CFSR_UNALIGNED, 0);
       return;
     default:
       cpu_raise_fault(CFSR_UNDEFINSTR, 0);

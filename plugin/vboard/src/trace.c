@@ -240,7 +240,10 @@ static __attribute__((noinline)) void slow_instruction(uint32_t pc) {
     if (machine.stop != STOP_NONE) return; /* this instruction does not execute now */
   }
   record *r = find_record(pc);
-  if (!r) return;
+  if (!r) { /* Unicorn would execute from a peripheral */
+    fault_before(pc, cpu_fetch_fault(pc));
+    return;
+  }
   uint32_t offset = flash_offset(pc);
   bool in_flash = offset < FLASH_BYTES;
   unsigned cycles = core_cycles(before, r, pc);

@@ -139,6 +139,7 @@ void cpu_init(void);
 void cpu_run(void);
 void cpu_request_stop(stop_kind kind);
 void cpu_raise_fault(uint32_t cfsr, uint32_t address);
+uint32_t cpu_fetch_fault(uint32_t pc); /* CFSR bit of an instruction fetch from a place that holds no code */
 uint32_t cpu_reg(int uc_register);
 void cpu_set_reg(int uc_register, uint32_t value);
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rqdkm_tvm import memory
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
-from rqdkm_tvm.graph import calls, outputs, source_name
+from rqdkm_tvm.graph import RESHAPES, calls, outputs, source_name
 from rqdkm_tvm.offload.base import op_name, shape_of
 from rqdkm_tvm.operators import is_layer_call
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -42,7 +42,9 @@ class Aot:
 
 
 def build(mod: Any) -> Aot:
-    """Compile a lowered module (types inferred) to C with one memory pool, inputs and outputs inside it.
+    """Compile a lowered module (types inferred) to C with one memory pool.
+
+    The pool holds input and output too where there is one of each.
 
     Raises:
         UnsupportedOperatorError: TVM cannot compile an operator that is left to it.
@@ -60,13 +62,35 @@ def build(mod: Any) -> Aot:
 
 
 def _generate(mod: Any) -> Aot:
-    try:
-        return _collect(_build(mod, workspace_io=True))
-    except tvm.TVMError as error:
-        if "IO Buffer var" not in str(error) and "output buffer vars" not in str(error):
-            raise
-    # an output that is also read inside, or an input nobody reads: TVM cannot plan those into the arena
+    if _io_may_share_the_arena(mod["main"]):
+        try:
+            return _collect(_build(mod, workspace_io=True))
+        except tvm.TVMError as error:
+            # TVM takes a tensor for an output only if nothing loads from it: not where a sum is built up in place
+            if "IO Buffer var" not in str(error) and "output buffer vars" not in str(error):
+                raise
     return _collect(_build(mod, workspace_io=False))
+
+
+def _io_may_share_the_arena(function: Expr) -> bool:
+    """Whether TVM's memory planner sees the true life of inputs and outputs.
+
+    It lets an input live from its first reader (not from the start) and an output until its last access (not to the
+    end). That is the same thing only for one input that the first operator reads and one output.
+    """
+    if len(function.params) != 1 or isinstance(function.body, relay.Tuple):
+        return False
+    for call in calls(function):
+        if op_name(call) in RESHAPES:
+            continue
+        return any(root.same_as(function.params[0]) for root in map(_without_reshapes, call.args))
+    return False
+
+
+def _without_reshapes(expr: Expr) -> Expr:
+    while op_name(expr) in RESHAPES:
+        expr = expr.args[0]
+    return expr
 
 
 def _foreign_call(generated: Aot) -> str | None:
@@ -130,7 +154,7 @@ def _collect(factory: Any) -> Aot:
     metadata = factory.executor_codegen_metadata
     ins = [_field(str(v.name)) for v in metadata.inputs]
     outs = [_field(str(v)) for v in metadata.outputs]
-    sources = [text for m in _modules(factory.lib) if (text := str(m.get_source())).strip()]
+    sources = [_reproducible(text) for m in _modules(factory.lib) if (text := str(m.get_source())).strip()]
     offsets: dict[str, int] = {}
     for text in sources:
         found = re.findall(rf"\.(\w+) = &\(\(uint8_t\*\)workspace_pools->{POOL}\)\[(\d+)\]", text)
@@ -144,6 +168,12 @@ def _collect(factory: Any) -> Aot:
         inputs=tuple(Placement(name, offsets.get(name)) for name in ins),
         outputs=tuple(Placement(name, offsets.get(name)) for name in outs),
     )
+
+
+def _reproducible(text: str) -> str:
+    """TVM declares arena pointers in the order of its objects' addresses: sort each run of such lines."""
+    declaration = re.compile(r"(?:^  void\* \w+_let = \(&\(\w+\[\d+\]\)\);\n)+", re.MULTILINE)
+    return declaration.sub(lambda run: "".join(sorted(run[0].splitlines(keepends=True))), text)
 
 
 def _field(name: str) -> str:

@@ -186,7 +186,8 @@ def _first_fit(order: Sequence[int], sizes: Sequence[int], conflicts: Sequence[S
 @tvm.register_func("tir.usmp.algo.rqdkm", override=True)  # type: ignore[untyped-decorator]
 def _usmp_algorithm(buffers: Any, _pressure: Any) -> Any:
     """:func:`pack` as an algorithm of TVM's unified static memory planner (``tir.usmp.custom_algorithm``)."""
-    found = list(buffers)
+    # TVM hands them over in the order of their addresses; names make the plan reproducible
+    found = sorted(buffers, key=lambda buffer: str(buffer.name_hint))
     index_of = {buffer: index for index, buffer in enumerate(found)}
     by_pool: dict[str, list[int]] = {}
     for index, buffer in enumerate(found):

@@ -126,6 +126,6 @@ def measure(board: Bench) -> Callable[..., dict[str, int]]:
             )
         run = board(body + "\n  movs r0, #0\n  b finish\n" + tail, *options)
         assert len(run.words) == len(cases)
-        return dict(zip(cases, run.words))
+        return dict(zip(cases, run.words, strict=True))
 
     return measure_cases

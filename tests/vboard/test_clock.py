@@ -7,13 +7,21 @@ import pytest
 from .conftest import Bench
 
 END = "\n  movs r0, #0\n  b finish\n  .ltorg\n"
-WAIT = "  ldr r0, =RCC\n1: ldr r1, [r0{reg}]\n  tst r1, #{mask:#x}\n  beq 1b\n"
 
 
 def wait_cr(bit: int) -> str:
-    return f"  ldr r0, =RCC\n  movs r3, #0\n1: adds r3, #1\n  cmp r3, #200000\n  beq 9f\n  ldr r1, [r0]\n  tst r1, #{1 << bit:#x}\n  beq 1b\n9:\n".replace(
-        "cmp r3, #200000", "cmp r3, r5"
-    )
+    """Wait for a ready bit of RCC_CR, at most r5 times."""
+    return f"""
+  ldr r0, =RCC
+  movs r3, #0
+1: adds r3, #1
+  cmp r3, r5
+  beq 9f
+  ldr r1, [r0]
+  tst r1, #{1 << bit:#x}
+  beq 1b
+9:
+"""
 
 
 def pll(m: int, n: int, p: int, *, ws: int = 5, hpre: int = 0, ppre1: int = 5, ppre2: int = 4, hse: bool = True) -> str:
@@ -22,10 +30,8 @@ def pll(m: int, n: int, p: int, *, ws: int = 5, hpre: int = 0, ppre1: int = 5, p
     code = f"  ldr r5, =200000\n  WRITE FLASH_ACR, {0x700 | ws:#x}\n"
     code += "  WRITE RCC, 0x10081\n" + wait_cr(17) if hse else ""
     code += f"  WRITE RCC + 4, {pllcfgr:#x}\n  WRITE RCC, {0x1010081 if hse else 0x1000081:#x}\n{wait_cr(25)}"
-    return (
-        code
-        + f"  WRITE RCC + 8, {hpre << 4 | ppre1 << 10 | ppre2 << 13 | 2:#x}\n  ldr r0, =RCC\n  ldr r0, [r0, #8]\n  bl emit\n"
-    )
+    cfgr = hpre << 4 | ppre1 << 10 | ppre2 << 13 | 2
+    return code + f"  WRITE RCC + 8, {cfgr:#x}\n  ldr r0, =RCC\n  ldr r0, [r0, #8]\n  bl emit\n"
 
 
 def kinds(stats: dict[str, list[dict[str, object]]]) -> list[object]:
@@ -91,7 +97,7 @@ def test_broken_rules_are_recorded(board: Bench, code: str, kind: str) -> None:
 
 
 def test_a_peripheral_without_clock_does_not_answer(board: Bench) -> None:
-    body = "  WRITE 0x40000000 + 0x2c, 1234\n  WRITE RCC + 0x40, 0\n  ldr r0, =0x40000000\n  ldr r0, [r0, #0x2c]\n  bl emit\n"
+    body = "  WRITE 0x4000002c, 1234\n  WRITE RCC + 0x40, 0\n  ldr r0, =0x4000002c\n  ldr r0, [r0]\n  bl emit\n"
     assert board(body + END).words == [0]
 
 

@@ -1,8 +1,8 @@
 """Core cycles against sequences counted by hand from the Cortex-M4 TRM (DDI0439), at zero flash wait states.
 
-Rules used (docs/virtual-board.md, "Core"): ALU 1; LDR 2, or 1 right after another load; STR 1, with register offset 2; LDM, STM,
-PUSH, POP 1 + N; taken branch 1 + P with P = 1 (immediate), 2 (register), 3 (loaded); DIV 2 to 12 by operands; FPU add, multiply
-1, multiply-accumulate 3, divide and square root 14.
+Rules used (docs/virtual-board.md, "Core"): ALU 1; LDR 2, or 1 right after another load; STR 1, with register offset 2;
+LDM, STM, PUSH, POP 1 + N; taken branch 1 + P with P = 1 (immediate), 2 (register), 3 (loaded); DIV 2 to 12 by operands;
+FPU add and multiply 1, multiply-accumulate 3, divide and square root 14.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from .conftest import Bench
@@ -27,7 +29,7 @@ def test_entry_and_exit_latency(board: Bench) -> None:
 
 
 def test_tail_chaining_takes_six(board: Bench) -> None:
-    # Two interrupts pend together: CYCCNT at the end of the first and at the start of the second are BX 1 + 6 + load 2 apart.
+    # Two interrupts pend together; each handler loads CYCCNT.
     body = """
   ldr r6, =DWT_CYCCNT
   WRITE NVIC_ISER + 4, 0xff800000
@@ -115,7 +117,7 @@ svc_handler:
 
 
 def test_systick_period(board: Bench) -> None:
-    # LOAD = 999: every 1000 cycles; the handler notes CYCCNT. A loop of single-cycle instructions gives at most 2 cycles jitter.
+    # LOAD = 999: every 1000 cycles; the handler notes CYCCNT. The interrupted loop jitters by its longest instruction.
     body = f"""
   ldr r6, =DWT_CYCCNT
   movs r10, #0
@@ -136,7 +138,7 @@ systick_handler:
   pop {{r4, pc}}
 """
     times = board(body).words
-    gaps = [b - a for a, b in zip(times, times[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert len(times) == 20 and all(abs(gap - 1000) <= 3 for gap in gaps)
     assert abs(times[-1] - times[0] - 19 * 1000) <= 3, "no drift"
 
@@ -195,7 +197,7 @@ def test_timer_period(board: Bench, timer: str, base: int, bit: int, prescaler: 
 """
     times = board(body).words
     period = (prescaler + 1) * 200
-    assert all(abs(b - a - period) <= 3 for a, b in zip(times, times[1:])) and len(times) == 10
+    assert all(abs(b - a - period) <= 3 for a, b in itertools.pairwise(times)) and len(times) == 10
     assert abs(times[-1] - times[0] - 9 * period) <= 3
 
 
@@ -223,7 +225,14 @@ def test_timer_clock_is_twice_a_divided_apb1(board: Bench) -> None:
     assert abs(cycles - 2 * ticks) <= 2
 
 
-PENDING = "  WRITE NVIC_ISER + 4, 0x01800000\n  ldr r2, =NVIC_IPR + 55\n  movs r0, #0x40\n  strb r0, [r2]\n  movs r0, #0x80\n  strb r0, [r2, #1]\n"
+PENDING = """
+  WRITE NVIC_ISER + 4, 0x01800000
+  ldr r2, =NVIC_IPR + 55
+  movs r0, #0x40
+  strb r0, [r2]
+  movs r0, #0x80
+  strb r0, [r2, #1]
+"""
 COUNTING = (
     "\n  .thumb_func\n  .global irq_handler\nirq_handler:\n  mrs r0, ipsr\n  push {r4, lr}\n  bl emit\n  pop {r4, pc}\n"
 )
@@ -269,11 +278,14 @@ irq_handler:
 1: pop {r4, pc}
 """
     # 56 at 0x80 pends 55 (0x40: pre-empts) and 57 (0x80: waits)
-    body = (
-        PENDING
-        + "  WRITE NVIC_ISER + 4, 0x02000000\n  strb r1, [r2]\n  ldr r2, =NVIC_IPR + 57\n  movs r0, #0x80\n  strb r0, [r2]\n"
-    )
-    body += "  ldr r2, =NVIC_IPR + 55\n  movs r0, #0x40\n  strb r0, [r2]\n  WRITE NVIC_ISPR + 4, 0x01000000\n  nop\n"
+    body = f"""{PENDING}
+  WRITE NVIC_ISER + 4, 0x02000000
+  ldr r2, =NVIC_IPR + 57
+  movs r0, #0x80
+  strb r0, [r2]
+  WRITE NVIC_ISPR + 4, 0x01000000
+  nop
+"""
     assert board(body + FINISH + handler).words == [16 + 56, 16 + 55, 9, 16 + 57]
 
 
@@ -355,7 +367,7 @@ systick_handler:
 
 
 def test_wfi_with_primask_wakes_without_taking_the_interrupt(board: Bench) -> None:
-    body = "  cpsid i\n  WRITE SYSTICK + 4, 5000\n  WRITE SYSTICK + 8, 0\n  WRITE SYSTICK, 7\n  wfi\n  movs r0, #1\n  bl emit\n"
+    body = "  cpsid i\n  WRITE SYSTICK + 4, 5000\n  WRITE SYSTICK, 7\n  wfi\n  movs r0, #1\n  bl emit\n"
     assert board(body + FINISH).words == [1]
 
 
@@ -389,7 +401,7 @@ def test_interrupts_between_any_two_instructions_change_nothing(board: Bench) ->
   mov r0, r4
   bl emit
 """
-    timer = "  WRITE 0x40000000 + 0x2c, 52\n  WRITE 0x40000000 + 0x0c, 1\n  WRITE NVIC_ISER, 0x10000000\n  WRITE 0x40000000, 1\n"
+    timer = "  WRITE 0x4000002c, 52\n  WRITE 0x4000000c, 1\n  WRITE NVIC_ISER, 0x10000000\n  WRITE 0x40000000, 1\n"
     handler = """
   .thumb_func
   .global tim2_handler

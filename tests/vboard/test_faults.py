@@ -32,7 +32,7 @@ UNMAPPED = [
 
 @pytest.mark.parametrize("address", UNMAPPED)
 def test_unmapped_read(board: Bench, address: int) -> None:
-    cfsr, hfsr, bfar, pc = fault(
+    cfsr, hfsr, bfar, _pc = fault(
         board, f"  adr r0, here\n  bl emit\n  ldr r0, ={address:#x}\n  .balign 4\nhere: ldr r1, [r0]\n"
     )[1:]
     assert (cfsr, hfsr, bfar) == (PRECISE, FORCED, address)
@@ -130,7 +130,7 @@ def test_fault_with_primask_is_taken(board: Bench) -> None:
 
 
 def test_stack_overflow_into_nothing_is_reported(board: Bench) -> None:
-    # SP below SRAM: the push fails, then the exception frame cannot be stored either, and the handler has no stack to work with.
+    # SP below SRAM: the push fails, then the exception frame cannot be stored either, and the handler has no stack.
     run = board("  ldr r0, =0x20000004\n  mov sp, r0\n  push {r0-r3}\n" + END, expect=122)
     assert "CFSR 0x0000" in run.stats["exit_reason"]
 

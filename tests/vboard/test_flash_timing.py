@@ -1,6 +1,7 @@
 """Flash accelerator models: misses, hits, prefetch and the enable bits of FLASH_ACR (RM0090 3.5.2, 3.9.1).
 
-Five wait states everywhere: a miss costs 5, a prefetched sequential line 5 - 4 = 1. f407: 16-byte lines; l4r5: 8-byte sectors.
+Five wait states everywhere: a miss costs 5, a prefetched sequential line 5 - 4 = 1.
+f407: 16-byte lines; l4r5: 8-byte sectors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def flash_setup(acr: int) -> str:
 
 
 # Every measurement starts at a multiple of 64 bytes: BEGIN takes 6 bytes, the sequence begins in the same line.
-# 64 16-bit NOPs, that is 128 bytes: eight 16-byte lines (sixteen 8-byte sectors), all cold; END starts in the line after them.
+# 64 16-bit NOPs, that is 128 bytes: eight 16-byte lines (sixteen 8-byte sectors), all cold; END in the next line.
 def straight(nops: int) -> str:
     return "  b 1f\n  .balign 64\n1:\n" + "  nop\n" * nops
 
@@ -67,7 +68,8 @@ def data(loads: list[int], acr: int, model: str, measure: Measure) -> int:
 
     def case(address: str) -> str:
         # the code runs once before it is measured, so that only data misses are left
-        return f"  ldr r2, ={address}\n  movs r9, #2\n  b 1f\n  .balign 16\n1: ldr r7, [r6]\n  nop\n{sequence}  subs r9, #1\n  bne 1b\n  nop\n"
+        start = f"  ldr r2, ={address}\n  movs r9, #2\n  b 1f\n  .balign 16\n1: ldr r7, [r6]\n  nop\n"
+        return start + sequence + "  subs r9, #1\n  bne 1b\n  nop\n"
 
     setup = flash_setup(acr)
     flash = measure({"x": case("table")}, "--flash-model", model, setup=setup, tail=TABLE)["x"]
@@ -117,7 +119,7 @@ def test_wait_states_cost_nothing_in_sram(measure: Measure) -> None:
   .space 32
 8: ldr r3, =0x20001001
 """
-    # b 2 and a cold line 5, blx 1 + 2; in SRAM two NOPs, adds, bx 1 + 2; the return lands in the (cached) line it came from
+    # b 2 and a cold line 5, blx 1 + 2; in SRAM two NOPs, adds, bx 1 + 2; the return lands in the line it came from
     sequence = "  b 1f\n  .balign 64\n1: blx r3\n  nop\n"
     result = measure({"a": sequence}, setup=copy + flash_setup(ALL_ON))
     assert result["a"] == 2 + 5 + (1 + 2) + 3 + (1 + 2) + 1

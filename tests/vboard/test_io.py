@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,8 +76,7 @@ def test_waiting_for_input_does_not_burn_the_processor(board: Bench) -> None:
     process.stdin.flush()
     assert process.stdout.read(1) == b"b"
     time.sleep(1.0)
-    with open(f"/proc/{process.pid}/stat") as stat:
-        fields = stat.read().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     busy = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     process.stdin.write(b"z")
     process.stdin.close()
@@ -136,7 +136,8 @@ def test_semihosting_stdin_and_stdout(board: Bench) -> None:
 
 
 def test_semihosting_time(board: Bench) -> None:
-    body = "  movs r0, #0x31\n  movs r1, #0\n  bkpt 0xab\n  bl emit\n  sub sp, #8\n  movs r0, #0x30\n  mov r1, sp\n  bkpt 0xab\n"
+    body = "  movs r0, #0x31\n  movs r1, #0\n  bkpt 0xab\n  bl emit\n"
+    body += "  sub sp, #8\n  movs r0, #0x30\n  mov r1, sp\n  bkpt 0xab\n"
     body += "  ldr r0, [sp]\n  bl emit\n  ldr r0, [sp, #4]\n  bl emit\n" + call(0x10) + call(0x11)
     frequency, low, high, centiseconds, seconds = board(body + END).words
     assert frequency == 16_000_000 and 0 < low < 10000 and high == 0 and centiseconds == 0

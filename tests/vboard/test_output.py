@@ -35,15 +35,15 @@ tail:
   .size tail, . - tail
   .type main, %function
 """
-KEYS = set(
-    "schema version exit_reason exit_code model timing cycles sleep_cycles wait_cycles instructions time_ms hclk_hz icache dcache "
-    "unaligned_accesses stack_bytes wall_seconds violations clock_history".split()
-)
+KEYS = """
+schema version exit_reason exit_code model timing cycles sleep_cycles wait_cycles instructions time_ms hclk_hz icache
+dcache unaligned_accesses stack_bytes wall_seconds violations clock_history
+"""
 
 
 def test_stats_have_every_documented_key(board: Bench) -> None:
     stats = board(PROGRAM).stats
-    assert set(stats) == KEYS
+    assert set(stats) == set(KEYS.split())
     assert stats["schema"] == "rqdkm-vboard-stats/1" and stats["model"] == "f407" and stats["timing"] is True
     assert stats["exit_code"] == 0 and stats["exit_reason"] == "exit 0" and stats["hclk_hz"] == 16_000_000
     assert stats["instructions"] < stats["cycles"] and stats["icache"]["misses"] > 0 and stats["icache"]["hits"] > 50

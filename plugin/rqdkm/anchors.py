@@ -25,10 +25,10 @@ class Stack:
 
 @dataclass(frozen=True)
 class Anchor:
-    """One test model: title, targets (largest allowed value by key of the report's totals) and other stacks."""
+    """One test model: title, targets (config -> key of the report's totals -> largest value) and other stacks."""
 
     title: str
-    target: dict[str, float]
+    targets: dict[str, dict[str, float]]
     stacks: tuple[Stack, ...]
 
 
@@ -39,12 +39,12 @@ def anchor(model: str) -> Anchor | None:
         return None
     fields = ("name", "kind", "cycles_per_mac", "arena_bytes", "flash_bytes")
     stacks = tuple(Stack(**{f: stack[f] for f in fields if f in stack}) for stack in entry["stacks"])
-    return Anchor(entry["title"], dict(entry["target"]), stacks)
+    return Anchor(entry["title"], dict(entry["targets"]), stacks)
 
 
 def default_models() -> list[str]:
     """The models that have targets."""
-    return [name for name, entry in _data()["models"].items() if entry["target"]]
+    return [name for name, entry in _data()["models"].items() if entry["targets"]]
 
 
 def layer_anchor(layer: Layer) -> tuple[float, float] | None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -21,6 +22,7 @@ from rqdkm.report.schema import Report
 from rqdkm_tvm.files import write_atomic
 
 SCHEMA = "rqdkm.bench/1"
+DEFAULT_CONFIGS = ("baseline", "int8")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One model: its report, and what it is compared with (None for a model without anchors)."""
+    """One model in one configuration: its report, and what it is compared with (None without anchors)."""
 
     model: str
     report: Report
@@ -46,7 +48,7 @@ class Row:
 
     @property
     def targets(self) -> list[Target]:
-        limits = self.anchor.target if self.anchor else {}
+        limits = self.anchor.targets.get(self.report.config, {}) if self.anchor else {}
         return [Target(key, getattr(self.report.totals, key), limit) for key, limit in limits.items()]
 
     @property
@@ -67,27 +69,45 @@ class BenchResult:
         """Every output exact and every target met."""
         return all(row.exact and all(target.met for target in row.targets) for row in self.rows)
 
+    @property
+    def models(self) -> dict[str, list[Row]]:
+        """The rows of every model, one per configuration."""
+        grouped: dict[str, list[Row]] = {}
+        for row in self.rows:
+            grouped.setdefault(row.model, []).append(row)
+        return grouped
+
 
 def run(
     models: Sequence[str],
     out: Path,
     *,
+    configs: Sequence[str] = (),
     flash_model: str = "f407",
     samples: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchResult:
-    """Deploy ``models`` (test model names; the three with targets if empty) below ``out`` and write ``bench.json``.
+    """Deploy ``models`` in every one of ``configs`` below ``out`` and write ``bench.json``.
+
+    Args:
+        models: names of test models; those with targets if empty.
+        configs: of :data:`DEFAULT_CONFIGS` if empty.
 
     Raises:
         RqdkmError: an unknown model, or whatever stops a deployment.
     """
     rows = []
     for name in models or anchors.default_models():
-        options = DeployOptions(
-            model=zoo.path(name, progress=progress), out=out / name, flash_model=flash_model, samples=samples
-        )
-        report = pipeline.deploy(options, _prefixed(name, progress))
-        rows.append(Row(name, report, anchors.anchor(name)))
+        for config in configs or DEFAULT_CONFIGS:
+            options = DeployOptions(
+                model=zoo.path(name, progress=progress),
+                out=out / name / config,
+                config=config,
+                flash_model=flash_model,
+                samples=samples,
+            )
+            report = pipeline.deploy(options, _prefixed(f"{name} {config}", progress))
+            rows.append(Row(name, report, anchors.anchor(name)))
     result = BenchResult(tuple(rows))
     write_atomic(out / "bench.json", to_json(result))
     return result
@@ -96,35 +116,42 @@ def run(
 def to_json(result: BenchResult) -> str:
     """Totals, layers and comparisons; reproducible, like the reports it is made of."""
     models = {
-        row.model: {
-            "title": row.title,
-            "board": dataclasses.asdict(row.report.board),
-            "cycle_model": dataclasses.asdict(row.report.cycle_model),
-            "totals": dataclasses.asdict(row.report.totals),
-            "arena_bytes": row.report.memory.arena_planned_bytes,
-            "exactness": dataclasses.asdict(row.report.exactness) if row.report.exactness else None,
-            "layers": [
-                {**dataclasses.asdict(layer), "tflm_cmsis_nn_cycles_per_mac": anchors.layer_anchor(layer)}
-                for layer in row.report.layers
-            ],
-            "targets": [{**dataclasses.asdict(target), "met": target.met} for target in row.targets],
-            "others": [dataclasses.asdict(stack) for stack in row.anchor.stacks] if row.anchor else [],
+        model: {
+            "title": rows[0].title,
+            "configs": {row.report.config: _as_json(row) for row in rows},
+            "others": [dataclasses.asdict(stack) for stack in rows[0].anchor.stacks] if rows[0].anchor else [],
         }
-        for row in result.rows
+        for model, rows in result.models.items()
     }
     body = {"schema": SCHEMA, "sources": anchors.sources(), "passed": result.passed, "models": models}
     return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
 
 
+def _as_json(row: Row) -> dict[str, Any]:
+    report = row.report
+    return {
+        "board": dataclasses.asdict(report.board),
+        "cycle_model": dataclasses.asdict(report.cycle_model),
+        "totals": dataclasses.asdict(report.totals),
+        "arena_bytes": report.memory.arena_planned_bytes,
+        "exactness": dataclasses.asdict(report.exactness) if report.exactness else None,
+        "layers": [
+            {**dataclasses.asdict(layer), "tflm_cmsis_nn_cycles_per_mac": anchors.layer_anchor(layer)}
+            for layer in report.layers
+        ],
+        "targets": [{**dataclasses.asdict(target), "met": target.met} for target in row.targets],
+    }
+
+
 def render(result: BenchResult, *, width: int = 140) -> RenderableType:
     """Per model: layers, then totals beside the other stacks and the targets."""
     parts: list[RenderableType] = []
-    for row in result.rows:
-        parts.append(Text(f"{row.title} ({row.model})", style="bold"))
-        parts.append(Text(view.cycle_source(row.report), style="dim"))
-        parts.append(_table(_layer_cells(row), *_LAYER_COLUMNS, compact=width < 110))
-        parts.append(_table(_stack_cells(row), *_STACK_COLUMNS))
-        for text, good in _verdicts(row):
+    for rows in result.models.values():
+        for row in rows:
+            title = Text.assemble((f"{row.title}, {row.report.config}", "bold"), f"  {view.cycle_source(row.report)}")
+            parts += [title, _table(_layer_cells(row), *_LAYER_COLUMNS, compact=width < 110)]
+        parts.append(_table(_stack_cells(rows), *_STACK_COLUMNS))
+        for text, good in (verdict for row in rows for verdict in _verdicts(row)):
             parts.append(Text(("✓ " if good else "✗ ") + text, style="green" if good else "bold red"))
         parts.append(Text())
     return Group(*parts)
@@ -143,22 +170,27 @@ def to_markdown(result: BenchResult) -> str:
         "networks, on the virtual board. Every cycle count of ours is *modelled*, not measured on silicon;",
         "[virtual-board.md](virtual-board.md) says how far the model is from hardware.",
         "",
-        "| model | cycles/MAC | ms | TFLM + CMSIS-NN | ratio | RAM, KiB | flash, KiB | outputs exact |",
-        "|---|--:|--:|--:|--:|--:|--:|---|",
+        "`baseline` keeps to direct convolution; `int8` takes the fastest exact kernel, Winograd included.",
+        "",
+        "| model | config | cycles/MAC | ms | TFLM + CMSIS-NN | ratio | peak RAM, KiB | flash, KiB | outputs exact |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for row in result.rows:
         totals, other = row.report.totals, _tflm(row)
         ratio = f"{other / totals.cycles_per_mac:.2f}x" if other and totals.cycles_per_mac else ""
         lines.append(
-            f"| {row.title} | **{_number(totals.cycles_per_mac)}** | {_number(totals.latency_ms, 1)} |"
-            f" {_number(other)} | {ratio} | {totals.ram_peak_bytes / 1024:.1f} | {totals.flash_bytes / 1024:.1f} |"
-            f" {'yes' if row.exact else 'no'} |"
+            f"| {row.title} | {row.report.config} | **{_number(totals.cycles_per_mac)}** |"
+            f" {_number(totals.latency_ms, 1)} | {_number(other)} | {ratio} | {totals.ram_peak_bytes / 1024:.1f} |"
+            f" {totals.flash_bytes / 1024:.1f} | {'yes' if row.exact else 'no'} |"
         )
-    for row in result.rows:
-        lines += ["", f"## {row.title}", "", f"`{row.model}`: {view.cycle_source(row.report)}.", ""]
-        lines += _markdown_table(_LAYER_COLUMNS, _layer_cells(row))
-        lines += ["", *_markdown_table(_STACK_COLUMNS, _stack_cells(row)), ""]
-        lines += [f"- {'met' if good else '**missed**'}: {text}" for text, good in _verdicts(row)]
+    for model, rows in result.models.items():
+        lines += ["", f"## {rows[0].title}", "", f"`{model}`, {view.cycle_source(rows[0].report)}.", ""]
+        lines += [*_markdown_table(_STACK_COLUMNS, _stack_cells(rows)), ""]
+        for text, good in (verdict for row in rows for verdict in _verdicts(row)):
+            lines.append(f"- {'met' if good else '**missed**'}: {text}")
+        for row in rows:
+            lines += ["", f"Config `{row.report.config}`, layer by layer:", ""]
+            lines += _markdown_table(_LAYER_COLUMNS, _layer_cells(row))
     lines += ["", "## Sources", "", *(f"- {text}" for text in anchors.sources().values()), ""]
     return "\n".join(lines)
 
@@ -210,13 +242,17 @@ def _layer_cells(row: Row) -> list[list[str]]:
     return cells
 
 
-def _stack_cells(row: Row) -> list[list[str]]:
-    totals, report = row.report.totals, row.report
-    ours = ["**rqdkm**", _number(totals.cycles_per_mac), report.cycle_model.kind]
-    ours += [_count(report.memory.arena_planned_bytes), _count(totals.ram_peak_bytes), _count(totals.flash_bytes), ""]
-    cells = [ours]
-    for stack in row.anchor.stacks if row.anchor else ():
-        ratio = f"{stack.cycles_per_mac / totals.cycles_per_mac:.2f}x" if totals.cycles_per_mac else ""
+def _stack_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Ours, one line per configuration, then the others; the ratio is to the fastest of ours."""
+    cells = []
+    for row in rows:
+        totals, report = row.report.totals, row.report
+        sizes = [_count(report.memory.arena_planned_bytes), _count(totals.ram_peak_bytes), _count(totals.flash_bytes)]
+        name = f"**rqdkm {report.config}**"
+        cells.append([name, _number(totals.cycles_per_mac), report.cycle_model.kind, *sizes, ""])
+    fastest = min((row.report.totals.cycles_per_mac or 0.0 for row in rows), default=0.0)
+    for stack in rows[0].anchor.stacks if rows[0].anchor else ():
+        ratio = f"{stack.cycles_per_mac / fastest:.2f}x" if fastest else ""
         sizes = [_count(stack.arena_bytes), "", _count(stack.flash_bytes)]
         cells.append([stack.name, _number(stack.cycles_per_mac), stack.kind, *sizes, ratio])
     return cells
@@ -224,12 +260,13 @@ def _stack_cells(row: Row) -> list[list[str]]:
 
 def _verdicts(row: Row) -> list[tuple[str, bool]]:
     """(sentence, good) per target and for exactness."""
-    exact = view.exactness_line(row.report)
+    config = row.report.config
     found = [
-        (f"{target.key} {_plain(target.value)}, target at most {_plain(target.limit)}", target.met)
+        (f"{config}: {target.key} {_plain(target.value)}, target at most {_plain(target.limit)}", target.met)
         for target in row.targets
     ]
-    return [*found, ("nothing was compared with the reference", False) if exact is None else (exact[1], exact[0])]
+    good, text = view.exactness_line(row.report) or (False, "nothing was compared with the reference")
+    return [*found, (f"{config}: {text}", good)]
 
 
 def _table(cells: list[list[str]], *columns: tuple[str, bool], compact: bool = False) -> Table:

@@ -270,6 +270,9 @@ def bench(
         "bench_stm32f407"
     ),
     markdown: Annotated[Path | None, typer.Option(help="Also write the table as a Markdown page.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(metavar=_one_of(CONFIGS), help="Configurations; may be repeated.")
+    ] = None,
     flash_model: FlashModelOpt = "f407",
     samples: SamplesOpt = 1,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
@@ -281,7 +284,9 @@ def bench(
     from rqdkm import bench as benchmark
 
     with log.Progress() as progress:
-        result = benchmark.run(models or [], out, flash_model=flash_model, samples=samples, progress=progress)
+        result = benchmark.run(
+            models or [], out, configs=config or [], flash_model=flash_model, samples=samples, progress=progress
+        )
     if markdown is not None:
         benchmark.write_markdown(result, markdown)
     if json:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rqdkm import anchors
 from rqdkm.cli import app
 from rqdkm.models import zoo
+from rqdkm.options import DeployOptions
 from rqdkm.report.schema import Layer, Report
 from tests.cli import fakes
 from tests.report.factory import report
@@ -22,9 +23,9 @@ runner = CliRunner()
 def _fake(monkeypatch: pytest.MonkeyPatch, made: Report) -> list[str]:
     seen: list[str] = []
 
-    def deploy(options: object, progress: object) -> Report:
-        seen.append(Path(options.out).name)  # type: ignore[attr-defined]
-        return made
+    def deploy(options: DeployOptions, progress: object) -> Report:
+        seen.append("/".join(options.out.parts[-2:]))
+        return replace(made, config=options.config)
 
     fakes.install(monkeypatch, deploy=deploy)
     monkeypatch.setattr(zoo, "path", lambda name, progress: Path(f"models/{name}.tflite"))
@@ -40,14 +41,15 @@ def test_bench_deploys_the_three_models_and_writes_everything(tmp_path: Path, mo
     seen = _fake(monkeypatch, _fitting(report()))
     result = runner.invoke(app, ["bench", "-o", str(tmp_path / "b"), "--markdown", str(tmp_path / "b.md"), "--check"])
     assert result.exit_code == 0, result.output
-    assert seen == ["image_classification", "visual_wake_words", "keyword_spotting"]
+    models = ["image_classification", "visual_wake_words", "keyword_spotting"]
+    assert seen == [f"{model}/{config}" for model in models for config in ("baseline", "int8")]
     written = json.loads((tmp_path / "b" / "bench.json").read_text())
     assert written["schema"] == "rqdkm.bench/1" and written["passed"] is True
-    assert written["models"]["keyword_spotting"]["totals"]["cycles"] == 6_893_000
+    assert written["models"]["keyword_spotting"]["configs"]["int8"]["totals"]["cycles"] == 6_893_000
     page = (tmp_path / "b.md").read_text()
     for text in (page, result.stdout):
         assert "block1_a" in text and "TFLM + CMSIS-NN" in text and "X-CUBE-AI 9.0" in text
-    assert "modelled" in page and "| **rqdkm** | 1.29 | modelled |" in page
+    assert "modelled" in page and "| **rqdkm baseline** | 1.29 | modelled |" in page
 
 
 @pytest.mark.parametrize("key", ["cycles_per_mac", "ram_peak_bytes"])
@@ -58,7 +60,7 @@ def test_a_missed_target_fails_the_check_and_is_named(
     _fake(monkeypatch, replace(made, totals=replace(made.totals, **{key: 1e6})))
     result = runner.invoke(app, ["bench", "-o", str(tmp_path), "keyword_spotting", "--check"])
     assert result.exit_code == 1
-    assert f"✗ {key}" in result.stdout
+    assert f"✗ baseline: {key}" in result.stdout
     assert runner.invoke(app, ["bench", "-o", str(tmp_path), "keyword_spotting"]).exit_code == 0
 
 
@@ -67,7 +69,7 @@ def test_a_figure_nobody_counted_meets_no_target(tmp_path: Path, monkeypatch: py
     _fake(monkeypatch, replace(made, totals=replace(made.totals, cycles=None, cycles_per_mac=None, latency_ms=None)))
     result = runner.invoke(app, ["bench", "-o", str(tmp_path), "keyword_spotting", "--check", "--json"])
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["models"]["keyword_spotting"]["targets"][0]["value"] is None
+    assert json.loads(result.stdout)["models"]["keyword_spotting"]["configs"]["baseline"]["targets"][0]["value"] is None
 
 
 def test_inexact_outputs_fail_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +84,14 @@ def test_other_models_can_be_measured_without_targets(tmp_path: Path, monkeypatc
     result = runner.invoke(app, ["bench", "-o", str(tmp_path), "rock_paper_scissors", "--check"])
     assert result.exit_code == 0
     assert "rock_paper_scissors" in result.stdout
+
+
+def test_configurations_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _fake(monkeypatch, report())
+    arguments = ["bench", "-o", str(tmp_path), "keyword_spotting", "--config", "int8"]
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert seen == ["keyword_spotting/int8"]
+    assert runner.invoke(app, [*arguments, "--config", "none"]).exit_code == 2
 
 
 def test_every_anchor_is_a_test_model_with_sane_figures() -> None:

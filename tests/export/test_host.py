@@ -38,7 +38,9 @@ def _random(shapes: list[tuple[int, ...]], count: int) -> list[np.ndarray]:
 )
 def test_zoo_model_is_exact_on_the_host(name: str, reference: bool, tmp_path: Path) -> None:
     model = load(zoo.path(name))
-    compiled = compile_model(model.module, reference_kernels=reference, output_names=list(model.output_names))
+    compiled = compile_model(
+        model.module, kernel_set="reference" if reference else "auto", output_names=list(model.output_names)
+    )
     assert compiled.report.fallbacks == ()
     assert compiled.memory.arena_bytes == compiled.memory.lower_bound_bytes
     if name in TFLM_ARENA:

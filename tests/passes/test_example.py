@@ -1,0 +1,19 @@
+"""The example of somebody else's TVM build runs as its docstring says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "passes_in_your_build.py"
+
+
+def test_passes_work_one_by_one_in_somebody_elses_build(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), str(tmp_path / "out")], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'rqdkm.conv2d': 1, 'rqdkm.max_pool2d': 1, 'transpose': 1" in done.stdout
+    assert "left to TVM:        ['transpose']" in done.stdout
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"tvm.c", "layers.c"}

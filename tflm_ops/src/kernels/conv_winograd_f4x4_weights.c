@@ -88,19 +88,21 @@ static void transform_pair(uint32_t half, const int8_t *w, uint32_t *u) {
 
 /* weights: int8 [2][channels / 4][3][3][4]. */
 void rqdkm_winograd_f4x4_weights(const int8_t *weights, int32_t channels, uint32_t *u) {
+  int32_t co = 0;
+  RQDKM_WINOGRAD_OPAQUE(co); /* else GCC makes a copy per output channel, and below one per half: too much code */
   RQDKM_NO_UNROLL
-  for (int32_t co = 0; co < 2; co++) {
+  do {
     RQDKM_NO_UNROLL
     for (int32_t c = 0; c < channels; c += 4) {
       uint32_t *words = u + (c >> 4) * EDGE * EDGE * POSITION + (c & 15) + co;
       uint32_t half = 0u;
+      RQDKM_WINOGRAD_OPAQUE(half);
       RQDKM_NO_UNROLL
       do {
         transform_pair(half, weights, words);
         words += 2;
-        RQDKM_WINOGRAD_OPAQUE(half); /* else GCC makes two copies, which do not fit the 1 KB instruction cache */
       } while (++half != 2u);
       weights += 9 * 4;
     }
-  }
+  } while (++co != 2);
 }

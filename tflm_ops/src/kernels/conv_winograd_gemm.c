@@ -7,26 +7,25 @@
    load costs one cycle more when it does not follow another load; a fifth operand register, which would save one of the
    two, is not there: r6..lr hold the sums, r0 (V) and r1 (U) the pointers, r2..r5 the operands. Low registers for
    addresses and loaded words make the loads 16-bit. FIRST is smuad with no third operand, or smlad. */
+/* clang-format off */
 #define SUM(r) ", " r
 #define NO_SUM(r)
 #define TILES_0_1(OP, ADD)                                                                    \
-  OP " r6, r4, r2" ADD("r6") "\n\t" OP " r10, r4, r3" ADD("r10") "\n\t" OP " r7, r5, r2" ADD( \
-      "r7") "\n\t" OP " r11, r5, r3" ADD("r11") "\n\t"
+  OP " r6, r4, r2" ADD("r6") "\n\t" OP " r10, r4, r3" ADD("r10") "\n\t"                       \
+  OP " r7, r5, r2" ADD("r7") "\n\t" OP " r11, r5, r3" ADD("r11") "\n\t"
 #define TILES_2_3(OP, ADD)                                                                    \
-  OP " r8, r4, r2" ADD("r8") "\n\t" OP " r12, r4, r3" ADD("r12") "\n\t" OP " r9, r5, r2" ADD( \
-      "r9") "\n\t" OP " lr, r5, r3" ADD("lr") "\n\t"
-#define STEP(K, OP, ADD)                          \
-  "ldr r2, [r1, #" #K "*8]\n\tldr r3, [r1, #" #K  \
-  "*8+4]\n\t"                                     \
-  "ldr r4, [r0, #" #K "*16]\n\tldr r5, [r0, #" #K \
-  "*16+4]\n\t" TILES_0_1(OP, ADD) "ldr r4, [r0, #" #K "*16+8]\n\tldr r5, [r0, #" #K "*16+12]\n\t" TILES_2_3(OP, ADD)
+  OP " r8, r4, r2" ADD("r8") "\n\t" OP " r12, r4, r3" ADD("r12") "\n\t"                       \
+  OP " r9, r5, r2" ADD("r9") "\n\t" OP " lr, r5, r3" ADD("lr") "\n\t"
+#define STEP(K, OP, ADD)                                                                      \
+  "ldr r2, [r1, #" #K "*8]\n\tldr r3, [r1, #" #K "*8+4]\n\t"                                  \
+  "ldr r4, [r0, #" #K "*16]\n\tldr r5, [r0, #" #K "*16+4]\n\t" TILES_0_1(OP, ADD)             \
+  "ldr r4, [r0, #" #K "*16+8]\n\tldr r5, [r0, #" #K "*16+12]\n\t" TILES_2_3(OP, ADD)
 /* Eight steps, the one at the pointers last, so that its loads can move them: U, V say how; THEN: more of that. */
-#define BLOCK(OP, ADD, U, V, THEN)                                                                              \
-  STEP(1, OP, ADD)                                                                                              \
-  STEP(2, "smlad", SUM) STEP(3, "smlad", SUM) STEP(4, "smlad", SUM) STEP(5, "smlad", SUM) STEP(6, "smlad", SUM) \
-      STEP(7, "smlad", SUM) "ldr r3, [r1, #4]\n\tldr r2, " U                                                    \
-                            "\n\tldr r4, [r0, #8]\n\tldr r5, [r0, #12]\n\t" TILES_2_3(                          \
-                                "smlad", SUM) "ldr r5, [r0, #4]\n\tldr r4, " V "\n\t" THEN TILES_0_1("smlad", SUM)
+#define BLOCK(OP, ADD, U, V, THEN)                                                            \
+  STEP(1, OP, ADD) STEP(2, "smlad", SUM) STEP(3, "smlad", SUM) STEP(4, "smlad", SUM)          \
+  STEP(5, "smlad", SUM) STEP(6, "smlad", SUM) STEP(7, "smlad", SUM)                           \
+  "ldr r3, [r1, #4]\n\tldr r2, " U "\n\tldr r4, [r0, #8]\n\tldr r5, [r0, #12]\n\t"            \
+  TILES_2_3("smlad", SUM) "ldr r5, [r0, #4]\n\tldr r4, " V "\n\t" THEN TILES_0_1("smlad", SUM)
 #define NEXT_BLOCK "add r0, r0, %[v_next]\n\tadd r1, r1, %[u_next]\n\t"
 #define STORE_AND_LOOP                                                                     \
   "ldr r2, %[m]\n\tldr r3, %[end]\n\t"                                                     \
@@ -34,6 +33,7 @@
   "str r11, [r2, #20]\n\tstr r12, [r2, #24]\n\tstr lr, [r2, #28]\n\tstr r6, [r2], #32\n\t" \
   "cmp r2, r3\n\tstr r2, %[m]\n\tbne 1b\n\t"
 #define CLOBBERS "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+/* clang-format on */
 
 /* 16 input channels: 143 cycles per position. */
 static void one_block(const uint32_t *v_, const uint32_t *u_, uint32_t *m, int32_t positions) {

@@ -119,6 +119,10 @@ RQDKM_INLINE int32_t rqdkm_smlabt(uint32_t x, uint32_t y, int32_t acc) { return 
 RQDKM_INLINE int32_t rqdkm_smlatb(uint32_t x, uint32_t y, int32_t acc) { return __smlatb((int32_t)x, (int32_t)y, acc); }
 RQDKM_INLINE int32_t rqdkm_smlatt(uint32_t x, uint32_t y, int32_t acc) { return __smlatt((int32_t)x, (int32_t)y, acc); }
 
+/* acc + floor(a * one 16-bit lane of y / 2^16), modulo 2^32. */
+RQDKM_INLINE int32_t rqdkm_smlawb(int32_t a, uint32_t y, int32_t acc) { return __smlawb(a, (int32_t)y, acc); }
+RQDKM_INLINE int32_t rqdkm_smlawt(int32_t a, uint32_t y, int32_t acc) { return __smlawt(a, (int32_t)y, acc); }
+
 /* High words of the 64-bit product: floor(a b / 2^32), rounded, and added to c; see requantize.h for their use. */
 RQDKM_INLINE int32_t rqdkm_smmul(int32_t a, int32_t b) {
   int32_t r;
@@ -150,6 +154,11 @@ RQDKM_INLINE int32_t rqdkm_ssat8(int32_t x) {
 RQDKM_INLINE int32_t rqdkm_ssat8_asr16(int32_t x) {
   int32_t r;
   __asm("ssat %0, #8, %1, asr #16" : "=r"(r) : "r"(x));
+  return r;
+}
+RQDKM_INLINE int32_t rqdkm_ssat8_asr20(int32_t x) {
+  int32_t r;
+  __asm("ssat %0, #8, %1, asr #20" : "=r"(r) : "r"(x));
   return r;
 }
 RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) {
@@ -220,6 +229,13 @@ RQDKM_INLINE int32_t rqdkm_smlad(uint32_t x, uint32_t y, int32_t acc) {
 }
 RQDKM_INLINE int32_t rqdkm_smuad(uint32_t x, uint32_t y) { return rqdkm_smlad(x, y, 0); }
 
+RQDKM_INLINE int32_t rqdkm_smlawb(int32_t a, uint32_t y, int32_t acc) {
+  return rqdkm_wrap32((uint32_t)acc + (uint32_t)(((int64_t)a * rqdkm_lo16(y)) >> 16));
+}
+RQDKM_INLINE int32_t rqdkm_smlawt(int32_t a, uint32_t y, int32_t acc) {
+  return rqdkm_wrap32((uint32_t)acc + (uint32_t)(((int64_t)a * rqdkm_hi16(y)) >> 16));
+}
+
 /* (c << 32) + a b + round, bits 63..32, modulo 2^64 as the instruction does. */
 RQDKM_INLINE int32_t rqdkm_high_word(int32_t a, int32_t b, int32_t c, uint32_t round) {
   const uint64_t sum = ((uint64_t)(uint32_t)c << 32) + (uint64_t)((int64_t)a * b) + round;
@@ -232,6 +248,7 @@ RQDKM_INLINE int32_t rqdkm_smmlar(int32_t a, int32_t b, int32_t c) { return rqdk
 
 RQDKM_INLINE int32_t rqdkm_ssat8(int32_t x) { return rqdkm_sat(x, -128, 127); }
 RQDKM_INLINE int32_t rqdkm_ssat8_asr16(int32_t x) { return rqdkm_sat(x >> 16, -128, 127); }
+RQDKM_INLINE int32_t rqdkm_ssat8_asr20(int32_t x) { return rqdkm_sat(x >> 20, -128, 127); }
 RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) { return rqdkm_sat(x, -32768, 32767); }
 
 RQDKM_INLINE uint32_t rqdkm_qadd8(uint32_t a, uint32_t b) {

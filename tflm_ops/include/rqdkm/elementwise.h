@@ -28,9 +28,13 @@ typedef struct {
 int32_t rqdkm_add_s8_ref(const rqdkm_add_params *params, int32_t count, int32_t period, const int8_t *input1,
                          const int8_t *input2, int8_t *output);
 
-/* The same function as one linear form: output = clamp((a * a_slope + b * b_slope >> 8) + constant) >> 16, both
-   products floored on their own. Coefficients come from the compiler, which has compared all 65,536 operand pairs with
-   the arithmetic above; the clamp is int8's full range or lies at `clamp`. */
+/* The same with DSP instructions, for shifts <= 0 (else RQDKM_ERROR_UNSUPPORTED). */
+int32_t rqdkm_add_s8(const rqdkm_add_params *params, int32_t count, int32_t period, const int8_t *input1,
+                     const int8_t *input2, int8_t *output);
+
+/* The same function as one linear form, output = clamp((a * input1_slope / 2^8 + b * input2_slope / 2^8 + constant)
+   / 2^20), every division floored. The compiler has compared all 65,536 operand pairs with the arithmetic above
+   (rqdkm_tvm/kernels/add.py). */
 typedef struct {
   int32_t input1_slope, input2_slope, constant;
   rqdkm_clamp clamp;
@@ -50,6 +54,21 @@ typedef struct {
 /* output[i] = input1[i] * input2[i % period], as rqdkm_add_s8_ref. */
 int32_t rqdkm_mul_s8_ref(const rqdkm_mul_params *params, int32_t count, int32_t period, const int8_t *input1,
                          const int8_t *input2, int8_t *output);
+
+/* The same with DSP instructions, for shifts <= 0 (else RQDKM_ERROR_UNSUPPORTED). */
+int32_t rqdkm_mul_s8(const rqdkm_mul_params *params, int32_t count, int32_t period, const int8_t *input1,
+                     const int8_t *input2, int8_t *output);
+
+/* The same function as output = clamp(((a + input1_offset) * (b + input2_offset) * slope + constant) >> right_shift);
+   the compiler has compared every product with the arithmetic above (rqdkm_tvm/kernels/mul.py). */
+typedef struct {
+  int32_t input1_offset, input2_offset;
+  int32_t slope, constant, right_shift;
+  rqdkm_clamp clamp;
+} rqdkm_mul_linear_params;
+
+int32_t rqdkm_mul_s8_linear(const rqdkm_mul_linear_params *params, int32_t count, int32_t period, const int8_t *input1,
+                            const int8_t *input2, int8_t *output);
 
 /* ---- unary ---- */
 

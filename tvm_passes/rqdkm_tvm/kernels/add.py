@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -81,13 +83,11 @@ def reject_binary(layer: Layer) -> str | None:
     return None
 
 
-@register
-class AddReference(Kernel):
-    """Plain C, TFLite's three double roundings per element."""
+class _AddKernel(Kernel):
+    """The kernels that take ``rqdkm_add_params``."""
 
-    name = "add_s8_ref"
     ops = ("add",)
-    reference = True
+    cycles_per_element: ClassVar[float]
 
     def reject(self, layer: Layer) -> str | None:
         return reject_binary(layer)
@@ -96,18 +96,139 @@ class AddReference(Kernel):
         return 0
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
-        return 70.0 * layer.output.size
+        return self.cycles_per_element * layer.output.size
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
-        params = add_params(layer.inputs[0], layer.inputs[1], layer.output)
-        period = broadcast_period(layer)
-        assert period is not None
-        swapped, size = period
-        if swapped:
-            params = add_params(layer.inputs[1], layer.inputs[0], layer.output)
+        params, swapped, size = _ordered_params(layer)
         body = constant("rqdkm_add_params", "params", **asdict(params), clamp=layer.attrs["clamp"]) + binary_call(
-            "rqdkm_add_s8_ref", layer.output.size, size, swapped
+            f"rqdkm_{self.name}", layer.output.size, size, swapped
         )
+        return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))
+
+
+@register
+class AddReference(_AddKernel):
+    """Plain C, three double roundings per element, as TFLite."""
+
+    name = "add_s8_ref"
+    reference = True
+    cycles_per_element = 70.0
+
+
+@register
+class AddDsp(_AddKernel):
+    """The same roundings with DSP instructions, where the linear form is not exact."""
+
+    name = "add_s8"
+    cycles_per_element = 27.0
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = super().reject(layer)
+        if reason is None:
+            p = _ordered_params(layer)[0]
+            if max(p.input1_shift, p.input2_shift, p.output_shift) > 0:
+                reason = "a scale ratio above 1"
+        return reason
+
+
+@dataclass(frozen=True)
+class AddLinear:
+    """``rqdkm_add_linear_params`` without the clamp."""
+
+    input1_slope: int
+    input2_slope: int
+    constant: int
+
+
+_RESULT_BITS = 20  # the linear form's result is the output times 2**20
+_ROUNDS = 400
+
+
+@lru_cache(maxsize=256)
+def solve_linear(params: AddParams, clamp: tuple[int, int]) -> AddLinear | None:
+    """Coefficients with which the linear form equals TFLite's sum for all 65,536 operand pairs, or None.
+
+    For given slopes every pair bounds the constant from below (unless its output is at the lower clamp) and from above
+    (unless it is at the upper one). The gap between the highest lower and the lowest upper bound is a convex function
+    of the slopes up to rounding: start from the real ratios and step down its subgradient, which the two binding pairs
+    give, until it closes. Ties away from zero need slopes a little above the real ones, which this finds as well.
+    """
+    values = np.arange(-128, 128, dtype=np.int64)
+    outputs = np.clip(add_outputs(params, values[:, None], values[None, :]), *clamp)
+    above = outputs > clamp[0]
+    below = outputs < clamp[1]
+    one = float(1 << _RESULT_BITS)
+    scale = _real(params.output_multiplier, params.output_shift) * (1 << LEFT_SHIFT)
+    slopes = np.array(
+        [
+            scale * _real(params.input1_multiplier, params.input1_shift),
+            scale * _real(params.input2_multiplier, params.input2_shift),
+        ]
+    )
+    if slopes.max() * 256 * 2 + 256 >= 1 << (31 - _RESULT_BITS):
+        return None  # the sum might wrap
+    slopes = slopes * one * 256
+    for _ in range(_ROUNDS):
+        first, second = (round(float(slope)) for slope in slopes)
+        sums = ((values * first) >> 8)[:, None] + ((values * second) >> 8)[None, :]
+        lower = np.where(above, (outputs << _RESULT_BITS) - sums, np.int64(-(1 << 62)))
+        upper = np.where(below, ((outputs + 1) << _RESULT_BITS) - 1 - sums, np.int64(1 << 62))
+        at_lower, at_upper = int(lower.argmax()), int(upper.argmin())
+        low, high = int(lower.flat[at_lower]), int(upper.flat[at_upper])
+        if low <= high:
+            room = (1 << 31) - 1 - int(np.abs(sums).max())  # no partial sum may wrap
+            return AddLinear(first, second, (max(low, -room) + min(high, room)) // 2)
+        direction = np.array([at_lower // 256 - at_upper // 256, at_lower % 256 - at_upper % 256], dtype=np.float64)
+        length = float(direction @ direction)
+        if length == 0.0:
+            return None
+        slopes = slopes + direction * (256.0 * (low - high + 1) / length)
+    return None
+
+
+def _real(multiplier: int, shift: int) -> float:
+    return multiplier * 2.0 ** (shift - 31)
+
+
+def _ordered_params(layer: Layer) -> tuple[AddParams, bool, int]:
+    """(parameters with the larger operand first, whether that swaps the inputs, period of the smaller one)."""
+    period = broadcast_period(layer)
+    assert period is not None
+    swapped, size = period
+    first, second = layer.inputs[::-1] if swapped else layer.inputs
+    return add_params(first, second, layer.output), swapped, size
+
+
+def _clamp(layer: Layer) -> tuple[int, int]:
+    return int(layer.attrs["clamp"][0]), int(layer.attrs["clamp"][1])
+
+
+@register
+class AddLinearForm(Kernel):
+    """Two multiply-accumulates per element; chosen only where every operand pair gives TFLite's result."""
+
+    name = "add_s8_linear"
+    ops = ("add",)
+
+    def reject(self, layer: Layer) -> str | None:
+        reason = reject_binary(layer)
+        if reason is None and solve_linear(_ordered_params(layer)[0], _clamp(layer)) is None:
+            reason = "no linear form is exact for all operand pairs"
+        return reason
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 7.0 * layer.output.size + 20.0 * layer.output.size / _ordered_params(layer)[2]
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        params, swapped, size = _ordered_params(layer)
+        linear = solve_linear(params, _clamp(layer))
+        assert linear is not None
+        body = constant(
+            "rqdkm_add_linear_params", "params", **asdict(linear), clamp=layer.attrs["clamp"]
+        ) + binary_call("rqdkm_add_s8_linear", layer.output.size, size, swapped)
         return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))
 
 

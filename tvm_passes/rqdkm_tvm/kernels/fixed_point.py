@@ -19,7 +19,8 @@ _EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 
 
 def shift_left_saturated(x: Int64Array, exponent: int) -> Int64Array:
     """``x * 2**exponent`` within int32."""
-    return np.clip(x << exponent, INT32_MIN, INT32_MAX)
+    result: Int64Array = np.clip(x << exponent, INT32_MIN, INT32_MAX)
+    return result
 
 
 def exp_of_negative(x: npt.ArrayLike, integer_bits: int) -> Int64Array:

@@ -35,7 +35,9 @@ class Reshape(_Movement):
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         count = layer.output.size * _ITEM_BYTES[layer.output.dtype]
-        return KernelCall(self.name, config, (), 0, f"  memcpy(out, in0, {count});\n  return 0;\n", ("string.h",))
+        return KernelCall(
+            self.name, config, (), 0, f"  rqdkm_copy(out, in0, {count});\n  return 0;\n", ("rqdkm/memory.h",)
+        )
 
 
 @register
@@ -103,3 +105,10 @@ class PadReference(_Pad):
 
     name = "pad_s8_ref"
     reference = True
+
+
+@register
+class Pad(_Pad):
+    """Block copies and fills."""
+
+    name = "pad_s8"

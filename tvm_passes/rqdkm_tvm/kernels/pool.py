@@ -28,7 +28,7 @@ class _Pool(Kernel):
         return 0
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
-        window = math.prod(layer.attrs["pool"])
+        window = int(math.prod(layer.attrs["pool"]))
         return self.cycles_per_element * layer.output.size * window + 8.0 * layer.output.size
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
@@ -80,6 +80,24 @@ class MaxPool2dReference(_Pool):
     ops = ("max_pool2d",)
     reference = True
     cycles_per_element = 15.0
+
+
+@register
+class AvgPool2d(_Pool):
+    """Sums of four channels in 16-bit lanes, division by multiplication."""
+
+    name = "avg_pool2d_s8"
+    ops = ("avg_pool2d",)
+    cycles_per_element = 1.5
+
+
+@register
+class MaxPool2d(_Pool):
+    """Maximum of four channels at once."""
+
+    name = "max_pool2d_s8"
+    ops = ("max_pool2d",)
+    cycles_per_element = 1.5
 
 
 class _Mean(Kernel):
@@ -146,3 +164,11 @@ class MeanReference(_Mean):
     name = "mean_s8_ref"
     reference = True
     cycles_per_element = 10.0
+
+
+@register
+class Mean(_Mean):
+    """Sums of four channels in 16-bit lanes."""
+
+    name = "mean_s8"
+    cycles_per_element = 1.5

@@ -52,6 +52,30 @@ class UnaryLutReference(_Lut):
         return 9.0 * layer.output.size
 
 
+@register
+class UnaryLut(_Lut):
+    """Four look-ups per word; larger layers copy the table to RAM first, out of the flash's wait states."""
+
+    name = "unary_s8_lut"
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 256 if layer.output.size >= 256 else 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 5.0 * layer.output.size + 300.0
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        scratch = self.scratch_bytes(layer, config)
+        table = "scratch" if scratch else "c0"
+        body = "  rqdkm_copy(scratch, c0, 256);\n" if scratch else ""
+        body += (
+            f"  return rqdkm_unary_s8_lut({layer.output.size}, (const int8_t *){table}, (const int8_t *)in0,\n"
+            "                            (int8_t *)out);\n"
+        )
+        includes = ("rqdkm/elementwise.h", "rqdkm/memory.h")
+        return KernelCall(self.name, config, (unary_table(layer),), scratch, body, includes)
+
+
 class _Clip(Kernel):
     ops = ("clip",)
     cycles_per_element: ClassVar[float]
@@ -82,3 +106,11 @@ class ClipReference(_Clip):
     name = "clip_s8_ref"
     reference = True
     cycles_per_element = 6.0
+
+
+@register
+class Clip(_Clip):
+    """Minimum and maximum of four bytes at once."""
+
+    name = "clip_s8"
+    cycles_per_element = 2.0

@@ -35,22 +35,28 @@ def _rescale(x: Int64Array, real: float) -> Int64Array:
     return multiply_by_quantized_multiplier(x, *quantize_multiplier(real))
 
 
+def _clip(x: Int64Array, low: int, high: int) -> Int64Array:
+    result: Int64Array = np.clip(x, low, high)
+    return result
+
+
 def _f32(value: float) -> np.float32:
-    return np.float32(value)
+    result: np.float32 = np.float32(value)
+    return result
 
 
 def requantize(layer: Layer, q: Int64Array) -> Int64Array:
     """QUANTIZE from int8 to int8: the factor is the quotient of the scales in double precision."""
     source, target = layer.inputs[0], layer.output
     out = _rescale(q - source.zero_point, float(_f32(source.scale)) / float(_f32(target.scale)))
-    return np.clip(out + target.zero_point, *layer.attrs.get("clamp", (-128, 127)))
+    return _clip(out + target.zero_point, *layer.attrs.get("clamp", (-128, 127)))
 
 
 def relu(layer: Layer, q: Int64Array) -> Int64Array:
     """RELU that rescales: here the quotient of the scales is single precision, unlike QUANTIZE's."""
     source, target = layer.inputs[0], layer.output
     out = _rescale(q - source.zero_point, float(_f32(source.scale) / _f32(target.scale)))
-    return np.clip(out + target.zero_point, *layer.attrs["clamp"])
+    return _clip(out + target.zero_point, *layer.attrs["clamp"])
 
 
 def leaky_relu(layer: Layer, q: Int64Array) -> Int64Array:
@@ -94,7 +100,7 @@ def _high_mul16(a: Int64Array, b: Int64Array | int, *, rounded: bool) -> Int64Ar
         result = (product + (1 << 14)) >> 15
     else:
         result = np.sign(product) * (np.abs(product) >> 15)
-    return np.clip(result, -32768, 32767)
+    return _clip(result, -32768, 32767)
 
 
 def _multiplier16(real: float) -> tuple[int, int]:
@@ -129,10 +135,11 @@ def elu(layer: Layer, q: Int64Array) -> Int64Array:
     source, target = layer.inputs[0], layer.output
     x = _f32(source.scale) * (q - source.zero_point).astype(np.float32)
     # exp in double, then rounded: libm's expf is within half a unit of it
-    y = np.where(x < 0, np.exp(x.astype(np.float64)).astype(np.float32) - _f32(1.0), x).astype(np.float32)
+    negative = np.exp(np.minimum(x, 0).astype(np.float64)).astype(np.float32) - _f32(1.0)
+    y = np.where(x < 0, negative, x)
     scaled = (y * (_f32(1.0) / _f32(target.scale))).astype(np.float64)
     rounded = np.sign(scaled) * np.floor(np.abs(scaled) + 0.5)
-    return (np.clip(rounded, -1024, 1024)).astype(np.int64) + target.zero_point
+    return _clip(rounded.astype(np.int64), -1024, 1024) + target.zero_point
 
 
 TABLES: dict[str, Callable[[Layer, Int64Array], Int64Array]] = {

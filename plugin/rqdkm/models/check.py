@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rqdkm.models.graph import Graph, Operator, Quantization, TensorInfo, layer_names
+from rqdkm.models.graph import Graph, Operator, Quantization, TensorInfo, layer_names, shortened
 from rqdkm_tvm.errors import ModelError
 
 _DAMAGED = "the file is damaged, or its converter did something unusual; export it again"
@@ -36,7 +36,7 @@ def check(graph: Graph, where: str) -> None:
         if len(tensor.shape) > 1 and tensor.shape[0] != 1:
             raise ModelError(
                 f"the batch size is {tensor.shape[0]}, firmware runs one input at a time",
-                where=f"{where}: input {tensor.name!r}",
+                where=f"{where}: input {shortened(tensor.name)!r}",
                 hint="export the model with batch size 1",
             )
     for operator, layer in zip(graph.operators, layer_names(graph), strict=True):
@@ -86,17 +86,18 @@ def _check_types(graph: Graph, operator: Operator) -> None:
         q = tensor.quantization
         _need(
             not (tensor.dtype == "uint8" and q is not None),
-            f"tensor {tensor.name!r} uses the legacy uint8 quantization",
+            f"tensor {shortened(tensor.name)!r} uses the legacy uint8 quantization",
             _RETRAIN,
         )
         _need(
             not (tensor.dtype == "int16" and q is not None),
-            f"tensor {tensor.name!r} uses 16-bit activations, which are not supported",
+            f"tensor {shortened(tensor.name)!r} uses 16-bit activations, which are not supported",
             _RETRAIN,
         )
         if tensor.dtype == "int8" and q is not None:
-            _need(np.all((q.zero_points >= -128) & (q.zero_points <= 127)), f"zero point of {tensor.name!r} not int8")
-            _need(tensor.is_constant or not q.per_channel, f"activation {tensor.name!r} is quantized per channel")
+            name = shortened(tensor.name)
+            _need(np.all((q.zero_points >= -128) & (q.zero_points <= 127)), f"zero point of {name!r} is not int8")
+            _need(tensor.is_constant or not q.per_channel, f"activation {name!r} is quantized per channel")
         if not tensor.is_constant:
             floats += tensor.dtype in ("float32", "float16")
             ints += tensor.dtype == "int8"
@@ -112,7 +113,8 @@ def _check_types(graph: Graph, operator: Operator) -> None:
     if ints:
         for index in (*graph.activations(operator), *operator.outputs):
             tensor = graph.tensors[index]
-            _need(tensor.dtype != "int8" or tensor.quantization, f"int8 tensor {tensor.name!r} has no scale", _RETRAIN)
+            name = shortened(tensor.name)
+            _need(tensor.dtype != "int8" or tensor.quantization, f"int8 tensor {name!r} has no scale", _RETRAIN)
 
 
 def _window(operator: Operator, size: tuple[int, ...], window: tuple[int, ...], out: tuple[int, ...]) -> None:

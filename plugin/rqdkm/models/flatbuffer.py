@@ -101,7 +101,10 @@ class Table:
 
     def text(self, number: int) -> str:
         position, count = self.vector(number, 1)
-        return self.data[position : position + count].decode("utf-8", errors="replace")
+        try:
+            return self.data[position : position + count].decode("utf-8")
+        except UnicodeDecodeError:
+            raise FlatbufferError(f"the text at {position} is not UTF-8") from None
 
     def tables(self, number: int) -> list[Table]:
         position, count = self.vector(number, 4)

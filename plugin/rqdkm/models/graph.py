@@ -104,6 +104,11 @@ class Graph:
         return "int8" in kinds and kinds <= {"int8", "int32", "int64", "bool"}
 
 
+def shortened(name: str, limit: int = 80) -> str:
+    """Converters join dozens of names into one; messages show the end, which says most."""
+    return name if len(name) <= limit else f"...{name[3 - limit :]}"
+
+
 def layer_names(graph: Graph) -> list[str]:
     """A short, unique, stable name per operator, in execution order.
 

@@ -19,7 +19,7 @@ from tvm import relay
 from tvm.relay.frontend.tflite import OperatorConverter
 
 from rqdkm.models.fixedpoint import activation_range
-from rqdkm.models.graph import Graph, layer_names
+from rqdkm.models.graph import Graph, layer_names, shortened
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 
 
@@ -35,7 +35,7 @@ def check_supported(graph: Graph, where: str) -> None:
         if operator.op not in known:
             raise UnsupportedOperatorError(
                 f"operator {operator.op} is not supported",
-                where=f"{where}: layer {layer!r}, tensor {graph.tensors[operator.outputs[0]].name!r}",
+                where=f"{where}: layer {layer!r}, tensor {shortened(graph.tensors[operator.outputs[0]].name)!r}",
                 hint="replace it in the model, or leave that part to your application and export up to it",
             )
 
@@ -66,7 +66,8 @@ def from_tflite(data: bytes, graph: Graph, where: str) -> tvm.IRModule:
     try:
         module, params = relay.frontend.from_tflite(tflite.Model.GetRootAs(data, 0), op_converter=Named)
         module = _finish(module, params, [graph.tensors[i].name for i in graph.inputs])
-    except ModelError:
+    except ModelError as error:
+        error.where = error.where or where
         raise
     except Exception as error:  # the importer raises everything from AssertionError to TVMError
         raise ModelError(
@@ -123,11 +124,13 @@ def _check_outputs(module: tvm.IRModule, graph: Graph, where: str) -> None:
         tensor = graph.tensors[index]
         shape = tuple(d.value if isinstance(d, tvm.tir.IntImm) else -1 for d in found.shape)
         if -1 in shape:
-            raise ModelError(f"the shape of output {tensor.name!r} depends on the input's values", where=where)
+            raise ModelError(
+                f"the shape of output {shortened(tensor.name)!r} depends on the input's values", where=where
+            )
         if shape != tensor.shape or found.dtype != tensor.dtype:
             raise ModelError(
-                f"output {tensor.name!r} is {tensor.dtype} {tensor.shape} in the file, but its layers compute "
-                f"{found.dtype} {shape}",
+                f"output {shortened(tensor.name)!r} is {tensor.dtype} {tensor.shape} in the file, "
+                f"but its layers compute {found.dtype} {shape}",
                 where=where,
                 hint="the file is damaged; export it again",
             )

@@ -14,7 +14,7 @@ import numpy as np
 import tflite
 
 from rqdkm.models.flatbuffer import FlatbufferError, Table, root_table
-from rqdkm.models.graph import Graph, NDArray, Operator, Quantization, TensorInfo
+from rqdkm.models.graph import Graph, NDArray, Operator, Quantization, TensorInfo, shortened
 from rqdkm_tvm.errors import ModelError
 
 IDENTIFIER = b"TFL3"
@@ -127,7 +127,7 @@ def _operator_name(code: Table) -> str:
 
 def _tensor(table: Table, index: int, buffers: list[Table], where: str) -> TensorInfo:
     name = table.text(3) or f"tensor_{index}"
-    here = f"{where}: tensor {name!r}"
+    here = f"{where}: tensor {shortened(name)!r}"
     shape = tuple(int(d) for d in table.array(0, "<i4"))
     signature = tuple(int(d) for d in table.array(7, "<i4"))
     if len(shape) > MAX_RANK:
@@ -277,13 +277,22 @@ def _check_order(graph: Graph, where: str) -> None:
             if not -1 <= index < count:
                 raise ModelError(f"its input tensor {index} does not exist", where=here)
             if index >= 0 and index not in ready and not graph.tensors[index].is_constant:
-                raise ModelError(f"its input {graph.tensors[index].name!r} is used before it is computed", where=here)
+                raise ModelError(
+                    f"its input {shortened(graph.tensors[index].name)!r} is used before it is computed", where=here
+                )
         if not operator.outputs:
             raise ModelError("it has no output", where=here)
         for index in operator.outputs:
             if not 0 <= index < count or index in ready or graph.tensors[index].is_constant:
                 raise ModelError(f"tensor {index} cannot be its output", where=here)
             ready.add(index)
+    named: dict[str, int] = {}
+    for index in sorted(ready):
+        name = graph.tensors[index].name
+        if named.setdefault(name, index) != index:  # importers keep tensors by name
+            raise ModelError(
+                f"two tensors are called {shortened(name)!r}", where=where, hint="give layers unique names"
+            )
     for index in graph.outputs:
         if index not in ready or index in graph.inputs:
             raise ModelError(f"the model output {index} is not computed by any operator", where=where)

@@ -154,3 +154,69 @@ def test_invalid_exception_return(board: Bench) -> None:
 def test_fault_inside_an_it_block_is_taken(board: Bench) -> None:
     words = fault(board, "  ldr r0, =0x30000000\n  cmp r0, r0\n  itt eq\n  ldreq r1, [r0]\n  moveq r2, #1\n")
     assert words[0] == PRECISE and words[2] == 0x30000000
+
+
+# region 0, on top of the default map
+GUARD = """
+  WRITE 0xE000ED98, 0
+  WRITE 0xE000ED9C, {base:#x}
+  WRITE 0xE000EDA0, {attributes:#x}
+  WRITE 0xE000ED94, 5
+  dsb
+"""
+MEMORY_DATA, MEMORY_FETCH = 0x82, 0x01
+NO_ACCESS_128_MB = 1 << 28 | 26 << 1 | 1
+READ_ONLY_256 = 6 << 24 | 7 << 1 | 1
+
+
+def mpu(base: int, attributes: int) -> str:
+    return GUARD.format(base=base, attributes=attributes)
+
+
+@pytest.mark.parametrize(
+    ("region", "access", "cfsr"),
+    [
+        (mpu(0, NO_ACCESS_128_MB), "  movs r0, #0\n  ldr r1, [r0]\n", MEMORY_DATA),
+        (mpu(0, NO_ACCESS_128_MB), "  movs r0, #4\n  strb r1, [r0]\n", MEMORY_DATA),
+        (mpu(0, NO_ACCESS_128_MB), "  movs r0, #0x41\n  bx r0\n", MEMORY_FETCH),
+        (mpu(0x20001000, READ_ONLY_256), "  ldr r0, =0x200010fc\n  ldr r1, [r0]\n  str r1, [r0]\n", MEMORY_DATA),
+        (mpu(0x20001000, READ_ONLY_256), "  ldr r0, =0x20000ffc\n  stm r0, {r1, r2}\n", MEMORY_DATA),
+    ],
+)
+def test_the_memory_protection_unit(board: Bench, region: str, access: str, cfsr: int) -> None:
+    words = fault(board, region + access)
+    assert words[:2] == [cfsr, FORCED]
+
+
+def test_the_memory_protection_unit_lets_everything_else_pass(board: Bench) -> None:
+    # sub-region 1 (32 bytes) of the read-only region is switched off
+    body = mpu(0x20001000, READ_ONLY_256 | 2 << 8) + "  ldr r0, =0x20001020\n  str r0, [r0]\n  str r0, [r0, #0x100]\n"
+    assert board(body + END).code == 0
+
+
+def test_thread_mode_from_inside_nested_handlers(board: Bench) -> None:
+    # A fault handler may drop to thread mode with other exceptions active when CCR.NONBASETHRDENA is set.
+    handlers = """
+  .thumb_func
+  .global svc_handler
+svc_handler:
+  udf #0
+  .thumb_func
+  .global hard_fault
+hard_fault:
+  ldr r0, =after
+  str r0, [sp, #24]
+  ldr r0, =0x01000000
+  str r0, [sp, #28]
+  ldr r0, =0xfffffff9
+  bx r0
+  .ltorg
+  .thumb_func
+after:
+  mrs r0, ipsr
+  bl emit
+  movs r0, #0
+  b finish
+"""
+    assert board("  WRITE SCB_CCR, 0x201\n  svc 0\n" + handlers).words == [0]
+    assert board("  WRITE SCB_CCR, 0x200\n  svc 0\n" + handlers, expect=122).code == 122

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * Cortex-M4 cycle costs that depend on neighbours or operands: DDI0439 (TRM) 3.3.1 notes to table 3-1, 3.3.3 "Load/store
- * timings", 7.2.3 (FPU). docs/virtual-board.md lists every rule with its source. */
+ * Cortex-M4 cycle costs that depend on neighbours or operands: DDI0439 (TRM) 3.3.1 notes to table 3-1, 3.3.3
+ * "Load/store timings", 7.2.3 (FPU). docs/virtual-board.md lists every rule with its source. */
 #include "decode.h"
 #include "vboard.h"
 
-static bool writes(const instruction *i, unsigned reg) {
-  return reg != NO_REG && (i->dst == reg || i->dst_lo == reg);
-}
+static bool writes(const instruction *i, unsigned reg) { return reg != NO_REG && (i->dst == reg || i->dst_lo == reg); }
 
 static bool is_single_access(const instruction *i) {
   return i->kind == KIND_LOAD || i->kind == KIND_STORE || i->kind == KIND_STORE_REG || i->kind == KIND_VFP_LOAD ||
@@ -26,7 +24,8 @@ unsigned cost_of(const instruction *before, const instruction *now) {
     }
   }
   if (before->kind == KIND_VFP && now->kind == KIND_VFP && before->vfp_dst != NO_REG) {
-    /* A result needed by the next FPU instruction costs one more; an accumulator may be forwarded from a multiply-accumulate. */
+    /* A result needed by the next FPU instruction costs one more; an accumulator may be forwarded from a
+     * multiply-accumulate. */
     bool accumulates = now->base == 3 && before->vfp_dst == now->vfp_dst && before->base != 3;
     if (before->vfp_dst == now->vfp_n || before->vfp_dst == now->vfp_m || accumulates) cycles++;
   }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  * The run loop, and what Unicorn leaves to its user on M-profile: exception entry and return, faults, lockup
- * (ARMv7-M ARM B1.5). Latencies: 12 cycles entry and 6 tail-chaining (Cortex-M3/M4 TRM, "Exception handling"), 10 return. */
+ * (ARMv7-M ARM B1.5). Latencies: 12 cycles entry and 6 tail-chaining (Cortex-M3/M4 TRM, "Exception handling"), 10
+ * return. */
 #include <string.h>
 
 #include "vboard.h"
@@ -9,7 +10,15 @@ enum { ENTRY_CYCLES = 12, TAIL_CHAIN_CYCLES = 6, RETURN_CYCLES = 10 };
 enum { CONTROL_NPRIV = 1, CONTROL_SPSEL = 2, CONTROL_FPCA = 4 };
 enum { XPSR_T = 1u << 24, XPSR_ALIGN = 1u << 9, XPSR_EXCEPTION = 0x1ff, XPSR_IT = 0x0600fc00 };
 enum { BASIC_WORDS = 8, EXTENDED_WORDS = 26 };
-enum { UNICORN_SVC = 2, UNICORN_PREFETCH_ABORT, UNICORN_DATA_ABORT, UNICORN_BKPT = 7, UNICORN_EXCEPTION_EXIT = 8, UNICORN_SEMIHOST = 16, UNICORN_NOCP = 17 };
+enum {
+  UNICORN_SVC = 2,
+  UNICORN_PREFETCH_ABORT,
+  UNICORN_DATA_ABORT,
+  UNICORN_BKPT = 7,
+  UNICORN_EXCEPTION_EXIT = 8,
+  UNICORN_SEMIHOST = 16,
+  UNICORN_NOCP = 17
+};
 #define NO_ADDRESS_END 0xfffffffeu /* `until` of uc_emu_start: never an instruction address */
 
 static uint32_t resume_pc; /* with the Thumb bit in bit 0 */
@@ -48,9 +57,11 @@ static void store_fpu(uint32_t frame, bool *ok) {
   *ok &= memory_write32(frame + 96, cpu_reg(UC_ARM_REG_FPSCR));
 }
 
-/* Push the frame, switch to handler mode. Returns the value for LR; *ok is false when the stack is not writable memory. */
+/* Push the frame, switch to handler mode. Returns the value for LR; *ok is false when the stack is not writable memory.
+ */
 static uint32_t push_frame(uint32_t return_pc, bool *ok) {
-  static const int saved[6] = {UC_ARM_REG_R0, UC_ARM_REG_R1, UC_ARM_REG_R2, UC_ARM_REG_R3, UC_ARM_REG_R12, UC_ARM_REG_LR};
+  static const int saved[6] = {UC_ARM_REG_R0, UC_ARM_REG_R1,  UC_ARM_REG_R2,
+                               UC_ARM_REG_R3, UC_ARM_REG_R12, UC_ARM_REG_LR};
   uint32_t xpsr = cpu_reg(UC_ARM_REG_XPSR), control = cpu_reg(UC_ARM_REG_CONTROL), sp = cpu_reg(UC_ARM_REG_SP);
   bool fpu = control & CONTROL_FPCA, handler = xpsr & XPSR_EXCEPTION, process = !handler && (control & CONTROL_SPSEL);
   bool force_align = fpu || (scb.ccr & CCR_STKALIGN), padded = force_align && (sp & 4);
@@ -66,14 +77,16 @@ static uint32_t push_frame(uint32_t return_pc, bool *ok) {
 }
 
 static void lockup(const char *why) {
-  end_run(EXIT_CODE_LOCKUP, "lockup: %s (pc 0x%08x, CFSR 0x%08x, HFSR 0x%08x, BFAR 0x%08x)", why, trace_pc(), scb.cfsr, scb.hfsr, scb.bfar);
+  end_run(EXIT_CODE_LOCKUP, "lockup: %s (pc 0x%08x, CFSR 0x%08x, HFSR 0x%08x, BFAR 0x%08x)", why, trace_pc(), scb.cfsr,
+          scb.hfsr, scb.bfar);
 }
 
 static void start_handler(int exception, uint32_t exc_return) {
   uint32_t vector = 0;
   nvic_enter(exception);
   uint32_t control = cpu_reg(UC_ARM_REG_CONTROL);
-  cpu_set_reg(UC_ARM_REG_XPSR, (cpu_reg(UC_ARM_REG_XPSR) & ~(uint32_t)(XPSR_EXCEPTION | XPSR_IT)) | XPSR_T | (uint32_t)exception);
+  cpu_set_reg(UC_ARM_REG_XPSR,
+              (cpu_reg(UC_ARM_REG_XPSR) & ~(uint32_t)(XPSR_EXCEPTION | XPSR_IT)) | XPSR_T | (uint32_t)exception);
   cpu_set_reg(UC_ARM_REG_CONTROL, control & ~(uint32_t)CONTROL_FPCA);
   cpu_set_reg(UC_ARM_REG_LR, exc_return);
   refresh_mode();
@@ -114,6 +127,7 @@ static void take_fault(void) {
   scb.cfsr |= fault.cfsr;
   scb.hfsr |= fault.hfsr;
   if (fault.cfsr & CFSR_BFARVALID) scb.bfar = fault.address;
+  if (fault.cfsr & CFSR_MMARVALID) scb.mmfar = fault.address;
   int exception = EXC_HARD;
   if (fault.cfsr & 0xffff0000u) {
     exception = EXC_USAGE;
@@ -175,7 +189,8 @@ static void load_fpu(uint32_t frame, bool *ok) {
 }
 
 static void pop_frame(uint32_t exc_return) {
-  static const int saved[6] = {UC_ARM_REG_R0, UC_ARM_REG_R1, UC_ARM_REG_R2, UC_ARM_REG_R3, UC_ARM_REG_R12, UC_ARM_REG_LR};
+  static const int saved[6] = {UC_ARM_REG_R0, UC_ARM_REG_R1,  UC_ARM_REG_R2,
+                               UC_ARM_REG_R3, UC_ARM_REG_R12, UC_ARM_REG_LR};
   bool process = exc_return & 4, fpu = !(exc_return & 0x10), ok = true;
   int stack_register = process ? UC_ARM_REG_PSP : UC_ARM_REG_MSP;
   uint32_t frame = cpu_reg(stack_register), words[BASIC_WORDS] = {0};
@@ -205,9 +220,11 @@ static void pop_frame(uint32_t exc_return) {
 static void return_from_exception(uint32_t exc_return) {
   int exception = (int)(cpu_reg(UC_ARM_REG_XPSR) & XPSR_EXCEPTION);
   uint32_t kind = exc_return & 0xf;
-  bool valid = (exc_return & 0xffffffe0u) == 0xffffffe0u && (kind == 1 || kind == 9 || kind == 13) && nvic_is_active(exception);
+  bool valid =
+      (exc_return & 0xffffffe0u) == 0xffffffe0u && (kind == 1 || kind == 9 || kind == 13) && nvic_is_active(exception);
   bool to_thread = kind != 1;
-  if (valid && to_thread != (nvic_active_count() == 1)) valid = false;
+  bool base_level = nvic_active_count() == 1;
+  if (to_thread != base_level && !(to_thread && (scb.ccr & CCR_NONBASETHRDENA))) valid = false;
   nvic_leave(exception);
   if (exception != EXC_NMI) cpu_set_reg(UC_ARM_REG_FAULTMASK, 0);
   profile_exception_leave();

@@ -16,7 +16,8 @@ static void set_branch(instruction *i, instruction_kind kind, unsigned refill) {
   i->refill = (uint8_t)refill;
 }
 
-static void set_access(instruction *i, address_mode mode, unsigned rn, int offset, unsigned bytes, unsigned align, bool write) {
+static void set_access(instruction *i, address_mode mode, unsigned rn, int offset, unsigned bytes, unsigned align,
+                       bool write) {
   i->flags |= FLAG_MEMORY | (write ? FLAG_WRITE : 0);
   i->address = (uint8_t)mode;
   i->rn = (uint8_t)rn;
@@ -59,8 +60,17 @@ static void decode_16_misc(instruction *i, unsigned h1) { /* 1011 xxxx */
 }
 
 static instruction decode_16(unsigned h1) {
-  instruction i = {.size = 2, .kind = KIND_ALU, .base = 1, .dst = NONE, .dst_lo = NONE, .rn = NONE, .rm = NONE, .align = 1,
-                   .vfp_dst = NONE, .vfp_n = NONE, .vfp_m = NONE};
+  instruction i = {.size = 2,
+                   .kind = KIND_ALU,
+                   .base = 1,
+                   .dst = NONE,
+                   .dst_lo = NONE,
+                   .rn = NONE,
+                   .rm = NONE,
+                   .align = 1,
+                   .vfp_dst = NONE,
+                   .vfp_n = NONE,
+                   .vfp_m = NONE};
   unsigned op = h1 >> 12;
   if (op < 4) { /* shift, add, move, compare immediate */
     i.dst = (h1 >> 13) == 1 ? (h1 >> 8 & 7) : (h1 & 7);
@@ -100,7 +110,8 @@ static instruction decode_16(unsigned h1) {
     i.kind = load ? KIND_LOAD : KIND_STORE;
     i.base = load ? 2 : 1;
     if (load) i.dst = sp ? (h1 >> 8 & 7) : (h1 & 7);
-    set_access(&i, ADDRESS_IMM, sp ? 13 : (h1 >> 3 & 7), (int)((sp ? (h1 & 0xff) : (h1 >> 6 & 31)) << log2), bytes, bytes, !load);
+    set_access(&i, ADDRESS_IMM, sp ? 13 : (h1 >> 3 & 7), (int)((sp ? (h1 & 0xff) : (h1 >> 6 & 31)) << log2), bytes,
+               bytes, !load);
   } else if (op == 10) {
     i.dst = h1 >> 8 & 7; /* ADR, ADD SP */
   } else if (op == 11) {
@@ -245,8 +256,17 @@ static void decode_long_multiply_divide(instruction *i, unsigned h1, unsigned h2
 }
 
 static instruction decode_32(unsigned h1, unsigned h2) {
-  instruction i = {.size = 4, .kind = KIND_ALU, .base = 1, .dst = NONE, .dst_lo = NONE, .rn = NONE, .rm = NONE, .align = 1,
-                   .vfp_dst = NONE, .vfp_n = NONE, .vfp_m = NONE};
+  instruction i = {.size = 4,
+                   .kind = KIND_ALU,
+                   .base = 1,
+                   .dst = NONE,
+                   .dst_lo = NONE,
+                   .rn = NONE,
+                   .rm = NONE,
+                   .align = 1,
+                   .vfp_dst = NONE,
+                   .vfp_n = NONE,
+                   .vfp_m = NONE};
   unsigned op1 = h1 >> 11 & 3, op2 = h1 >> 4 & 0x7f;
   if (op1 == 1) {
     if ((op2 & 0x60) == 0x00) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * Thumb-2 decoder: only what timing and access checks need (no operands of arithmetic, no immediate values but offsets). */
+ * Thumb-2 decoder: only what timing and access checks need (no operands of arithmetic, no immediate values but
+ * offsets). */
 #ifndef RQDKM_VBOARD_DECODE_H
 #define RQDKM_VBOARD_DECODE_H
 
@@ -8,11 +9,11 @@
 
 typedef enum {
   KIND_ALU,
-  KIND_LOAD,         /* single load */
-  KIND_STORE,        /* single store, immediate offset */
-  KIND_STORE_REG,    /* single store, register offset */
-  KIND_LOAD_MULTI,   /* LDM, POP, LDRD, VLDM */
-  KIND_STORE_MULTI,  /* STM, PUSH, STRD, VSTM */
+  KIND_LOAD,        /* single load */
+  KIND_STORE,       /* single store, immediate offset */
+  KIND_STORE_REG,   /* single store, register offset */
+  KIND_LOAD_MULTI,  /* LDM, POP, LDRD, VLDM */
+  KIND_STORE_MULTI, /* STM, PUSH, STRD, VSTM */
   KIND_DIVIDE,
   KIND_BRANCH,       /* B, BL, Bcc, CBZ: immediate */
   KIND_BRANCH_REG,   /* BX, BLX, MOV PC */
@@ -32,32 +33,32 @@ typedef enum {
 } address_mode;
 
 enum {
-  FLAG_MEMORY = 1 << 0,       /* reads or writes memory */
+  FLAG_MEMORY = 1 << 0, /* reads or writes memory */
   FLAG_WRITE = 1 << 1,
   FLAG_DIVIDE = 1 << 2,
   FLAG_FPU = 1 << 3,
-  FLAG_SYSTEM = 1 << 4,       /* CPS, MSR: may unmask an interrupt */
+  FLAG_SYSTEM = 1 << 4, /* CPS, MSR: may unmask an interrupt */
   FLAG_IT = 1 << 5,
-  FLAG_CALL = 1 << 6,         /* BL, BLX */
-  FLAG_RETURN = 1 << 7        /* BX LR, POP {..PC}: may leave the function */
+  FLAG_CALL = 1 << 6,  /* BL, BLX */
+  FLAG_RETURN = 1 << 7 /* BX LR, POP {..PC}: may leave the function */
 };
 
 typedef struct {
-  uint8_t size;             /* bytes: 2 or 4 */
-  uint8_t kind;             /* instruction_kind */
-  uint8_t base;             /* cycles without any neighbour (cost.c) */
-  uint8_t refill;           /* pipeline refill when the branch is taken */
+  uint8_t size;   /* bytes: 2 or 4 */
+  uint8_t kind;   /* instruction_kind */
+  uint8_t base;   /* cycles without any neighbour (cost.c) */
+  uint8_t refill; /* pipeline refill when the branch is taken */
   uint8_t flags;
-  uint8_t dst, dst_lo;      /* core registers written, for address dependencies; NO_REG = none */
-  uint8_t rn, rm;           /* base and index of an address; dividend and divisor of a divide */
-  uint8_t address;          /* address_mode */
+  uint8_t dst, dst_lo; /* core registers written, for address dependencies; NO_REG = none */
+  uint8_t rn, rm;      /* base and index of an address; dividend and divisor of a divide */
+  uint8_t address;     /* address_mode */
   uint8_t shift;
-  uint8_t bytes;            /* accessed in total */
-  uint8_t align;            /* alignment that the access needs at zero cost; 1 = any */
-  bool strict_align;        /* unaligned is always a UsageFault (LDM, LDRD, VLDR, exclusive) */
-  bool is_signed;           /* SDIV */
+  uint8_t bytes;     /* accessed in total */
+  uint8_t align;     /* alignment that the access needs at zero cost; 1 = any */
+  bool strict_align; /* unaligned is always a UsageFault (LDM, LDRD, VLDR, exclusive) */
+  bool is_signed;    /* SDIV */
   uint8_t vfp_dst, vfp_n, vfp_m;
-  uint8_t it_count;         /* instructions in the IT block */
+  uint8_t it_count; /* instructions in the IT block */
   int16_t offset;
 } instruction;
 

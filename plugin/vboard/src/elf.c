@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * ELF32 little-endian ARM executables: loadable segments and function symbols. Every offset is checked against the file. */
+ * ELF32 little-endian ARM executables: loadable segments and function symbols. Every offset is checked against the
+ * file. */
 #include <elf.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -51,7 +52,8 @@ static int compare_symbols(const void *a, const void *b) {
 }
 
 static void load_symbols(const Elf32_Ehdr *header) {
-  if (!header->e_shoff || header->e_shentsize != sizeof(Elf32_Shdr) || !inside(header->e_shoff, (uint64_t)header->e_shnum * sizeof(Elf32_Shdr))) {
+  if (!header->e_shoff || header->e_shentsize != sizeof(Elf32_Shdr) ||
+      !inside(header->e_shoff, (uint64_t)header->e_shnum * sizeof(Elf32_Shdr))) {
     return; /* stripped: no profile names */
   }
   const Elf32_Shdr *sections = (const void *)(image + header->e_shoff);
@@ -68,8 +70,8 @@ static void load_symbols(const Elf32_Ehdr *header) {
     for (size_t k = 0; k < count; k++) {
       if (ELF32_ST_TYPE(symbols[k].st_info) != STT_FUNC || symbols[k].st_name >= strings->sh_size) continue;
       uint32_t start = symbols[k].st_value & ~1u;
-      elf_functions[elf_function_count++] =
-          (elf_symbol){start, start + symbols[k].st_size, (const char *)image + strings->sh_offset + symbols[k].st_name};
+      elf_functions[elf_function_count++] = (elf_symbol){start, start + symbols[k].st_size,
+                                                         (const char *)image + strings->sh_offset + symbols[k].st_name};
     }
   }
   if (elf_function_count) qsort(elf_functions, elf_function_count, sizeof *elf_functions, compare_symbols);
@@ -91,12 +93,14 @@ void elf_load(const char *path) {
   if (image_bytes == 0) reject(path, "empty file");
   if (image_bytes < 4 || memcmp(image, ELFMAG, SELFMAG) != 0) reject(path, "not an ELF file");
   if (image_bytes < sizeof *header) reject(path, "truncated ELF header");
-  if (header->e_ident[EI_CLASS] != ELFCLASS32 || header->e_ident[EI_DATA] != ELFDATA2LSB || header->e_machine != EM_ARM) {
+  if (header->e_ident[EI_CLASS] != ELFCLASS32 || header->e_ident[EI_DATA] != ELFDATA2LSB ||
+      header->e_machine != EM_ARM) {
     reject(path, "not a 32-bit little-endian ARM ELF (machine %u)", header->e_machine);
   }
   if (header->e_type != ET_EXEC) reject(path, "not an executable (ELF type %u): link it first", header->e_type);
   if (!header->e_phnum || header->e_phentsize != sizeof(Elf32_Phdr)) reject(path, "no program headers");
-  if (!inside(header->e_phoff, (uint64_t)header->e_phnum * sizeof(Elf32_Phdr))) reject(path, "truncated: program headers are outside the file");
+  if (!inside(header->e_phoff, (uint64_t)header->e_phnum * sizeof(Elf32_Phdr)))
+    reject(path, "truncated: program headers are outside the file");
   const Elf32_Phdr *segments = (const void *)(image + header->e_phoff);
   bool any = false;
   for (unsigned k = 0; k < header->e_phnum; k++) {
@@ -105,7 +109,8 @@ void elf_load(const char *path) {
     if (!inside(segment->p_offset, segment->p_filesz)) reject(path, "truncated: segment %u is outside the file", k);
     uint8_t *target = memory_host(segment->p_paddr, segment->p_filesz, false);
     if (!target || segment->p_paddr >= 0xe0000000u) {
-      reject(path, "segment %u (0x%08x, %u bytes) does not fit flash, SRAM or CCM of the STM32F407", k, segment->p_paddr, segment->p_filesz);
+      reject(path, "segment %u (0x%08x, %u bytes) does not fit flash, SRAM or CCM of the STM32F407", k,
+             segment->p_paddr, segment->p_filesz);
     }
     memcpy(target, image + segment->p_offset, segment->p_filesz);
     any = true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * What happens when: the earliest deadline of all parts becomes machine.next_event, which the instruction hook compares with
- * the clock. Sleeping jumps from deadline to deadline. A new source of events is one line in `next_deadline` and `service`;
- * a deeper sleep (stop mode) belongs into events_sleep, where SCR.SLEEPDEEP is known. */
+ * What happens when: the earliest deadline of all parts becomes machine.next_event, which the instruction hook compares
+ * with the clock. Sleeping jumps from deadline to deadline. A new source of events is one line in `next_deadline` and
+ * `service`; a deeper sleep (stop mode) belongs into events_sleep, where SCR.SLEEPDEEP is known. */
 #include <math.h>
 
 #include "vboard.h"
@@ -33,7 +33,8 @@ void events_recheck(void) { machine.next_event = 0; }
 
 void events_check_limits(void) {
   if (running_cycles() >= machine.options.max_cycles) {
-    end_run(EXIT_CODE_LIMIT, "cycle limit reached: %llu cycles (pc 0x%08x)", (unsigned long long)machine.options.max_cycles, trace_pc());
+    end_run(EXIT_CODE_LIMIT, "cycle limit reached: %llu cycles (pc 0x%08x)",
+            (unsigned long long)machine.options.max_cycles, trace_pc());
   }
   if (machine.options.timeout_s > 0 && wall_seconds() > machine.options.timeout_s) {
     end_run(EXIT_CODE_LIMIT, "time limit reached: %g s (pc 0x%08x)", machine.options.timeout_s, trace_pc());
@@ -73,7 +74,8 @@ static void sleep_until(uint64_t until) {
     host_flush();
     host_input_wait(fmin(seconds, 0.05));
     uint64_t passed = (uint64_t)((wall_seconds() - began) * hclk);
-    if (until == NEVER || (host_input_ready() && passed < until - start) || seconds > 0.05) until = earlier(start + passed, until);
+    if (until == NEVER || (host_input_ready() && passed < until - start) || seconds > 0.05)
+      until = earlier(start + passed, until);
   }
   machine.cycles = until;
   machine.sleep_cycles += until - start;

@@ -4,8 +4,8 @@
  *       both taken as fully associative with least-recently-used replacement; prefetch of the next instruction line.
  * l4r5: lines of 32 bytes with four 8-byte sectors filled one by one, 32 instruction and 8 data lines, no prefetch (the
  *       shape that reproduced published NUCLEO-L4R5ZI results).
- * A flash read that misses costs LATENCY extra cycles. A sequential instruction line found by the prefetcher has had the
- * four or more cycles of the line before it to arrive, so it costs LATENCY - 4, at least 0. */
+ * A flash read that misses costs LATENCY extra cycles. A sequential instruction line found by the prefetcher has had
+ * the four or more cycles of the line before it to arrive, so it costs LATENCY - 4, at least 0. */
 #include <string.h>
 
 #include "vboard.h"
@@ -15,7 +15,7 @@ enum { MAX_LINES = 64, LINE_COUNT = 1 << 16, PREFETCH_HEAD_START = 4 };
 typedef struct {
   uint8_t slot_of[LINE_COUNT]; /* line -> slot, 0xff = not cached */
   uint16_t line[MAX_LINES];
-  uint8_t sectors[MAX_LINES]; /* filled sectors (all of them where lines are filled whole) */
+  uint8_t sectors[MAX_LINES];                           /* filled sectors (all of them where lines are filled whole) */
   uint8_t next[MAX_LINES + 1], previous[MAX_LINES + 1]; /* recency list; index MAX_LINES is its head */
   bool used[MAX_LINES];
   uint64_t hits, misses;
@@ -120,7 +120,8 @@ unsigned flash_load(uint32_t offset) {
     data.misses++;
     return wait_states;
   }
-  bool hit = model == FLASH_MODEL_L4R5 ? cache_access(&data, offset >> 5, 1u << (offset >> 3 & 3)) : cache_access(&data, offset >> 4, 1);
+  bool hit = model == FLASH_MODEL_L4R5 ? cache_access(&data, offset >> 5, 1u << (offset >> 3 & 3))
+                                       : cache_access(&data, offset >> 4, 1);
   return hit ? 0 : wait_states;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * The process's stdin and stdout, buffered. stdin is polled, never read blocking except where the firmware asks for it. */
+ * The process's stdin and stdout, buffered. stdin is polled, never read blocking except where the firmware asks for it.
+ */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>

@@ -68,7 +68,8 @@ static double positive(const char *option, const char *text) {
   char *end = NULL;
   errno = 0;
   double value = strtod(text, &end);
-  if (errno || end == text || *end || !(value > 0) || value > 1e18) bad_usage("--%s needs a positive number, not '%s'", option, text);
+  if (errno || end == text || *end || !(value > 0) || value > 1e18)
+    bad_usage("--%s needs a positive number, not '%s'", option, text);
   return value;
 }
 
@@ -80,7 +81,21 @@ static flash_model_kind parse_model(const char *text) {
 }
 
 static void parse(int count, char **arguments) {
-  enum { MODEL = 256, STATS, PROFILE, FOLDED, CYCLES, TIMEOUT, STRICT, HSE, HSE_DEAD, PLL_DEAD, FUNCTIONAL, VERSION, HELP };
+  enum {
+    MODEL = 256,
+    STATS,
+    PROFILE,
+    FOLDED,
+    CYCLES,
+    TIMEOUT,
+    STRICT,
+    HSE,
+    HSE_DEAD,
+    PLL_DEAD,
+    FUNCTIONAL,
+    VERSION,
+    HELP
+  };
   static const struct option names[] = {{"flash-model", required_argument, NULL, MODEL},
                                         {"stats", required_argument, NULL, STATS},
                                         {"profile", required_argument, NULL, PROFILE},

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  * Memory map of the STM32F407xG (RM0090 2.3) and the table of modelled peripherals.
- * Plain memory is mapped straight into the emulator. Peripheral pages are called back. Everything else stays unmapped, so
- * that an access stops the emulator and becomes a fault in the guest (cpu.c).
- * To add a peripheral: one file with a read and a write function, one row in `peripherals`. */
+ * Plain memory is mapped straight into the emulator. Peripheral pages are called back. Everything else stays unmapped,
+ * so that an access stops the emulator and becomes a fault in the guest (cpu.c). To add a peripheral: one file with a
+ * read and a write function, one row in `peripherals`. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,11 +62,12 @@ static const peripheral *select_peripheral(uint32_t address) {
   return p;
 }
 
-/* Registers where a zero in the lanes that a narrow write does not touch means "leave alone" (or that act when read). */
+/* Registers where a zero in the lanes that a narrow write does not touch means "leave alone" (or that act when read).
+ */
 static bool zero_means_unchanged(const peripheral *p, uint32_t address) {
   uint32_t offset = address & 0x3ff;
-  if (p->read == gpio_read) return offset == 0x18;                                    /* BSRR */
-  if (p->read == nvic_read) return address >= 0xe000e100 && address < 0xe000e300;     /* ISER .. ICPR */
+  if (p->read == gpio_read) return offset == 0x18;                                       /* BSRR */
+  if (p->read == nvic_read) return address >= 0xe000e100 && address < 0xe000e300;        /* ISER .. ICPR */
   if (p->read == scb_read) return offset == 0x104 || offset == 0x128 || offset == 0x12c; /* ICSR, CFSR, HFSR */
   return p->read == usart1_read || p->read == usart2_read;
 }

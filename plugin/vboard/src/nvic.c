@@ -110,7 +110,8 @@ uint32_t nvic_read(uint32_t address) {
   if (offset == 0x004) return (IRQ_COUNT - 1) / 32; /* ICTR */
   if (offset >= 0x400 && offset < 0x400 + (IRQ_COUNT + 3) / 4 * 4) {
     uint32_t word = 0;
-    for (uint32_t k = 0; k < 4 && offset - 0x400 + k < IRQ_COUNT; k++) word |= (uint32_t)priority[16 + offset - 0x400 + k] << 8 * k;
+    for (uint32_t k = 0; k < 4 && offset - 0x400 + k < IRQ_COUNT; k++)
+      word |= (uint32_t)priority[16 + offset - 0x400 + k] << 8 * k;
     return word;
   }
   switch (offset >> 7) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  * Cycles per function, and per call path for flame graphs ("folded" format: caller;callee cycles).
- * Self figures come from the instruction records and are exact. Call paths follow BL/BLX and returns: a jump to the start of
- * another function is a tail call, a return unwinds to the frame whose return function it reaches. */
+ * Self figures come from the instruction records and are exact. Call paths follow BL/BLX and returns: a jump to the
+ * start of another function is a tail call, a return unwinds to the frame whose return function it reaches. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,7 +132,9 @@ static void write_table(FILE *file) {
   trace_for_each(add_instruction);
   add_calls(&root);
   qsort(lines, count, sizeof *lines, by_cycles);
-  fprintf(file, "{\n  \"schema\": \"rqdkm-vboard-profile/1\",\n  \"cycles\": %llu,\n  \"sleep_cycles\": %llu,\n  \"functions\": [",
+  fprintf(file,
+          "{\n  \"schema\": \"rqdkm-vboard-profile/1\",\n  \"cycles\": %llu,\n  \"sleep_cycles\": %llu,\n  "
+          "\"functions\": [",
           (unsigned long long)machine.cycles, (unsigned long long)machine.sleep_cycles);
   const char *separator = "\n    ";
   for (size_t k = 0; k < count; k++) {
@@ -141,7 +143,8 @@ static void write_table(FILE *file) {
     json_string(file, name_of(lines[k].function));
     uint32_t address = lines[k].function < 0 ? 0 : elf_functions[lines[k].function].start;
     fprintf(file, ", \"address\": \"0x%08x\", \"self_cycles\": %llu, \"calls\": %llu, \"instructions\": %llu}", address,
-            (unsigned long long)lines[k].cycles, (unsigned long long)lines[k].calls, (unsigned long long)lines[k].instructions);
+            (unsigned long long)lines[k].cycles, (unsigned long long)lines[k].calls,
+            (unsigned long long)lines[k].instructions);
     separator = ",\n    ";
   }
   fprintf(file, "\n  ]\n}\n");

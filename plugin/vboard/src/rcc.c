@@ -1,13 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * Reset and clock control (RM0090 7), power control (5.4), flash interface (3.9): the clock tree, how long its sources take to
- * start, and the rules that silicon does not check but suffers from. Start-up times: DS8626, worst case of the PLL,
- * typical of the others. A broken rule is a "violation": recorded with time, PC and reason, fatal with --strict-clock. */
+ * Reset and clock control (RM0090 7), power control (5.4), flash interface (3.9): the clock tree, how long its sources
+ * take to start, and the rules that silicon does not check but suffers from. Start-up times: DS8626, worst case of the
+ * PLL, typical of the others. A broken rule is a "violation": recorded with time, PC and reason, fatal with
+ * --strict-clock. */
 #include <stdarg.h>
 #include <string.h>
 
 #include "vboard.h"
 
-enum { CR, PLLCFGR, CFGR, CIR, AHB1RSTR, APB1RSTR = 8, APB2RSTR, AHB1ENR = 12, APB1ENR = 16, APB2ENR, CSR = 29, REGISTERS = 40 };
+enum {
+  CR,
+  PLLCFGR,
+  CFGR,
+  CIR,
+  AHB1RSTR,
+  APB1RSTR = 8,
+  APB2RSTR,
+  AHB1ENR = 12,
+  APB1ENR = 16,
+  APB2ENR,
+  CSR = 29,
+  REGISTERS = 40
+};
 enum { SOURCE_HSI, SOURCE_HSE, SOURCE_PLL };
 enum { HSI_NS = 2200, HSE_NS = 2000000, HSI_HZ = 16000000 };
 enum { PWR_VOS = 1u << 14, MAX_VIOLATIONS = 64, MAX_CLOCK_CHANGES = 256, ACR_BITS = 0x1f07 };
@@ -96,8 +110,10 @@ static bool is_ready(unsigned which) { return is_on(which) && !is_dead(which) &&
 
 static void check_clocks(void) {
   uint32_t need = hclk ? (hclk - 1) / 30000000 : 0, ws = acr & 7; /* one wait state per started 30 MHz, 2.7 to 3.6 V */
-  if (ws < need) violation_record("wait-states", "HCLK %u Hz needs %u flash wait states, FLASH_ACR has %u", hclk, need, ws);
-  if (hclk > 144000000 && !(pwr_cr & PWR_VOS)) violation_record("voltage-scale", "HCLK %u Hz needs regulator scale 1 (PWR_CR.VOS)", hclk);
+  if (ws < need)
+    violation_record("wait-states", "HCLK %u Hz needs %u flash wait states, FLASH_ACR has %u", hclk, need, ws);
+  if (hclk > 144000000 && !(pwr_cr & PWR_VOS))
+    violation_record("voltage-scale", "HCLK %u Hz needs regulator scale 1 (PWR_CR.VOS)", hclk);
   if (hclk > 168000000) violation_record("over-frequency", "HCLK %u Hz is above 168 MHz", hclk);
   uint32_t apb1 = hclk >> apb_shift(10), apb2 = hclk >> apb_shift(13);
   if (apb1 > 42000000) violation_record("over-frequency", "APB1 at %u Hz is above 42 MHz", apb1);
@@ -106,7 +122,8 @@ static void check_clocks(void) {
 
 static void note_change(void) {
   if (clock_change_count == MAX_CLOCK_CHANGES) return;
-  clock_history[clock_change_count++] = (clock_change){machine.cycles, rcc_nanoseconds(), hclk, acr & 7, source_names[source]};
+  clock_history[clock_change_count++] =
+      (clock_change){machine.cycles, rcc_nanoseconds(), hclk, acr & 7, source_names[source]};
 }
 
 static void update_hclk(void) {
@@ -168,8 +185,10 @@ uint32_t rcc_read(uint32_t address) {
 static void check_pll(void) {
   uint32_t input = pll_input_hz(), m = rcc[PLLCFGR] & 63, n = rcc[PLLCFGR] >> 6 & 511;
   if (m < 2 || n < 50 || n > 432) violation_record("pll", "PLLM %u or PLLN %u is out of range (2..63, 50..432)", m, n);
-  if (input < 950000 || input > 2100000) violation_record("pll", "PLL input of %u Hz is outside 0.95 to 2.1 MHz", input);
-  if (vco_hz() < 100000000 || vco_hz() > 432000000) violation_record("pll", "PLL VCO at %llu Hz is outside 100 to 432 MHz", (unsigned long long)vco_hz());
+  if (input < 950000 || input > 2100000)
+    violation_record("pll", "PLL input of %u Hz is outside 0.95 to 2.1 MHz", input);
+  if (vco_hz() < 100000000 || vco_hz() > 432000000)
+    violation_record("pll", "PLL VCO at %llu Hz is outside 100 to 432 MHz", (unsigned long long)vco_hz());
 }
 
 static void write_cr(uint32_t value) {
@@ -186,7 +205,8 @@ static void write_cr(uint32_t value) {
       if (k == SOURCE_PLL) {
         check_pll();
         unsigned input = (rcc[PLLCFGR] >> 22 & 1) ? SOURCE_HSE : SOURCE_HSI;
-        if (!is_ready(input)) violation_record("pll", "PLL switched on before its input %s is ready", source_names[input]);
+        if (!is_ready(input))
+          violation_record("pll", "PLL switched on before its input %s is ready", source_names[input]);
       }
       ready_ns[k] = rcc_nanoseconds() + start_up_ns(k);
     }

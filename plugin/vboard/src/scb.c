@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * System control block, MPU type and FPU control registers (ARMv7-M ARM B3.2). No MPU is modelled: MPU_TYPE reads 0. */
+ * System control block and FPU control registers (ARMv7-M ARM B3.2). */
 #include "vboard.h"
 
 scb_registers scb;
 
 enum { AIRCR_KEY = 0x05fa, AIRCR_SYSRESETREQ = 4, ICSR_NMIPENDSET = 1u << 31 };
 
-void scb_reset(void) {
-  scb = (scb_registers){.vtor = FLASH_BASE, .ccr = CCR_STKALIGN, .fpccr = 0xc0000000u};
-}
+void scb_reset(void) { scb = (scb_registers){.vtor = FLASH_BASE, .ccr = CCR_STKALIGN, .fpccr = 0xc0000000u}; }
 
 static uint32_t read_icsr(void) {
   uint32_t exception = cpu_reg(UC_ARM_REG_XPSR) & 0x1ff, value = exception;
@@ -32,13 +30,16 @@ static void write_icsr(uint32_t value) {
 
 static uint32_t read_shcsr(void) {
   uint32_t value = scb.shcsr & 0x70000u;
-  value |= (uint32_t)nvic_is_active(EXC_MEM) | (uint32_t)nvic_is_active(EXC_BUS) << 1 | (uint32_t)nvic_is_active(EXC_USAGE) << 3;
+  value |= (uint32_t)nvic_is_active(EXC_MEM) | (uint32_t)nvic_is_active(EXC_BUS) << 1 |
+           (uint32_t)nvic_is_active(EXC_USAGE) << 3;
   value |= (uint32_t)nvic_is_active(EXC_SVC) << 7 | (uint32_t)nvic_is_active(EXC_PENDSV) << 10;
   return value | (uint32_t)nvic_is_active(EXC_SYSTICK) << 11;
 }
 
 uint32_t scb_read(uint32_t address) {
-  switch (address & 0xfff) {
+  uint32_t offset = address & 0xfff;
+  if (offset >= 0xd90 && offset <= 0xdb8) return mpu_read(offset);
+  switch (offset) {
     case 0xd00:
       return 0x410fc241; /* CPUID: Cortex-M4 r0p1 */
     case 0xd04:
@@ -89,7 +90,9 @@ uint32_t scb_read(uint32_t address) {
 }
 
 void scb_write(uint32_t address, uint32_t value) {
-  switch (address & 0xfff) {
+  uint32_t offset = address & 0xfff;
+  if (offset >= 0xd90 && offset <= 0xdb8) mpu_write(offset, value);
+  switch (offset) {
     case 0xd04:
       write_icsr(value);
       break;
@@ -99,7 +102,8 @@ void scb_write(uint32_t address, uint32_t value) {
     case 0xd0c:
       if (value >> 16 != AIRCR_KEY) break;
       scb.aircr = value & 0x700;
-      if (value & AIRCR_SYSRESETREQ) end_run(EXIT_CODE_LIMIT, "the firmware asked for a system reset (pc 0x%08x)", trace_pc());
+      if (value & AIRCR_SYSRESETREQ)
+        end_run(EXIT_CODE_LIMIT, "the firmware asked for a system reset (pc 0x%08x)", trace_pc());
       break;
     case 0xd10:
       scb.scr = value & 0x16;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * ARM semihosting (BKPT 0xAB). Console writes go to stderr, ":tt" opened for reading is stdin, opened for writing is stdout
+ * ARM semihosting (BKPT 0xAB). Console writes go to stderr, ":tt" opened for reading is stdin, opened for writing is
+ * stdout
  * ("w") or stderr ("a"). The host's files are not reachable: SYS_OPEN of anything else fails. */
 #include <errno.h>
 #include <string.h>
@@ -9,9 +10,30 @@
 #include "vboard.h"
 
 enum {
-  SYS_OPEN = 0x01, SYS_CLOSE, SYS_WRITEC, SYS_WRITE0, SYS_WRITE, SYS_READ, SYS_READC, SYS_ISERROR, SYS_ISTTY, SYS_SEEK,
-  SYS_FLEN = 0x0c, SYS_TMPNAM, SYS_REMOVE, SYS_RENAME, SYS_CLOCK, SYS_TIME, SYS_SYSTEM, SYS_ERRNO,
-  SYS_GET_CMDLINE = 0x15, SYS_HEAPINFO, SYS_EXIT = 0x18, SYS_EXIT_EXTENDED = 0x20, SYS_ELAPSED = 0x30, SYS_TICKFREQ
+  SYS_OPEN = 0x01,
+  SYS_CLOSE,
+  SYS_WRITEC,
+  SYS_WRITE0,
+  SYS_WRITE,
+  SYS_READ,
+  SYS_READC,
+  SYS_ISERROR,
+  SYS_ISTTY,
+  SYS_SEEK,
+  SYS_FLEN = 0x0c,
+  SYS_TMPNAM,
+  SYS_REMOVE,
+  SYS_RENAME,
+  SYS_CLOCK,
+  SYS_TIME,
+  SYS_SYSTEM,
+  SYS_ERRNO,
+  SYS_GET_CMDLINE = 0x15,
+  SYS_HEAPINFO,
+  SYS_EXIT = 0x18,
+  SYS_EXIT_EXTENDED = 0x20,
+  SYS_ELAPSED = 0x30,
+  SYS_TICKFREQ
 };
 enum { HANDLE_STDIN = 1, HANDLE_STDOUT, HANDLE_STDERR, HANDLE_FEATURES, FAILED = -1 };
 #define REASON_APPLICATION_EXIT 0x20026u

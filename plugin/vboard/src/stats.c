@@ -28,7 +28,8 @@ static void write_violations(FILE *file) {
     const violation *v = &violations[k];
     fprintf(file, "%s\n    {\"kind\": \"%s\", \"reason\": ", k ? "," : "", v->kind);
     json_string(file, v->reason);
-    fprintf(file, ", \"pc\": \"0x%08x\", \"cycle\": %llu, \"time_ms\": %.6f, \"count\": %u}", v->pc, (u64)v->cycle, (double)v->nanoseconds / 1e6, v->count);
+    fprintf(file, ", \"pc\": \"0x%08x\", \"cycle\": %llu, \"time_ms\": %.6f, \"count\": %u}", v->pc, (u64)v->cycle,
+            (double)v->nanoseconds / 1e6, v->count);
   }
   fputs(violation_count ? "\n  ],\n" : "],\n", file);
 }
@@ -37,8 +38,9 @@ static void write_clock(FILE *file) {
   fputs("  \"clock_history\": [", file);
   for (size_t k = 0; k < clock_change_count; k++) {
     const clock_change *c = &clock_history[k];
-    fprintf(file, "%s\n    {\"cycle\": %llu, \"time_ms\": %.6f, \"hclk_hz\": %u, \"source\": \"%s\", \"wait_states\": %u}", k ? "," : "", (u64)c->cycle,
-            (double)c->nanoseconds / 1e6, c->hclk_hz, c->source, c->wait_states);
+    fprintf(file,
+            "%s\n    {\"cycle\": %llu, \"time_ms\": %.6f, \"hclk_hz\": %u, \"source\": \"%s\", \"wait_states\": %u}",
+            k ? "," : "", (u64)c->cycle, (double)c->nanoseconds / 1e6, c->hclk_hz, c->source, c->wait_states);
   }
   fputs("\n  ]\n}\n", file);
 }
@@ -53,15 +55,17 @@ void stats_write(void) {
   flash_counters flash = flash_model_counters();
   uint32_t initial_sp = 0, lowest = trace_lowest_stack();
   memory_read32(FLASH_BASE, &initial_sp);
-  fputs("{\n  \"schema\": \"rqdkm-vboard-stats/1\",\n  \"version\": \"" VBOARD_VERSION "\",\n  \"exit_reason\": ", file);
+  fputs("{\n  \"schema\": \"rqdkm-vboard-stats/1\",\n  \"version\": \"" VBOARD_VERSION "\",\n  \"exit_reason\": ",
+        file);
   json_string(file, machine.exit_reason);
-  fprintf(file, ",\n  \"exit_code\": %d,\n  \"model\": \"%s\",\n  \"timing\": %s,\n", machine.exit_code, flash_model_name(machine.options.flash_model),
-          machine.options.functional ? "false" : "true");
-  fprintf(file, "  \"cycles\": %llu,\n  \"sleep_cycles\": %llu,\n  \"wait_cycles\": %llu,\n  \"instructions\": %llu,\n", (u64)machine.cycles,
-          (u64)machine.sleep_cycles, (u64)machine.wait_cycles, (u64)trace_instructions());
+  fprintf(file, ",\n  \"exit_code\": %d,\n  \"model\": \"%s\",\n  \"timing\": %s,\n", machine.exit_code,
+          flash_model_name(machine.options.flash_model), machine.options.functional ? "false" : "true");
+  fprintf(file, "  \"cycles\": %llu,\n  \"sleep_cycles\": %llu,\n  \"wait_cycles\": %llu,\n  \"instructions\": %llu,\n",
+          (u64)machine.cycles, (u64)machine.sleep_cycles, (u64)machine.wait_cycles, (u64)trace_instructions());
   fprintf(file, "  \"time_ms\": %.6f,\n  \"hclk_hz\": %u,\n", (double)rcc_nanoseconds() / 1e6, rcc_hclk());
-  fprintf(file, "  \"icache\": {\"hits\": %llu, \"misses\": %llu},\n  \"dcache\": {\"hits\": %llu, \"misses\": %llu},\n", (u64)flash.instruction_hits,
-          (u64)flash.instruction_misses, (u64)flash.data_hits, (u64)flash.data_misses);
+  fprintf(file,
+          "  \"icache\": {\"hits\": %llu, \"misses\": %llu},\n  \"dcache\": {\"hits\": %llu, \"misses\": %llu},\n",
+          (u64)flash.instruction_hits, (u64)flash.instruction_misses, (u64)flash.data_hits, (u64)flash.data_misses);
   fprintf(file, "  \"unaligned_accesses\": %llu,\n", (u64)trace_unaligned());
   if (lowest && lowest < initial_sp && initial_sp - lowest <= SRAM_BYTES) {
     fprintf(file, "  \"stack_bytes\": %u,\n", initial_sp - lowest);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * TIM2 (32 bit) and TIM6 (16 bit): up-counter, prescaler and auto-reload with their preload, one-pulse mode, update event and
- * interrupt (RM0090 18 and 20). Capture/compare, down-counting and slave modes are not modelled. */
+ * TIM2 (32 bit) and TIM6 (16 bit): up-counter, prescaler and auto-reload with their preload, one-pulse mode, update
+ * event and interrupt (RM0090 18 and 20). Capture/compare, down-counting and slave modes are not modelled. */
 #include "vboard.h"
 
 enum { CR1_CEN = 1, CR1_UDIS = 2, CR1_URS = 4, CR1_OPM = 8, CR1_ARPE = 0x80, UIF = 1, UIE = 1, UG = 1 };
@@ -125,7 +125,9 @@ void tim2_write(uint32_t address, uint32_t value) { write_register(&tim2, addres
 uint32_t tim6_read(uint32_t address) { return read_register(&tim6, address & 0x3ff); }
 void tim6_write(uint32_t address, uint32_t value) { write_register(&tim6, address & 0x3ff, value); }
 
-static uint64_t deadline(const timer *t) { return runs(t) && (t->dier & UIE) && !(t->sr & UIF) ? overflow_at(t) : NEVER; }
+static uint64_t deadline(const timer *t) {
+  return runs(t) && (t->dier & UIE) && !(t->sr & UIF) ? overflow_at(t) : NEVER;
+}
 
 uint64_t tim_deadline(void) {
   uint64_t a = deadline(&tim2), b = deadline(&tim6);

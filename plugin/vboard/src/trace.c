@@ -2,10 +2,11 @@
  * The instruction hook: every instruction is charged its cycles just before it executes.
  *
  * Why an instruction hook and not memory hooks: (1) Unicorn's memory hooks restore the guest's state in the middle of a
- * translated block and leave ITSTATE set after an access inside an IT block, so code after it runs wrong; instruction hooks
- * sit after the condition check and touch nothing. (2) Memory hooks send every load through the slow path. (3) Addresses are
- * known before the access, so alignment faults are precise, and interrupts are taken between any two instructions.
- * An instruction whose condition fails inside an IT block is not reported; it_left finds out and charges its cycle. */
+ * translated block and leave ITSTATE set after an access inside an IT block, so code after it runs wrong; instruction
+ * hooks sit after the condition check and touch nothing. (2) Memory hooks send every load through the slow path. (3)
+ * Addresses are known before the access, so alignment faults are precise, and interrupts are taken between any two
+ * instructions. An instruction whose condition fails inside an IT block is not reported; it_left finds out and charges
+ * its cycle. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,9 +45,10 @@ static bool fpu_frame_pending; /* an exception reserved FPU space that was not f
 static uint64_t unaligned_count, functional_instructions;
 static uint32_t lowest_stack;
 
-static const int register_ids[16] = {UC_ARM_REG_R0, UC_ARM_REG_R1, UC_ARM_REG_R2,  UC_ARM_REG_R3,  UC_ARM_REG_R4,  UC_ARM_REG_R5,
-                                     UC_ARM_REG_R6, UC_ARM_REG_R7, UC_ARM_REG_R8,  UC_ARM_REG_R9,  UC_ARM_REG_R10, UC_ARM_REG_R11,
-                                     UC_ARM_REG_R12, UC_ARM_REG_SP, UC_ARM_REG_LR, UC_ARM_REG_PC};
+static const int register_ids[16] = {UC_ARM_REG_R0,  UC_ARM_REG_R1, UC_ARM_REG_R2,  UC_ARM_REG_R3,
+                                     UC_ARM_REG_R4,  UC_ARM_REG_R5, UC_ARM_REG_R6,  UC_ARM_REG_R7,
+                                     UC_ARM_REG_R8,  UC_ARM_REG_R9, UC_ARM_REG_R10, UC_ARM_REG_R11,
+                                     UC_ARM_REG_R12, UC_ARM_REG_SP, UC_ARM_REG_LR,  UC_ARM_REG_PC};
 
 static uint32_t read_register(unsigned number) {
   uint32_t value = 0;
@@ -105,8 +107,8 @@ static unsigned flash_read_stalls(uint32_t address, unsigned bytes) {
 }
 
 /* Raise a fault before the instruction at `pc` runs. */
-static void fault_before(uint32_t pc, uint32_t cfsr) {
-  cpu_raise_fault(cfsr, 0);
+static void fault_before(uint32_t pc, uint32_t cfsr, uint32_t address) {
+  cpu_raise_fault(cfsr, address);
   machine.fault.pc = pc;
   machine.fault.use_pc = true;
 }
@@ -115,17 +117,21 @@ static void fault_before(uint32_t pc, uint32_t cfsr) {
 static int access_cycles(const instruction *i, uint32_t pc) {
   bool write = i->flags & FLAG_WRITE;
   if (i->address == ADDRESS_LITERAL) return (int)flash_read_stalls(((pc + 4) & ~3u) + (uint32_t)i->offset, i->bytes);
-  if (write && i->bytes == 1) return 0; /* no alignment, no flash */
+  if (write && i->bytes == 1 && !mpu_enabled) return 0; /* no alignment, no flash */
   uint32_t address = i->rn == 15 ? pc + 4 : read_register(i->rn);
   if (i->address == ADDRESS_REG) {
     address += read_register(i->rm) << i->shift;
   } else {
     address += (uint32_t)i->offset;
   }
+  if (mpu_enabled && !(mpu_allows(address, write, false) && mpu_allows(address + i->bytes - 1, write, false))) {
+    fault_before(pc, CFSR_DACCVIOL | CFSR_MMARVALID, address);
+    return -1;
+  }
   unsigned extra = 0;
   if (address & (i->align - 1u)) {
     if (i->strict_align || (scb.ccr & CCR_UNALIGN_TRP)) {
-      fault_before(pc, CFSR_UNALIGNED);
+      fault_before(pc, CFSR_UNALIGNED, 0);
       return -1;
     }
     extra = cost_of_unaligned(address, i->align);
@@ -142,7 +148,7 @@ static int special_cycles(record *r, uint32_t pc) {
   int extra = 0;
   if (i->flags & FLAG_FPU) {
     if ((scb.cpacr >> 20 & 3) == 0) {
-      fault_before(pc, CFSR_NOCP);
+      fault_before(pc, CFSR_NOCP, 0);
       return -1;
     }
     if (fpu_frame_pending) { /* S0 to S15 and FPSCR are saved now: 17 stores after one address cycle */
@@ -158,7 +164,7 @@ static int special_cycles(record *r, uint32_t pc) {
   if (i->flags & FLAG_DIVIDE) {
     uint32_t divisor = read_register(i->rm);
     if (divisor == 0 && (scb.ccr & CCR_DIV_0_TRP)) {
-      fault_before(pc, CFSR_DIVBYZERO);
+      fault_before(pc, CFSR_DIVBYZERO, 0);
       return -1;
     }
     extra += (int)cost_of_divide(read_register(i->rn), divisor, i->is_signed) - i->base;
@@ -222,7 +228,8 @@ static unsigned fetch_cycles(const record *r, uint32_t offset) {
 
 /* Path of a flash instruction from now on. */
 static uint8_t choose_path(const record *r, uint32_t offset) {
-  if (r->cost_straight == UNKNOWN_COST || offset == 0 || (r->i.flags & ~(FLAG_MEMORY | FLAG_WRITE | FLAG_CALL))) return PATH_SLOW;
+  if (r->cost_straight == UNKNOWN_COST || offset == 0 || (r->i.flags & ~(FLAG_MEMORY | FLAG_WRITE | FLAG_CALL)))
+    return PATH_SLOW;
   bool fetches = (offset - 1) >> flash_fetch_shift != (offset + r->i.size - 1) >> flash_fetch_shift;
   if (r->i.flags & FLAG_MEMORY) return fetches ? PATH_MEMORY_FETCH : PATH_MEMORY;
   return fetches ? PATH_FETCH : PATH_PLAIN;
@@ -241,7 +248,11 @@ static __attribute__((noinline)) void slow_instruction(uint32_t pc) {
   }
   record *r = find_record(pc);
   if (!r) { /* Unicorn would execute from a peripheral */
-    fault_before(pc, cpu_fetch_fault(pc));
+    fault_before(pc, cpu_fetch_fault(pc), 0);
+    return;
+  }
+  if (mpu_enabled && pc != straight_pc && !mpu_allows(pc, false, true)) {
+    fault_before(pc, CFSR_IACCVIOL, 0);
     return;
   }
   uint32_t offset = flash_offset(pc);

@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * USART1 and USART2 (RM0090 30) on the process's stdin and stdout. The line is infinitely fast: a byte is sent when it is
- * written and received when the host has sent it; baud rate, parity and overrun are not modelled.
- * A firmware that polls an empty receiver lets the process sleep in poll(2), and the time that passes for the host passes for
- * the firmware too (counted as wait_cycles). When stdin is closed and the firmware keeps asking, the run ends. */
+ * USART1 and USART2 (RM0090 30) on the process's stdin and stdout. The line is infinitely fast: a byte is sent when it
+ * is written and received when the host has sent it; baud rate, parity and overrun are not modelled. A firmware that
+ * polls an empty receiver lets the process sleep in poll(2), and the time that passes for the host passes for the
+ * firmware too (counted as wait_cycles). When stdin is closed and the firmware keeps asking, the run ends. */
 #include "vboard.h"
 
-enum { SR_RXNE = 1u << 5, SR_TC = 1u << 6, SR_TXE = 1u << 7, CR1_RE = 4, CR1_TE = 8, CR1_RXNEIE = 32, CR1_TCIE = 64, CR1_TXEIE = 128, CR1_UE = 1u << 13 };
+enum {
+  SR_RXNE = 1u << 5,
+  SR_TC = 1u << 6,
+  SR_TXE = 1u << 7,
+  CR1_RE = 4,
+  CR1_TE = 8,
+  CR1_RXNEIE = 32,
+  CR1_TCIE = 64,
+  CR1_TXEIE = 128,
+  CR1_UE = 1u << 13
+};
 enum {
   SPIN_GAP = 5000,      /* polls closer than this many cycles are a waiting loop */
   SPIN_POLLS = 64,      /* that many of them, and the process sleeps */

@@ -2,9 +2,9 @@
  *
  * rqdkm-vboard: a virtual STM32F407 board. Types and state shared by all its parts.
  *
- * One process is one board, so the machine is one structure with static storage. Each part owns its registers in its own
- * file and is reached through the functions declared here, grouped by file.
- * Time is counted in HCLK cycles since reset (`machine.cycles`); seconds are derived from the clock tree in rcc.c.
+ * One process is one board, so the machine is one structure with static storage. Each part owns its registers in its
+ * own file and is reached through the functions declared here, grouped by file. Time is counted in HCLK cycles since
+ * reset (`machine.cycles`); seconds are derived from the clock tree in rcc.c.
  */
 #ifndef RQDKM_VBOARD_H
 #define RQDKM_VBOARD_H
@@ -46,11 +46,11 @@ typedef enum {
 
 /* Fault status as the architecture reports it (ARMv7-M ARM B3.2.15 and on). */
 typedef struct {
-  uint32_t cfsr;      /* bits to set in CFSR */
-  uint32_t hfsr;      /* bits to set in HFSR besides FORCED */
-  uint32_t address;   /* BFAR or MMFAR when the matching VALID bit is in cfsr */
-  uint32_t pc;        /* return address to stack */
-  bool use_pc;        /* stack `pc` instead of the current PC */
+  uint32_t cfsr;    /* bits to set in CFSR */
+  uint32_t hfsr;    /* bits to set in HFSR besides FORCED */
+  uint32_t address; /* BFAR or MMFAR when the matching VALID bit is in cfsr */
+  uint32_t pc;      /* return address to stack */
+  bool use_pc;      /* stack `pc` instead of the current PC */
 } fault_info;
 
 typedef struct {
@@ -76,7 +76,8 @@ typedef struct {
   uint64_t cycles;       /* HCLK cycles since reset: running + sleeping + waiting for the host */
   uint64_t sleep_cycles; /* of them asleep in WFI/WFE */
   uint64_t wait_cycles;  /* of them polling an empty serial input while the host had nothing to say */
-  uint64_t next_event;   /* cycle count at which the run loop wants to look at the world; 0 = before the next instruction */
+  uint64_t
+      next_event; /* cycle count at which the run loop wants to look at the world; 0 = before the next instruction */
 
   stop_kind stop;
   fault_info fault;
@@ -120,17 +121,17 @@ const char *memory_region_name(uint32_t address);
 void trace_init(void);
 uint64_t trace_instructions(void);
 void trace_for_each(void (*visit)(uint32_t address, uint64_t count, uint64_t cycles));
-void trace_break_pipeline(void); /* exception entry or return: no overlap with the instruction before */
+void trace_break_pipeline(void);    /* exception entry or return: no overlap with the instruction before */
 void trace_fpu_frame(bool pending); /* lazy FPU stacking: space reserved, not yet written */
 uint64_t trace_unaligned(void);
 uint32_t trace_lowest_stack(void); /* lowest address stored through SP, 0 = none */
 uint32_t trace_pc(void);           /* address of the instruction being executed */
 
 /* ---- events.c: what happens when; WFI ---- */
-void events_schedule(void);  /* recompute machine.next_event */
-void events_recheck(void);   /* look again before the next instruction */
-void events_service(void);   /* run everything that is due */
-void events_sleep(void);     /* WFI/WFE: advance time to the next wake-up */
+void events_schedule(void);        /* recompute machine.next_event */
+void events_recheck(void);         /* look again before the next instruction */
+void events_service(void);         /* run everything that is due */
+void events_sleep(void);           /* WFI/WFE: advance time to the next wake-up */
 void events_wait(uint64_t cycles); /* time passes while the firmware polls an idle input */
 void events_check_limits(void);
 
@@ -144,7 +145,18 @@ uint32_t cpu_reg(int uc_register);
 void cpu_set_reg(int uc_register, uint32_t value);
 
 /* ---- nvic.c ---- */
-enum { EXC_RESET = 1, EXC_NMI, EXC_HARD, EXC_MEM, EXC_BUS, EXC_USAGE, EXC_SVC = 11, EXC_DEBUG, EXC_PENDSV = 14, EXC_SYSTICK };
+enum {
+  EXC_RESET = 1,
+  EXC_NMI,
+  EXC_HARD,
+  EXC_MEM,
+  EXC_BUS,
+  EXC_USAGE,
+  EXC_SVC = 11,
+  EXC_DEBUG,
+  EXC_PENDSV = 14,
+  EXC_SYSTICK
+};
 #define IRQ_COUNT 82
 #define EXCEPTION_COUNT (16 + IRQ_COUNT)
 enum { IRQ_TIM2 = 28, IRQ_USART1 = 37, IRQ_USART2 = 38, IRQ_TIM6 = 54 };
@@ -170,6 +182,8 @@ bool nvic_handler_enabled(int exception); /* SHCSR enable bit of MEM/BUS/USAGE *
 /* ---- scb.c: system control block ---- */
 enum {
   CFSR_IACCVIOL = 1u << 0,
+  CFSR_DACCVIOL = 1u << 1,
+  CFSR_MMARVALID = 1u << 7,
   CFSR_IBUSERR = 1u << 8,
   CFSR_PRECISERR = 1u << 9,
   CFSR_IMPRECISERR = 1u << 10,
@@ -185,6 +199,7 @@ enum {
   HFSR_VECTTBL = 1u << 1,
   HFSR_FORCED = 1u << 30,
   HFSR_DEBUGEVT = 1u << 31,
+  CCR_NONBASETHRDENA = 1u << 0,
   CCR_UNALIGN_TRP = 1u << 3,
   CCR_DIV_0_TRP = 1u << 4,
   CCR_STKALIGN = 1u << 9,
@@ -198,6 +213,12 @@ extern scb_registers scb;
 void scb_reset(void);
 uint32_t scb_read(uint32_t address);
 void scb_write(uint32_t address, uint32_t value);
+
+/* ---- mpu.c ---- */
+extern bool mpu_enabled;
+bool mpu_allows(uint32_t address, bool write, bool fetch);
+uint32_t mpu_read(uint32_t offset); /* offset in the system control space, 0xd90 to 0xdb8 */
+void mpu_write(uint32_t offset, uint32_t value);
 
 /* ---- core_timers.c: SysTick and DWT ---- */
 uint32_t systick_read(uint32_t address);
@@ -232,9 +253,9 @@ void pwr_write(uint32_t address, uint32_t value);
 uint32_t flash_interface_read(uint32_t address);
 void flash_interface_write(uint32_t address, uint32_t value);
 uint32_t rcc_hclk(void);
-uint32_t rcc_timer_divider(void);   /* HCLK cycles per tick of an APB1 timer, before its own prescaler */
-uint64_t rcc_nanoseconds(void);     /* since reset */
-uint64_t rcc_deadline(void);        /* cycle at which a pending clock switch completes */
+uint32_t rcc_timer_divider(void); /* HCLK cycles per tick of an APB1 timer, before its own prescaler */
+uint64_t rcc_nanoseconds(void);   /* since reset */
+uint64_t rcc_deadline(void);      /* cycle at which a pending clock switch completes */
 void rcc_service(void);
 bool rcc_enabled(unsigned register_index, unsigned bit);
 void violation_record(const char *kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -273,10 +294,10 @@ bool usart_waits_for_input(void); /* a receive interrupt is enabled */
 void usart_reset(void);
 
 void host_init(void);
-bool host_input_ready(void);         /* a byte can be taken now; never blocks */
-int host_input_take(void);           /* next byte, or -1 */
-bool host_input_closed(void);        /* end of file seen and everything taken */
-void host_input_wait(double seconds); /* block until there is input, end of file, or the time is over */
+bool host_input_ready(void);                       /* a byte can be taken now; never blocks */
+int host_input_take(void);                         /* next byte, or -1 */
+bool host_input_closed(void);                      /* end of file seen and everything taken */
+void host_input_wait(double seconds);              /* block until there is input, end of file, or the time is over */
 size_t host_input_read(uint8_t *to, size_t bytes); /* blocking; short only at end of file */
 void host_output(uint8_t byte);
 void host_flush(void);

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rqdkm_tvm.sources import tflm_ops_dir
 
+from rqdkm_tvm.sources import tflm_ops_dir
 from tests.kernels import harness
 
 Array = npt.NDArray[Any]

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from rqdkm_tvm.kernels import conv2d_winograd, winograd_pack
 from rqdkm_tvm.kernels.registry import Config
 from rqdkm_tvm.kernels.requantize import accumulator_bounds
 from rqdkm_tvm.layer import Layer
-
 from tests.kernels import cortex_m4, harness, one_op, random_layers, tflite_arithmetic
 
 KERNELS = {
@@ -211,6 +211,22 @@ def test_the_last_configuration_needs_the_least_scratch(name: str) -> None:
         layer = plain_layer(*shape)
         sizes = [KERNELS[name].scratch_bytes(layer, config) for config in KERNELS[name].configs(layer)]
         assert sizes[-1] == min(sizes)
+
+
+@every_kernel
+def test_constants_take_as_much_flash_as_announced(name: str) -> None:
+    kernel, layer = KERNELS[name], plain_layer((20, 5))
+    for config in kernel.configs(layer):
+        constants = kernel.lower(layer, config).constants
+        assert sum(array.nbytes for array in constants) == kernel.constant_bytes(layer, config)
+
+
+@every_kernel
+def test_estimates_rank_a_larger_strip_of_on_line_weights_first(name: str) -> None:
+    kernel, layer = KERNELS[name], plain_layer((16, 16), (32, 32))
+    configs = [config for config in kernel.configs(layer) if config["weights"] == "online"]
+    ordered = sorted(configs, key=lambda config: kernel.estimate_cycles(layer, config))
+    assert [config["strip"] for config in ordered] == sorted((c["strip"] for c in configs), reverse=True)
 
 
 @every_kernel

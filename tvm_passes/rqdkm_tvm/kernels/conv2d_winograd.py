@@ -134,6 +134,16 @@ class WinogradConv2d(Kernel):
             + strips * self.cost.strip
         )
 
+    def constant_bytes(self, layer: Layer, config: Config) -> int:
+        """Flash that the constants of ``lower(layer, config)`` take, without packing them."""
+        channels, outputs = hwc(layer.inputs[0])[2], hwc(layer.output)[2]
+        if config["weights"] == "online":
+            weights = 2 * _ceil(outputs, 2) * 9 * channels
+        else:
+            blocks = self.form.kernel_rows * _ceil(channels, pack.BLOCK)
+            weights = _ceil(outputs, 2) * blocks * self.form.positions * 64
+        return weights + 24 * outputs
+
     # ---- code ------------------------------------------------------------------------------------------
 
     def _fast_form(self, layer: Layer, table: pack.ChannelTable) -> str:

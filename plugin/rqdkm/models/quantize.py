@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from rqdkm.models.load import LoadedModel
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_SAME_SCALE = ("RESHAPE", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "TRANSPOSE", "CONCATENATION")
+# TFLite Micro's RELU6 clamps without rescaling, so its scale must not change either
+_SAME_SCALE = ("RESHAPE", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "TRANSPOSE", "CONCATENATION", "RELU6")
 _UNIT_OUTPUT = per_tensor(1 / 256, -128)  # softmax, logistic
 _REPORT_SAMPLES = 64
 _BIAS_LIMIT = 1 << 30  # leaves room for the accumulator

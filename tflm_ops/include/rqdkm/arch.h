@@ -20,7 +20,6 @@
 #if defined(__GNUC__)
 #define RQDKM_INLINE static inline __attribute__((always_inline, unused))
 #define RQDKM_NOINLINE __attribute__((noinline))
-#define RQDKM_UNUSED __attribute__((unused))
 /* Put before a loop: GCC must not unroll or peel it. Loops above 1 KB of code thrash the F407's instruction cache. */
 #define RQDKM_NO_UNROLL _Pragma("GCC unroll 1")
 /* Stops the compiler from moving code across this point; costs no instruction. */
@@ -28,7 +27,6 @@
 #else
 #define RQDKM_INLINE static inline
 #define RQDKM_NOINLINE
-#define RQDKM_UNUSED
 #define RQDKM_NO_UNROLL
 #define RQDKM_BARRIER() ((void)0)
 #endif

@@ -12,7 +12,7 @@ int32_t rqdkm_conv2d_s8_direct_scratch_bytes(const rqdkm_conv_params *params, co
 
 #define INSTANCE(bytes, form)                                                                                        \
   rqdkm_conv2d_s8_direct_template(params, quant->pairs, input_dims, input, filter_dims, filter, output_dims, output, \
-                                  tile, scratch, bytes, 12, form)
+                                  tile, scratch, bytes, 12, 0, form)
 #define INSTANCES(bytes)                                                             \
   case bytes:                                                                        \
     return quant->form == RQDKM_REQUANTIZE_UP ? INSTANCE(bytes, RQDKM_REQUANTIZE_UP) \

@@ -11,43 +11,17 @@ typedef struct {
   int32_t rows, columns; /* runs per patch: kernel rows x runs per kernel row */
   int32_t words;         /* per run */
   int32_t row_lanes;     /* lanes per strip row, even */
-  int32_t lead;          /* lanes before the first pixel, so that pixel `padding.left` starts a word */
 } layout;
 
 static layout make_layout(const rqdkm_conv_params *params, const rqdkm_dims *input_dims, const rqdkm_dims *filter_dims,
                           const rqdkm_dims *output_dims) {
   const int32_t whole_row = input_dims->c == filter_dims->c && params->dilation.w == 1;
-  const int32_t reach = (output_dims->w - 1) * params->stride.w + (filter_dims->w - 1) * params->dilation.w + 1;
-  const int32_t right = reach - params->padding.left - input_dims->w;
-  const int32_t columns = params->padding.left + input_dims->w + (right > 0 ? right : 0);
   layout l;
   l.rows = filter_dims->h;
   l.columns = whole_row ? 1 : filter_dims->w;
   l.words = ((whole_row ? filter_dims->w : 1) * filter_dims->c + 1) / 2;
-  l.lead = params->padding.left * input_dims->c % 2;
-  l.row_lanes = rqdkm_round_up(l.lead + columns * input_dims->c, 2);
+  l.row_lanes = rqdkm_strip_row_lanes(params, input_dims, filter_dims, output_dims);
   return l;
-}
-
-static int32_t strip_rows(const rqdkm_conv_params *params, const rqdkm_dims *filter_dims, int32_t rows) {
-  return (rows - 1) * params->stride.h + (filter_dims->h - 1) * params->dilation.h + 1;
-}
-
-/* Expand input rows y0 ... y0 + rows - 1 with their padding. */
-static void fill_strip(uint16_t *strip, const layout *l, const rqdkm_conv_params *params, const rqdkm_dims *input_dims,
-                       const int8_t *input, int32_t y0, int32_t rows) {
-  const uint32_t zero = rqdkm_expand_value(-params->input_offset);
-  const int32_t left = l->lead + params->padding.left * input_dims->c, width = input_dims->w * input_dims->c;
-  for (int32_t y = y0; y < y0 + rows; y++) {
-    if (y < 0 || y >= input_dims->h) {
-      rqdkm_fill_lanes(strip, l->row_lanes, zero);
-    } else {
-      rqdkm_fill_lanes(strip, left, zero);
-      rqdkm_expand_linear(strip + left, input + y * width, width);
-      rqdkm_fill_lanes(strip + left + width, l->row_lanes - left - width, zero);
-    }
-    strip += l->row_lanes;
-  }
 }
 
 static void copy_run_4(uint32_t *block, const uint16_t *const *patch, int32_t offset, int32_t words) {
@@ -99,7 +73,7 @@ static void fill_panel(uint32_t *panel, const layout *l, const rqdkm_conv_params
     const int32_t np = block < cut.fours ? 4 : block < cut.fours + cut.threes ? 3 : cut.rest;
     const uint16_t *patch[4];
     for (int32_t i = 0; i < np; i++) {
-      patch[i] = strip + l->lead + y * y_step + x * x_step;
+      patch[i] = strip + y * y_step + x * x_step;
       if (++x == output_w) {
         x = 0;
         y++;
@@ -120,7 +94,8 @@ static sizes make_sizes(const layout *l, const rqdkm_conv_params *params, const 
   z.weight_words = 4 * ((z.steps + 1) / 2);
   z.weights = z.weight_words * (tile->resident ? rqdkm_conv_group_pairs(input_dims, filter_dims, output_dims) : 1);
   z.panel = tile->pixels * z.steps;
-  z.strip = strip_rows(params, filter_dims, tile->rows) * l->row_lanes / 2 + 1; /* a last run may read one lane more */
+  z.strip =
+      rqdkm_strip_rows(params, filter_dims, tile->rows) * l->row_lanes / 2 + 1; /* a last run may read one lane more */
   z.bounce = output_dims->c == rqdkm_conv_groups(input_dims, filter_dims) ? 2 * tile->pixels : 0;
   return z;
 }
@@ -159,8 +134,8 @@ int32_t rqdkm_conv2d_s8_im2row(const rqdkm_conv_params *params, const rqdkm_pack
     }
     for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
       const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0), positions = rows * output_dims->w;
-      fill_strip(strip, &l, params, input_dims, input, y0 * params->stride.h - params->padding.top,
-                 strip_rows(params, filter_dims, rows));
+      rqdkm_strip_fill_linear(strip, l.row_lanes, 0, params, input_dims, input,
+                              y0 * params->stride.h - params->padding.top, rqdkm_strip_rows(params, filter_dims, rows));
       for (int32_t first = 0; first < positions; first += tile->pixels) {
         const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
         int8_t *const out = output + (y0 * output_dims->w + first) * output_dims->c + channels * group;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "rqdkm/kernels/block.h"
 #include "rqdkm/kernels/conv_common.h"
 #include "rqdkm/kernels/expand.h"
+#include "rqdkm/kernels/output.h"
 
 /* Input lanes are crossed; inputs past the last multiple of four are zero lanes, as their weights are. */
 static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
@@ -11,18 +11,6 @@ static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
   if (rest != 0) {
     memcpy(tail, input + inputs - rest, (size_t)rest);
     rqdkm_expand_crossed(lanes + inputs / 4 * 2, tail, 1, 1);
-  }
-}
-
-static int8_t requantize(int32_t acc2, const rqdkm_packed_quant *quant, int32_t output) {
-  const rqdkm_output_quant *const q = quant->pairs[output / 2].output + output % 2;
-  switch (quant->form) {
-    case RQDKM_REQUANTIZE_UP:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_UP, q);
-    case RQDKM_REQUANTIZE_AWAY:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_AWAY, q);
-    default:
-      return rqdkm_block_output(acc2, RQDKM_REQUANTIZE_WIDE, q);
   }
 }
 
@@ -67,7 +55,7 @@ int32_t rqdkm_fully_connected_s8_fast(const rqdkm_fully_connected_params *params
       {
         const int32_t acc2[4] = {c0, c1, c2, c3};
         for (int32_t i = 0; i < rqdkm_min(4, params->outputs - o); i++) {
-          *output++ = requantize(acc2[i], quant, o + i);
+          *output++ = rqdkm_quantize_output(acc2[i], quant->form, pairs[i / 2].output + i % 2);
         }
       }
     }

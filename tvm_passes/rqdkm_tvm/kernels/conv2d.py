@@ -292,7 +292,7 @@ class _PackedConv2d(Kernel):
                 resident=int(config.get("resident", 0)),
             )
             + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1}};\n"
-            + self._invoke(geometry(layer), form)
+            + self._invoke(geometry(layer), form, config)
         )
         return KernelCall(
             kernel=self.name,
@@ -304,7 +304,7 @@ class _PackedConv2d(Kernel):
             macs=geometry(layer).macs,
         )
 
-    def _invoke(self, g: Geometry, form: Form) -> str:
+    def _invoke(self, g: Geometry, form: Form, config: Config) -> str:
         """The call itself; may use params, input_dims, filter_dims, output_dims, tile and quant."""
         call = f"rqdkm_{self.name}"
         indent = " " * len(f"  return {call}(")
@@ -387,7 +387,7 @@ class Conv2dIm2row(_PackedConv2d):
 
     @classmethod
     def _row_lanes(cls, g: Geometry) -> int:
-        return round_up(g.padding[1] * g.input_c % 2 + cls._columns(g) * g.input_c, 2)
+        return round_up(cls._columns(g) * g.input_c, 2)
 
     @staticmethod
     def _strip_rows(g: Geometry, rows: int) -> int:
@@ -417,11 +417,11 @@ class Conv2dIm2row(_PackedConv2d):
         return pack_pairs(linear_to_crossed(taps))
 
 
-@register
-class Conv2dDirect(_PackedConv2d):
-    """Blocks read straight from strips of expanded rows; instantiated for the layer with everything constant."""
+class _StripConv2d(_PackedConv2d):
+    """Kernels that are instantiated for the layer and read blocks of pixels straight from strips of expanded rows.
 
-    name = "conv2d_s8_direct"
+    Configurations: ``rows`` output rows per strip, ``resident`` weights, and ``vertical`` lines of blocks.
+    """
 
     def reject(self, layer: Layer) -> str | None:
         reason = super().reject(layer)
@@ -429,22 +429,90 @@ class Conv2dDirect(_PackedConv2d):
             requantize = plan_requantize(layer)
             if requantize is not None and requantize.form is Form.WIDE:
                 reason = "multipliers need the 64-bit requantization"
+            elif not self.configs(layer):
+                reason = "pixels lie too far apart for immediate offsets"
         return reason
+
+    def configs(self, layer: Layer) -> list[Config]:
+        g = geometry(layer)
+        configs: list[Config] = [
+            {"rows": rows, "resident": resident, "vertical": vertical}
+            for rows in sorted({min(g.output_h, n) for n in (1, 2, 3, 4, 6, 8, 12, 16, 25, 32)})
+            for resident in ((False, True) if rows < g.output_h else (False,))
+            for vertical in (False, True)
+            if self._fits(g, vertical) and not (vertical and rows < 3)
+        ]
+        return pareto((self.estimate_cycles(layer, c), self.scratch_bytes(layer, c), c) for c in configs)
+
+    @abstractmethod
+    def _fits(self, g: Geometry, vertical: bool) -> bool:
+        """Whether all offsets within a turn of the inner loop are immediates."""
+
+    @staticmethod
+    def _strip_rows(g: Geometry, rows: int) -> int:
+        """Input rows that ``rows`` output rows read."""
+        return Conv2dIm2row._strip_rows(g, rows)
+
+    @staticmethod
+    def _strips(g: Geometry, rows: int) -> list[int]:
+        """Output rows of every strip."""
+        return [min(rows, g.output_h - y) for y in range(0, g.output_h, rows)]
+
+    def _block_cycles(self, g: Geometry, config: Config, four: float, fixed: float) -> float:
+        """All blocks of one pair of channels.
+
+        Args:
+            four: cycles of the products of four pixels.
+            fixed: cycles of a block beside them: start, requantization of four pixels, stores.
+        """
+        total = 0.0
+        for rows in self._strips(g, int(config["rows"])):
+            lines, length = (g.output_w, rows) if config["vertical"] else (rows, g.output_w)
+            threes = -length % 4 if 3 * (-length % 4) <= length else length // 3
+            fours = (length - 3 * threes) // 4
+            rest = length - 3 * threes - 4 * fours
+            line = fours * (four + fixed) + threes * (0.75 * four + 0.8 * fixed)
+            line += {0: 0.0, 1: 0.9 * four + fixed, 2: 0.56 * four + 0.6 * fixed}[rest]
+            total += lines * (line + 75 * (bool(fours) + bool(threes) + bool(rest)) + 20)
+        return total
+
+    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+        """The template's compile-time constants but the form."""
+        raise NotImplementedError
+
+    def _invoke(self, g: Geometry, form: Form, config: Config) -> str:
+        call = f"rqdkm_{self.name}_template"
+        indent = " " * len(f"  return {call}(")
+        return (
+            f"  return {call}(&params, quant.pairs, &input_dims, (const int8_t *)in0, &filter_dims,\n"
+            f"{indent}(const int8_t *)c0, &output_dims, (int8_t *)out, &tile, scratch,\n"
+            f"{indent}{', '.join(map(str, self._constants(g, config)))}, {FORM_NAMES[form]});\n"
+        )
+
+    def _includes(self) -> tuple[str, ...]:
+        return (f"rqdkm/kernels/{self.name}_template.h",)
+
+
+@register
+class Conv2dDirect(_StripConv2d):
+    """A multiple of 4 input channels; several turns of the inner loop per kernel row."""
+
+    name = "conv2d_s8_direct"
 
     def _reject_shape(self, g: Geometry) -> str | None:
         if g.groups != 1 or g.dilation[1] != 1:
             return "groups and column dilation are not supported"
         if g.group_c % 4:
             return "input channels must be a multiple of 4"
-        if g.output_c < 2 or g.output_w < 3:
-            return "needs 2 output channels and 3 output columns"
-        if 3 * self._pixel_bytes(g) + 4 * self._unroll(g) > 4095:
-            return "pixels lie too far apart for immediate offsets"
-        return None
+        return "needs 2 output channels" if g.output_c < 2 else None
+
+    def _fits(self, g: Geometry, vertical: bool) -> bool:
+        return 3 * self._pitch(g, vertical) + 4 * self._unroll(g) <= 4095
 
     @staticmethod
-    def _pixel_bytes(g: Geometry) -> int:
-        return 2 * g.stride[1] * g.input_c
+    def _pitch(g: Geometry, vertical: bool) -> int:
+        """Bytes from one pixel of a block to the next."""
+        return 2 * g.input_c * (g.stride[0] * Conv2dIm2row._columns(g) if vertical else g.stride[1])
 
     @staticmethod
     def _steps(g: Geometry) -> int:
@@ -456,49 +524,99 @@ class Conv2dDirect(_PackedConv2d):
         """Steps per turn of the inner loop: at most 12, or the loop outgrows the instruction cache."""
         return next(n for n in (12, 10, 8, 6, 4, 2) if cls._steps(g) % n == 0)
 
-    def configs(self, layer: Layer) -> list[Config]:
-        g = geometry(layer)
-        configs: list[Config] = [
-            {"rows": rows, "resident": resident}
-            for rows in sorted({min(g.output_h, n) for n in (1, 2, 3, 4, 6, 8, 12, 16)})
-            for resident in ((False, True) if rows < g.output_h else (False,))
-        ]
-        return pareto((self.estimate_cycles(layer, c), self.scratch_bytes(layer, c), c) for c in configs)
-
-    @staticmethod
-    def _strip(g: Geometry, rows: int) -> int:
+    def _strip(self, g: Geometry, rows: int) -> int:
         """Lanes of a strip."""
-        return Conv2dIm2row._strip_rows(g, rows) * Conv2dIm2row._columns(g) * g.input_c
+        return self._strip_rows(g, rows) * Conv2dIm2row._columns(g) * g.input_c
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         g = geometry(layer)
-        return round_up(
-            4 * g.taps * (g.group_pairs if config["resident"] else 1) + 2 * self._strip(g, int(config["rows"])), 8
-        )
+        weights = 4 * g.taps * (g.group_pairs if config["resident"] else 1)
+        return round_up(weights + 2 * self._strip(g, int(config["rows"])), 8)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         g = geometry(layer)
-        rows = int(config["rows"])
-        strips = -(-g.output_h // rows)
+        strips = self._strips(g, int(config["rows"]))
         turns = self._steps(g) // self._unroll(g)
-        row = 16.0 * self._steps(g) + 4 * turns + 10
-        block = g.kernel_h * row + 62
-        expansions = 1 if config["resident"] else strips
-        return strips * 1.9 * self._strip(g, rows) + g.group_pairs * (
-            g.output_h * (block * g.output_w / 4 + 90) + expansions * 3.5 * g.taps
-        )
+        products = g.kernel_h * (16.0 * self._steps(g) + 4 * turns + 10)
+        expand = 1.9 * sum(self._strip(g, rows) for rows in strips)
+        weights = 3.5 * g.taps * (1 if config["resident"] else len(strips))
+        return expand + g.group_pairs * (self._block_cycles(g, config, products, 60) + weights)
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
 
-    def _invoke(self, g: Geometry, form: Form) -> str:
-        call = "rqdkm_conv2d_s8_direct_template"
-        indent = " " * len(f"  return {call}(")
-        return (
-            f"  return {call}(&params, quant.pairs, &input_dims, (const int8_t *)in0, &filter_dims,\n"
-            f"{indent}(const int8_t *)c0, &output_dims, (int8_t *)out, &tile, scratch,\n"
-            f"{indent}{self._pixel_bytes(g)}, {self._unroll(g)}, {FORM_NAMES[form]});\n"
-        )
+    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+        vertical = bool(config["vertical"])
+        return self._pitch(g, vertical), self._unroll(g), int(vertical)
 
-    def _includes(self) -> tuple[str, ...]:
-        return ("rqdkm/kernels/conv2d_s8_direct_template.h",)
+
+@register
+class Conv2dNarrow(_StripConv2d):
+    """Few input channels: several short kernel rows per turn of the inner loop."""
+
+    name = "conv2d_s8_narrow"
+
+    def _reject_shape(self, g: Geometry) -> str | None:
+        if g.groups != 1 or g.dilation != (1, 1):
+            return "groups and dilation are not supported"
+        if self._steps(g) > 15:
+            return "kernel rows are too long"
+        return "needs 2 output channels" if g.output_c < 2 else None
+
+    def _fits(self, g: Geometry, vertical: bool) -> bool:
+        return self._turn_rows(g, vertical) > 0
+
+    @staticmethod
+    def _steps(g: Geometry) -> int:
+        """Words of a kernel row."""
+        return -(-g.kernel_w * g.group_c // 2)
+
+    @staticmethod
+    def _pixel_lanes(g: Geometry) -> int:
+        return g.stride[1] * g.input_c
+
+    @classmethod
+    def _row_bytes(cls, g: Geometry) -> int:
+        """Of a strip row, the shifted copy included."""
+        return 2 * Conv2dIm2row._row_lanes(g) * (1 + cls._pixel_lanes(g) % 2)
+
+    @classmethod
+    def _turn_rows(cls, g: Geometry, vertical: bool) -> int:
+        """Kernel rows per turn: few enough for the instruction cache and immediate offsets; 0 if not even one is."""
+        shifted = 2 * Conv2dIm2row._row_lanes(g) * (cls._pixel_lanes(g) % 2)
+        last_pixel = 3 * g.stride[0] * cls._row_bytes(g) if vertical else 6 * cls._pixel_lanes(g) + shifted
+        best = 0
+        for rows in range(1, g.kernel_h + 1):
+            reach = (rows - 1) * cls._row_bytes(g) + 4 * cls._steps(g) + last_pixel
+            # 1 KB holds 15 steps with wide loads
+            fits = rows * cls._steps(g) <= 15 and max(reach, rows * cls._row_bytes(g)) <= 4095
+            if g.kernel_h % rows == 0 and fits:
+                best = rows
+        return best
+
+    def _weight_words(self, g: Geometry) -> int:
+        return round_up(2 * g.kernel_h * self._steps(g), 4)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        g = geometry(layer)
+        strip = self._strip_rows(g, int(config["rows"])) * self._row_bytes(g) + 4  # a last run reads one lane more
+        return round_up(4 * self._weight_words(g) * (g.group_pairs if config["resident"] else 1) + strip, 8)
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        g = geometry(layer)
+        strips = self._strips(g, int(config["rows"]))
+        turns = g.kernel_h // max(1, self._turn_rows(g, bool(config["vertical"])))
+        products = 16.0 * g.kernel_h * self._steps(g) + (5 * turns if turns > 1 else 1)
+        lane = 3.4 + 2.0 * (self._pixel_lanes(g) % 2)
+        expand = sum(self._strip_rows(g, rows) for rows in strips) * (lane * Conv2dIm2row._row_lanes(g) + 60)
+        weights = 1.75 * self._weight_words(g) * (1 if config["resident"] else len(strips))
+        return expand + g.group_pairs * (self._block_cycles(g, config, products, 60) + weights)
+
+    def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
+        runs = pad_taps(weights.reshape(g.group_outputs * g.kernel_h, -1), 2)
+        return pack_pairs(linear_to_crossed(pad_taps(runs.reshape(g.group_outputs, -1), 4)))
+
+    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+        vertical = bool(config["vertical"])
+        lanes = (self._pixel_lanes(g), self._steps(g), Conv2dIm2row._row_lanes(g))
+        return (*lanes, g.stride[0], g.kernel_h, self._turn_rows(g, vertical), int(vertical))

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Cortex-M4 version of rqdkm_block_row_c (block.h): one asm statement for a whole row of blocks.
  *
- * Registers: r0 lanes, r1 weights, r2 r3 weight words, r4 r5 (r12) input words; accumulators r6-r9 r10-lr, or r6-r8
- * r9-r11 for 3 pixels. s0-s17 hold what a block needs once, in the order of `rqdkm_block_state`. A step reads its last
- * input and weight words with post-increment: steps 1 ... unroll-1 come first, step 0 last. */
+ * Registers: r0 lanes, r1 weights, r2 r3 weight words, r4 r5 (r12) input words; accumulators of 4 pixels r6-r9 r10-lr,
+ * of 3 r6-r8 r9-r11, of 2 r6-r7 r8-r9. s0-s17 hold what a block needs once, in the order of `rqdkm_block_state`. A turn
+ * of the loop is `unroll` steps; step 0 comes last and moves both pointers on.
+ *
+ * The whole loop over blocks must stay below the 1 KB of the F407's instruction cache (64 lines, least recently used:
+ * one line too many and every fetch misses); rqdkm_tvm/kernels chooses `unroll` accordingly. */
 #ifndef RQDKM_KERNELS_BLOCK_M4_H
 #define RQDKM_KERNELS_BLOCK_M4_H
 
@@ -20,44 +23,72 @@ typedef struct {
 } rqdkm_block_state;
 
 /* clang-format off */
-/* Symbols of the assembler: k step, po pixel pitch, so step pitch, both in bytes. */
-#define RQDKM_M4_STEP_4                              \
+/* Symbols of the assembler: k step, o its byte offset, p1-p3 byte offsets of the pixels. */
+#define RQDKM_M4_OFFSET ".set o, k/spr*rb + k%%spr*so\n"
+
+#define RQDKM_M4_STEP_4 RQDKM_M4_OFFSET              \
   "ldr r2, [r1, #8*k]\n ldr r3, [r1, #8*k+4]\n"      \
-  "ldr r4, [r0, #so*k]\n ldr r5, [r0, #so*k+po]\n"   \
+  "ldr r4, [r0, #o]\n ldr r5, [r0, #o+p1]\n"         \
   "smlad r6, r4, r2, r6\n smlad r10, r4, r3, r10\n"  \
   "smlad r7, r5, r2, r7\n smlad r11, r5, r3, r11\n"  \
-  "ldr r4, [r0, #so*k+2*po]\n ldr r5, [r0, #so*k+3*po]\n" \
+  "ldr r4, [r0, #o+p2]\n ldr r5, [r0, #o+p3]\n"      \
   "smlad r8, r4, r2, r8\n smlad r12, r4, r3, r12\n"  \
   "smlad r9, r5, r2, r9\n smlad lr, r5, r3, lr\n"
 
+/* Input word of pixel 0, step 0, into r4, and on to the next turn. */
+#define RQDKM_M4_NEXT_TURN \
+  ".if inc < 256\n ldr r4, [r0], #inc\n .else\n ldr r4, [r0]\n add r0, r0, #inc\n .endif\n"
+
 #define RQDKM_M4_LAST_4                              \
   "ldr r3, [r1, #4]\n ldr r2, [r1], #8*unroll\n"     \
-  "ldr r4, [r0, #2*po]\n ldr r5, [r0, #3*po]\n"      \
+  "ldr r4, [r0, #p2]\n ldr r5, [r0, #p3]\n"          \
   "smlad r8, r4, r2, r8\n smlad r12, r4, r3, r12\n"  \
   "smlad r9, r5, r2, r9\n smlad lr, r5, r3, lr\n"    \
-  "ldr r5, [r0, #po]\n ldr r4, [r0], #so*unroll\n"   \
+  "ldr r5, [r0, #p1]\n" RQDKM_M4_NEXT_TURN           \
   "smlad r6, r4, r2, r6\n smlad r10, r4, r3, r10\n"  \
   "smlad r7, r5, r2, r7\n smlad r11, r5, r3, r11\n"
 
-#define RQDKM_M4_STEP_3                              \
+#define RQDKM_M4_STEP_3 RQDKM_M4_OFFSET              \
   "ldr r2, [r1, #8*k]\n ldr r3, [r1, #8*k+4]\n"      \
-  "ldr r4, [r0, #so*k]\n ldr r5, [r0, #so*k+po]\n ldr r12, [r0, #so*k+2*po]\n" \
+  "ldr r4, [r0, #o]\n ldr r5, [r0, #o+p1]\n ldr r12, [r0, #o+p2]\n" \
   "smlad r6, r4, r2, r6\n smlad r9, r4, r3, r9\n"    \
   "smlad r7, r5, r2, r7\n smlad r10, r5, r3, r10\n"  \
   "smlad r8, r12, r2, r8\n smlad r11, r12, r3, r11\n"
 
 #define RQDKM_M4_LAST_3                              \
   "ldr r3, [r1, #4]\n ldr r2, [r1], #8*unroll\n"     \
-  "ldr r12, [r0, #2*po]\n ldr r5, [r0, #po]\n ldr r4, [r0], #so*unroll\n" \
+  "ldr r12, [r0, #p2]\n ldr r5, [r0, #p1]\n" RQDKM_M4_NEXT_TURN \
   "smlad r6, r4, r2, r6\n smlad r9, r4, r3, r9\n"    \
   "smlad r7, r5, r2, r7\n smlad r10, r5, r3, r10\n"  \
   "smlad r8, r12, r2, r8\n smlad r11, r12, r3, r11\n"
+
+#define RQDKM_M4_STEP_2 RQDKM_M4_OFFSET              \
+  "ldr r2, [r1, #8*k]\n ldr r3, [r1, #8*k+4]\n"      \
+  "ldr r4, [r0, #o]\n ldr r5, [r0, #o+p1]\n"         \
+  "smlad r6, r4, r2, r6\n smlad r8, r4, r3, r8\n"    \
+  "smlad r7, r5, r2, r7\n smlad r9, r5, r3, r9\n"
+
+#define RQDKM_M4_LAST_2                              \
+  "ldr r3, [r1, #4]\n ldr r2, [r1], #8*unroll\n"     \
+  "ldr r5, [r0, #p1]\n" RQDKM_M4_NEXT_TURN           \
+  "smlad r6, r4, r2, r6\n smlad r8, r4, r3, r8\n"    \
+  "smlad r7, r5, r2, r7\n smlad r9, r5, r3, r9\n"
 
 /* `count` steps after the unrolled loop, where bit `count` of the tail is set. */
 #define RQDKM_M4_TAIL(count, STEP)                                    \
   "vmov r2, s17\n tst r2, #" #count "\n beq.w 4f\n"                   \
   ".set k, 0\n .rept " #count "\n" STEP ".set k, k+1\n .endr\n"       \
   "add r0, r0, #so*" #count "\n add r1, r1, #8*" #count "\n 4:\n"
+
+/* Unrolled loop over the steps of a kernel row, the rest of the row, and the loop over kernel rows. */
+#define RQDKM_M4_PRODUCTS(STEP, LAST)                                                  \
+  ".if rows\n 5: vmov r2, s2\n add r2, r2, r1\n vmov s1, r2\n .endif\n"                \
+  ".if tail\n vmov r2, s1\n cmp r1, r2\n beq.w 3f\n .endif\n"                          \
+  "2:\n .set k, 1\n .rept unroll-1\n" STEP ".set k, k+1\n .endr\n" LAST                \
+  ".if turns != 1\n vmov r2, s1\n cmp r1, r2\n bne.w 2b\n .endif\n"                    \
+  ".if tail\n 3:\n" RQDKM_M4_TAIL(4, STEP) RQDKM_M4_TAIL(2, STEP) RQDKM_M4_TAIL(1, STEP) ".endif\n" \
+  ".if rows\n vmov r2, s16\n cmp r1, r2\n beq 6f\n vmov r2, s14\n add r0, r0, r2\n b.w 5b\n 6:\n .endif\n" \
+  ".if gap\n vmov r2, s15\n add r0, r0, r2\n .endif\n"
 
 /* One channel: r2 multiplier, r3 offset, r4 shift. */
 #define RQDKM_M4_REQUANTIZE(m, c, s, accs)                            \
@@ -75,51 +106,51 @@ typedef struct {
   ".irp acc, " accs "\n ssat \\acc, #8, \\acc\n .endr\n"              \
   ".endif\n"
 
-#define RQDKM_M4_LOAD_STATE \
-  "vldmia r1!, {s0-s2}\n vldmia r1, {s11-s17}\n vldmia r2, {s3-s10}\n"
+#define RQDKM_M4_BEGIN                                                                                            \
+  ".set p1, %c[p1]\n .set p2, %c[p2]\n .set p3, %c[p3]\n .set so, %c[so]\n .set spr, %c[spr]\n .set rb, %c[rb]\n" \
+  ".set unroll, %c[unroll]\n .set inc, %c[inc]\n .set turns, %c[turns]\n .set rows, %c[rows]\n"                   \
+  ".set gap, %c[gap]\n .set tail, %c[tail]\n .set form, %c[form]\n"                                               \
+  "vldmia r1!, {s0-s2}\n vldmia r1, {s11-s17}\n vldmia r2, {s3-s10}\n"                                            \
+  ".balign 16\n 1:\n"
 
-/* Unrolled loop over the steps of a kernel row, the rest of the row, and the loop over kernel rows. */
-#define RQDKM_M4_PRODUCTS(STEP, LAST)                                                  \
-  ".if rows\n 5: vmov r2, s2\n add r2, r2, r1\n vmov s1, r2\n .endif\n"                \
-  ".if tail\n vmov r2, s1\n cmp r1, r2\n beq.w 3f\n .endif\n"                          \
-  "2:\n .set k, 1\n .rept unroll-1\n" STEP ".set k, k+1\n .endr\n" LAST                \
-  "vmov r2, s1\n cmp r1, r2\n bne.w 2b\n"                                              \
-  ".if tail\n 3:\n" RQDKM_M4_TAIL(4, STEP) RQDKM_M4_TAIL(2, STEP) RQDKM_M4_TAIL(1, STEP) ".endif\n" \
-  ".if rows\n vmov r2, s16\n cmp r1, r2\n beq 6f\n vmov r2, s14\n add r0, r0, r2\n b.w 5b\n" \
-  "6: vmov r2, s15\n add r0, r0, r2\n .endif\n"
+#define RQDKM_M4_END "vmov r3, s13\n cmp r2, r3\n bne.w 1b\n"
 
-#define RQDKM_M4_OPERANDS                                                                        \
-  : "+r"(lanes), "+r"(state_), "+r"(quant_)                                                      \
-  : [po] "i"(pixel_bytes), [so] "i"(step_bytes), [un] "i"(unroll), [ro] "i"(rows), [ta] "i"(tail), [fo] "i"(form) \
+#define RQDKM_M4_OPERANDS                                                                                          \
+  : "+r"(lanes), "+r"(state_), "+r"(quant_)                                                                        \
+  : [p1] "i"(p1), [p2] "i"(p2), [p3] "i"(p3), [so] "i"(step_bytes), [spr] "i"(spr), [rb] "i"(rb),                   \
+    [unroll] "i"(unroll), [inc] "i"(inc), [turns] "i"(turns), [rows] "i"(rows), [gap] "i"(gap), [tail] "i"(tail),  \
+    [form] "i"(form)                                                                                               \
   : "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6", \
     "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "s16", "s17", "cc", "memory"
 
-#define RQDKM_M4_CONSTANTS \
-  ".set po, %c[po]\n .set so, %c[so]\n .set unroll, %c[un]\n .set rows, %c[ro]\n .set tail, %c[ta]\n .set form, %c[fo]\n"
-
-/* Constants: np 3 or 4; rows 0 (one kernel row) or 1; tail 0 (steps are a multiple of unroll) or 1 (any number, unroll 8). */
-RQDKM_INLINE const uint8_t *rqdkm_block_row_asm(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
-                                                const int32_t pixel_bytes, const int32_t step_bytes,
-                                                const int32_t unroll, const int32_t rows, const int32_t tail,
-                                                const rqdkm_requantize_form form) {
+/* All but a and row are constants. np 2 to 4. Step k of a turn lies at k / spr * rb + k % spr * step_bytes.
+ *   inc    bytes from one turn's lanes to the next
+ *   turns  per block, if that is 1; any other value otherwise
+ *   rows   1: an outer loop over kernel rows, of whole turns each; gap 1: block_gap applies
+ *   tail   1: steps need not be a multiple of unroll, which is 8 */
+RQDKM_INLINE const uint8_t *rqdkm_block_row_asm(const uint8_t *a, const rqdkm_block_row *row, int32_t loop_steps,
+                                                int32_t block_gap, const int32_t np, const int32_t p1, const int32_t p2,
+                                                const int32_t p3, const int32_t step_bytes, const int32_t spr,
+                                                const int32_t rb, const int32_t unroll, const int32_t inc,
+                                                const int32_t turns, const int32_t rows, const int32_t gap,
+                                                const int32_t tail, const rqdkm_requantize_form form) {
   rqdkm_block_state state;
   state.weights = row->weights;
-  state.loop_bytes = row->steps / unroll * unroll * 8;
+  state.loop_bytes = loop_steps / unroll * unroll * 8;
   state.loop_end = row->weights + state.loop_bytes / 4;
   state.out = row->out;
   state.stride = row->stride;
   state.out_end = row->out + row->blocks * np * row->stride;
   state.row_gap = row->row_gap;
-  state.block_gap = row->block_gap;
+  state.block_gap = block_gap;
   state.weights_end = row->weights + row->rows * row->steps * 2;
-  state.tail = row->steps % unroll;
+  state.tail = loop_steps % unroll;
   register const uint8_t *lanes __asm("r0") = a;
   register const rqdkm_block_state *state_ __asm("r1") = &state;
   register const rqdkm_pair_quant *quant_ __asm("r2") = row->quant;
   if (np == 4) {
     __asm volatile(
-        RQDKM_M4_CONSTANTS RQDKM_M4_LOAD_STATE
-        "1:\n"
+        RQDKM_M4_BEGIN
         "vmov r6, s3\n vmov r10, s4\n vmov r1, s0\n"
         "mov r7, r6\n mov r8, r6\n mov r9, r6\n mov r11, r10\n mov r12, r10\n mov lr, r10\n"
         RQDKM_M4_PRODUCTS(RQDKM_M4_STEP_4, RQDKM_M4_LAST_4)
@@ -130,12 +161,10 @@ RQDKM_INLINE const uint8_t *rqdkm_block_row_asm(const uint8_t *a, const rqdkm_bl
         "strb r7, [r4]\n strb r11, [r4, #1]\n add r4, r4, r3, lsl #1\n"
         "strb r8, [r2]\n strb r12, [r2, #1]\n add r2, r2, r3, lsl #1\n vmov s11, r2\n"
         "strb r9, [r4]\n strb lr, [r4, #1]\n"
-        "vmov r3, s13\n cmp r2, r3\n bne.w 1b\n"
-        RQDKM_M4_OPERANDS);
-  } else {
+        RQDKM_M4_END RQDKM_M4_OPERANDS);
+  } else if (np == 3) {
     __asm volatile(
-        RQDKM_M4_CONSTANTS RQDKM_M4_LOAD_STATE
-        "1:\n"
+        RQDKM_M4_BEGIN
         "vmov r6, s3\n vmov r9, s4\n vmov r1, s0\n"
         "mov r7, r6\n mov r8, r6\n mov r10, r9\n mov r11, r9\n"
         RQDKM_M4_PRODUCTS(RQDKM_M4_STEP_3, RQDKM_M4_LAST_3)
@@ -145,8 +174,19 @@ RQDKM_INLINE const uint8_t *rqdkm_block_row_asm(const uint8_t *a, const rqdkm_bl
         "strb r6, [r2]\n strb r9, [r2, #1]\n add r2, r4, r3\n"
         "strb r7, [r4]\n strb r10, [r4, #1]\n"
         "strb r8, [r2]\n strb r11, [r2, #1]\n add r2, r2, r3\n vmov s11, r2\n"
-        "vmov r3, s13\n cmp r2, r3\n bne.w 1b\n"
-        RQDKM_M4_OPERANDS);
+        RQDKM_M4_END RQDKM_M4_OPERANDS);
+  } else {
+    __asm volatile(
+        RQDKM_M4_BEGIN
+        "vmov r6, s3\n vmov r8, s4\n vmov r1, s0\n"
+        "mov r7, r6\n mov r9, r8\n"
+        RQDKM_M4_PRODUCTS(RQDKM_M4_STEP_2, RQDKM_M4_LAST_2)
+        RQDKM_M4_REQUANTIZE("s5", "s6", "s7", "r6, r7")
+        RQDKM_M4_REQUANTIZE("s8", "s9", "s10", "r8, r9")
+        "vmov r2, s11\n vmov r3, s12\n add r4, r2, r3\n"
+        "strb r6, [r2]\n strb r8, [r2, #1]\n add r2, r4, r3\n"
+        "strb r7, [r4]\n strb r9, [r4, #1]\n vmov s11, r2\n"
+        RQDKM_M4_END RQDKM_M4_OPERANDS);
   }
   return lanes;
 }

@@ -55,22 +55,6 @@ RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const 
   } while (dst != end);
 }
 
-/* `count` elements -> linear lanes at dst, any count, any alignment. */
-RQDKM_INLINE void rqdkm_expand_linear(uint16_t *dst, const int8_t *src, int32_t count) {
-  int32_t i = 0;
-  RQDKM_NO_UNROLL
-  for (; i + 4 <= count; i += 4) {
-    const uint32_t v = rqdkm_load32(src + i) ^ RQDKM_SIGN_BITS;
-    const uint32_t even = (v << 1) & RQDKM_EVEN_MASK, odd = (v >> 7) & RQDKM_EVEN_MASK;
-    rqdkm_store32(dst + i, rqdkm_pack_lo_lo(even, odd));
-    rqdkm_store32(dst + i + 2, rqdkm_pack_hi_hi(even, odd));
-  }
-  RQDKM_NO_UNROLL
-  for (; i < count; i++) {
-    dst[i] = (uint16_t)rqdkm_expand_value(src[i]);
-  }
-}
-
 RQDKM_INLINE void rqdkm_fill_lanes(uint16_t *dst, int32_t count, uint32_t value) {
   RQDKM_NO_UNROLL
   for (int32_t i = 0; i < count; i++) {

@@ -23,6 +23,17 @@ RQDKM_INLINE int32_t rqdkm_strip_rows(const rqdkm_conv_params *params, const rqd
 void rqdkm_strip_fill(uint32_t *strip, int32_t columns, const rqdkm_conv_params *params, const rqdkm_dims *input_dims,
                       const int8_t *input, int32_t y0, int32_t rows);
 
+/* The same for any number of channels, in linear lanes. A strip row has row_lanes lanes: columns * channels, rounded up
+   to even. With shifted != 0 each row is followed by a second one of the same size that starts one lane later, so that
+   odd lanes can be read as aligned words too. */
+void rqdkm_strip_fill_linear(uint16_t *strip, int32_t row_lanes, int32_t shifted, const rqdkm_conv_params *params,
+                             const rqdkm_dims *input_dims, const int8_t *input, int32_t y0, int32_t rows);
+
+RQDKM_INLINE int32_t rqdkm_strip_row_lanes(const rqdkm_conv_params *params, const rqdkm_dims *input_dims,
+                                           const rqdkm_dims *filter_dims, const rqdkm_dims *output_dims) {
+  return rqdkm_round_up(rqdkm_strip_columns(params, input_dims, filter_dims, output_dims) * input_dims->c, 2);
+}
+
 /* rqdkm_expand_weights as a function. */
 void rqdkm_weights_expand(uint32_t *dst, const int8_t *src, int32_t quads);
 

@@ -214,7 +214,7 @@ _STACK_COLUMNS = (
     ("arena, bytes", True),
     ("peak RAM, bytes", True),
     ("flash, bytes", True),
-    ("ours is faster by", True),
+    ("our fastest is faster by", True),
 )
 
 

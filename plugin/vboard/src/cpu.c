@@ -311,6 +311,7 @@ static void handle_stop(uc_err error) {
       return_from_exception(pc | 1);
       return;
     }
+    if (fetch && memory_allow_code(pc)) return; /* the same instruction again */
     fault_from_error(error, pc);
     machine.stop = STOP_FAULT;
   }

@@ -141,10 +141,16 @@ void memory_init(void) {
   machine.rom[0x7a23] = FLASH_BYTES >> 18;
   map_memory("flash", FLASH_BASE, FLASH_BYTES, UC_PROT_READ | UC_PROT_EXEC, machine.flash);
   map_memory("boot alias", 0, FLASH_BYTES, UC_PROT_READ | UC_PROT_EXEC, machine.flash);
-  map_memory("SRAM", SRAM_BASE, SRAM_BYTES, UC_PROT_ALL, machine.sram);
+  map_memory("SRAM", SRAM_BASE, SRAM_BYTES, UC_PROT_READ | UC_PROT_WRITE, machine.sram); /* see memory_allow_code */
   map_memory("CCM", CCM_BASE, CCM_BYTES, UC_PROT_READ | UC_PROT_WRITE, machine.ccm);
   map_memory("system memory", ROM_BASE, ROM_BYTES, UC_PROT_READ, machine.rom);
   map_peripheral_pages();
+}
+
+bool memory_allow_code(uint32_t address) {
+  enum { PAGE = 0x1000 };
+  if (address - SRAM_BASE >= SRAM_BYTES) return false;
+  return uc_mem_protect(machine.uc, address & ~(PAGE - 1u), PAGE, UC_PROT_ALL) == UC_ERR_OK;
 }
 
 uint8_t *memory_host(uint32_t address, uint32_t bytes, bool write) {

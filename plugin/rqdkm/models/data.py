@@ -1,12 +1,14 @@
 """Calibration and evaluation data: ``.npz``, ``.npy`` or a folder of images, checked against the model's inputs.
 
-What numbers mean: floating-point and integer arrays hold real values (what the float model was trained on), except
-that ``int8`` arrays for an int8 model are taken as already quantized. Shapes are those of the model file's inputs
+What numbers mean: floating-point and integer arrays hold real values (what the float model was trained on), with two
+exceptions: ``uint8`` arrays are pixels and are normalised as images are, and ``int8`` arrays for an int8 model are
+taken as already quantized. Shapes are those of the model file's inputs
 (an ONNX model's data is NCHW if the file is), with the batch dimension as the number of samples.
 """
 
 from __future__ import annotations
 
+import logging
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 NDArray = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
+_LOG = logging.getLogger(__name__)
+_SUSPICIOUS = 0.5  # fraction of saturated input values that deserves a warning
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 LABEL_KEYS = ("y", "labels", "label", "targets")
 INPUT_KEYS = ("x", "inputs", "input", "data", "images")
@@ -71,7 +75,7 @@ def load_data(path: Path | str, model: LoadedModel, *, normalise: str = "auto", 
         path: ``.npz`` (inputs under the model's input names, or ``x``/``inputs``, or the first array; labels under
             ``y``/``labels``), ``.npy`` (inputs), or a folder of images, whose sub-folders, if any, are the classes in
             alphabetical order.
-        normalise: for image folders, one of :data:`NORMALISATIONS`, or ``auto``: the range that fits the model's
+        normalise: for image folders and ``uint8`` arrays, one of :data:`NORMALISATIONS`, or ``auto``: the range that fits the model's
             input quantization, ``0..1`` for float models.
         limit: read no more than this many samples.
 
@@ -89,7 +93,8 @@ def load_data(path: Path | str, model: LoadedModel, *, normalise: str = "auto", 
         labels = next((arrays.pop(key) for key in LABEL_KEYS if key in arrays), None)
         inputs = _pick_inputs(arrays, model, where)
         checked = tuple(
-            _check_input(array, tensor, where) for array, tensor in zip(inputs, model.file_inputs, strict=True)
+            _check_input(_pixels_to_real(array, tensor, normalise), file, where)
+            for array, file, tensor in zip(inputs, model.file_inputs, model.inputs, strict=True)
         )
         if len({len(x) for x in checked}) != 1:
             raise DataError(f"the inputs have {[len(x) for x in checked]} samples", where=where)
@@ -113,6 +118,17 @@ def quantize_inputs(dataset: Dataset, model: LoadedModel) -> list[npt.NDArray[np
         if tensor.dtype != "int8" or tensor.quantization is None:
             raise DataError(f"input {tensor.name!r} is {tensor.dtype}", where=str(model.path), hint="quantize it first")
         quantized.append(array if array.dtype == np.int8 else quantize(array, tensor.quantization))
+        outside = float(np.isin(quantized[-1], (-128, 127)).mean())
+        if array.dtype != np.int8 and outside > _SUSPICIOUS:
+            low, high = _real_range(tensor.quantization)
+            _LOG.warning(
+                "%.0f %% of %s reach or leave the range [%.4g, %.4g] of input %r: are they scaled as in training?",
+                100 * outside,
+                dataset.source,
+                low,
+                high,
+                tensor.name,
+            )
     return quantized
 
 
@@ -219,6 +235,13 @@ def _pick_inputs(arrays: dict[str, NDArray], model: LoadedModel, where: str) -> 
         where=where,
         hint=f"name them {', '.join(model.input_names)} or {', '.join(numbered)}",
     )
+
+
+def _pixels_to_real(array: NDArray, tensor: TensorInfo, normalise: str) -> NDArray:
+    if array.dtype != np.uint8:
+        return array
+    factor, offset = _normalisation(normalise, tensor)
+    return array.astype(np.float32) * np.float32(factor) + np.float32(offset)
 
 
 def _check_input(array: NDArray, tensor: TensorInfo, where: str) -> NDArray:
@@ -331,6 +354,10 @@ def _read_image(file: Path, shape: Sequence[int]) -> npt.NDArray[np.float32]:
         raise DataError(f"cannot read this image ({error})", where=str(file), hint="remove or repair it") from error
 
 
+def _real_range(q: Quantization) -> tuple[float, float]:
+    return q.scale * (-128 - q.zero_point), q.scale * (127 - q.zero_point)
+
+
 def _normalisation(normalise: str, tensor: TensorInfo) -> tuple[float, float]:
     if normalise in NORMALISATIONS:
         return NORMALISATIONS[normalise]
@@ -339,7 +366,7 @@ def _normalisation(normalise: str, tensor: TensorInfo) -> tuple[float, float]:
     q = tensor.quantization
     if q is None:
         return NORMALISATIONS["0..1"]
-    low, high = q.scale * (-128 - q.zero_point), q.scale * (127 - q.zero_point)
+    low, high = _real_range(q)
 
     def misfit(item: tuple[float, float]) -> float:
         factor, offset = item

@@ -1,0 +1,75 @@
+"""The kernels as Cortex-M4 code: a sample of shapes on the virtual board and on QEMU, assembly blocks and C blocks."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from rqdkm import kernelbench
+from tests.kernels import random_layers
+from tests.kernels.test_conv2d import SHAPES, expected
+
+pytestmark = pytest.mark.slow
+
+
+def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
+    """Candidates with the CRC-32 that each must give: every shape of test_conv2d, and random layers."""
+    rng = np.random.default_rng(11)
+    layers = [
+        random_layers.conv_layer(rng, size=size, channels=channels, kernel=kernel, stride=stride)
+        for size, channels, kernel, stride in SHAPES.values()
+    ]
+    layers += [random_layers.random_conv(rng) for _ in range(20)]
+    layers += [random_layers.random_fully_connected(rng) for _ in range(10)]
+    found: list[kernelbench.Candidate] = []
+    crcs: list[int] = []
+    for layer, x in layers:
+        candidates = kernelbench.candidates_for(
+            layer, [x], configs=2, accept=lambda kernel, _config: "winograd" not in kernel.name
+        )
+        found += candidates
+        crcs += [zlib.crc32(expected(layer, x).tobytes())] * len(candidates)
+    return found, crcs
+
+
+@pytest.mark.parametrize(
+    ("board", "flags"),
+    [("virtual", ()), ("virtual", ("-DRQDKM_PLAIN_BLOCKS",)), ("qemu", ())],
+    ids=["virtual", "virtual, C blocks", "qemu"],
+)
+def test_every_output_byte_on_the_chip(board: str, flags: tuple[str, ...]) -> None:
+    found, crcs = sample()
+    results = kernelbench.measure(found, board=board, flags=flags)
+    wrong = [
+        f"{m.candidate.kernel.name} {dict(m.candidate.config)} on {m.candidate.layer.name}"
+        for m, crc in zip(results, crcs, strict=True)
+        if m.crc != crc
+    ]
+    assert not wrong
+    assert len(results) > 100
+    # a board that counts counts every call; QEMU does not count
+    assert all((m.cycles or 0) > 0 for m in results) if board == "virtual" else all(m.cycles is None for m in results)
+
+
+def test_the_cost_model_is_close_to_what_the_virtual_board_counts() -> None:
+    """Estimates rank candidates: 15 % is what the planner relies on for layers of ordinary size."""
+    rng = np.random.default_rng(5)
+    shapes = [
+        ((16, 16), (16, 16), (3, 3), (1, 1)),
+        ((16, 16), (16, 32), (3, 3), (2, 2)),
+        ((24, 24), (3, 8), (3, 3), (1, 1)),
+        ((12, 12), (64, 32), (1, 1), (1, 1)),
+    ]
+    found = []
+    for size, channels, kernel, stride in shapes:
+        layer, x = random_layers.conv_layer(rng, size=size, channels=channels, kernel=kernel, stride=stride)
+        found += kernelbench.candidates_for(
+            layer,
+            [x],
+            configs=2,
+            accept=lambda kernel, _config: kernel.name in ("conv2d_s8_direct", "conv2d_s8_narrow"),
+        )
+    for m in kernelbench.measure(found):
+        assert m.cycles == pytest.approx(m.estimate, rel=0.15), (m.candidate.layer.name, m.candidate.kernel.name)

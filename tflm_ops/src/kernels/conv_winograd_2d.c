@@ -116,7 +116,7 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
       }
       const int32_t pair = min32(2, out_c - co);
       for (int32_t i = 0; i < count; i += 4) {
-        algorithm->gemm(v + (i >> 2) * g.v_group, products, m, g.blocks);
+        algorithm->gemm(v + (i >> 2) * g.v_group, products, m, params->input.c);
         for (int32_t j = 0; j < pair; j++) {
           const rqdkm_winograd_channel *const channel = channels + co + j;
           const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;

@@ -148,7 +148,7 @@ int32_t rqdkm_conv2d_s8_winograd_f4x1(const rqdkm_winograd_params *params, const
       }
       const int32_t pair = min32(2, params->output.c - co);
       for (int32_t i = 0; i < groups; i++) {
-        rqdkm_winograd_gemm_6(v + i / g.rows * g.v_column + i % g.rows * g.v_row, products, m, TAPS * g.blocks);
+        rqdkm_winograd_gemm_6(v + i / g.rows * g.v_column + i % g.rows * g.v_row, products, m, params->input.c);
         for (int32_t j = 0; j < pair; j++) {
           const rqdkm_winograd_channel *const channel = channels + co + j;
           const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;

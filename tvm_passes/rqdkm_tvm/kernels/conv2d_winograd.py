@@ -42,10 +42,13 @@ class Cost:
     strip: float
 
 
-def _product_cycles(positions: int, blocks: int, online: bool) -> float:
+def _product_cycles(form: pack.Algorithm, channels: int, online: bool) -> float:
     """The products of four tiles and two output channels; transformed weights in flash wait for the flash."""
+    blocks = form.kernel_rows * _ceil(channels, pack.BLOCK)
+    if form.kernel_rows == 1 and channels <= pack.BLOCK // 2:
+        return form.positions * (78.0 if online else 90.0)
     ram = 142 if blocks == 1 else 135 * blocks + 15
-    return positions * (ram + (0 if online else 23 * blocks))
+    return form.positions * (ram + (0 if online else 23.0 * blocks))
 
 
 def _bias(layer: Layer) -> Int64Array:
@@ -118,7 +121,7 @@ class WinogradConv2d(Kernel):
     def _estimate(self, layer: Layer, config: Config, *, inputs: int, strips: int, groups: int, tiles: int) -> float:
         """Cycles, from how often each part runs: ``inputs`` units of input per four channels, and so on."""
         channels, outputs = hwc(layer.inputs[0])[2], hwc(layer.output)[2]
-        quads, blocks, pairs = channels // 4, _ceil(channels, pack.BLOCK) * self.form.kernel_rows, _ceil(outputs, 2)
+        quads, pairs = channels // 4, _ceil(outputs, 2)
         online = config["weights"] == "online"
         table = self.table(layer)
         fast = self._fast_form(layer, table)
@@ -129,7 +132,7 @@ class WinogradConv2d(Kernel):
         return (
             inputs * quads * self.cost.input
             + (strips * outputs * quads * self.cost.weights if online else 0.0)
-            + groups * pairs * (_product_cycles(self.form.positions, blocks, online) + self.cost.group)
+            + groups * pairs * (_product_cycles(self.form, channels, online) + self.cost.group)
             + finishing
             + strips * self.cost.strip
         )

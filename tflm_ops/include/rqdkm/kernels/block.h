@@ -43,25 +43,38 @@ const uint8_t *rqdkm_block_row_c(const uint8_t *a, const rqdkm_block_row *row, i
 #endif
 
 /* One row of blocks by the fastest version there is; pixels pixel_bytes apart. unroll: steps per turn of the inner
-   loop; row->steps must be a multiple of it unless it is 8. one_row: row->rows is 1 and row->block_gap 0. */
+   loop, divides row->steps. */
 RQDKM_INLINE const uint8_t *rqdkm_block_row_run(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
                                                 const int32_t pixel_bytes, const int32_t step_bytes,
-                                                const int32_t unroll, const int32_t one_row,
-                                                const rqdkm_requantize_form form) {
+                                                const int32_t unroll, const rqdkm_requantize_form form) {
   const int32_t p1 = pixel_bytes, p2 = 2 * pixel_bytes, p3 = 3 * pixel_bytes;
 #if RQDKM_ASM_BLOCKS
   if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
-    if (unroll != 8 || row->steps % 8 == 0) {
-      return rqdkm_block_row_asm(a, row, row->steps, row->block_gap, np, p1, p2, p3, step_bytes, unroll, 0, unroll,
-                                 step_bytes * unroll, 0, !one_row, !one_row, 0, form);
-    }
     return rqdkm_block_row_asm(a, row, row->steps, row->block_gap, np, p1, p2, p3, step_bytes, unroll, 0, unroll,
-                               step_bytes * unroll, 0, !one_row, !one_row, 1, form);
+                               step_bytes * unroll, 0, 1, 1, 0, form);
   }
 #endif
   (void)unroll;
-  (void)one_row;
   return rqdkm_block_row_c(a, row, np, p1, p2, p3, step_bytes, form);
+}
+
+/* The same where a pixel's lanes are one row of any number of steps (row->rows 1), blocks lie one after another
+   (block_gap 0) and a block's pixels are word-interleaved: the layout of a panel. */
+RQDKM_INLINE const uint8_t *rqdkm_block_row_panel(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
+                                                  const rqdkm_requantize_form form) {
+#if RQDKM_ASM_BLOCKS
+  if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
+    const int32_t steps = row->steps, so = 4 * np;
+    if (np == 4 && steps % 16 == 0) {
+      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 16, 0, 16, 16 * so, 0, 0, 0, 0, form);
+    }
+    if (np >= 3 && steps % 8 == 0) {
+      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 0, form);
+    }
+    return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 1, form);
+  }
+#endif
+  return rqdkm_block_row_c(a, row, np, 4, 8, 12, 4 * np, form);
 }
 
 /* The same for short kernel rows: one turn takes turn_rows of them, steps words each, row_bytes apart, with every

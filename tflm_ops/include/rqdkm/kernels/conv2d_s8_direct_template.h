@@ -64,21 +64,21 @@ RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *pa
         if (cut.fours != 0) {
           row.blocks = cut.fours;
           row.block_gap = 4 * pitch - reach;
-          a = rqdkm_block_row_run(a, &row, 4, pitch, 4, unroll, 0, form);
+          a = rqdkm_block_row_run(a, &row, 4, pitch, 4, unroll, form);
           row.out += 4 * cut.fours * row.stride;
         }
         if (cut.threes != 0) {
           row.blocks = cut.threes;
           row.block_gap = 3 * pitch - reach;
-          a = rqdkm_block_row_run(a, &row, 3, pitch, 4, unroll, 0, form);
+          a = rqdkm_block_row_run(a, &row, 3, pitch, 4, unroll, form);
           row.out += 3 * cut.threes * row.stride;
         }
         row.blocks = 1;
         row.block_gap = 0;
         if (cut.rest == 2) {
-          rqdkm_block_row_run(a, &row, 2, pitch, 4, unroll, 0, form);
+          rqdkm_block_row_run(a, &row, 2, pitch, 4, unroll, form);
         } else if (cut.rest == 1) {
-          rqdkm_block_row_run(a, &row, 1, pitch, 4, unroll, 0, form);
+          rqdkm_block_row_run(a, &row, 1, pitch, 4, unroll, form);
         }
         line += vertical ? right : down;
         out += vertical ? out_right : out_down;

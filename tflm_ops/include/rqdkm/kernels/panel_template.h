@@ -12,19 +12,19 @@ RQDKM_INLINE void rqdkm_panel_template(const uint32_t *panel, const uint32_t *we
   const uint8_t *a = (const uint8_t *)panel;
   rqdkm_block_row row = {weights, 1, steps, 0, cut.fours, 0, quant, out, stride};
   if (cut.fours != 0) {
-    a = rqdkm_block_row_run(a, &row, 4, 4, 16, 8, 1, form);
+    a = rqdkm_block_row_panel(a, &row, 4, form);
     row.out += 4 * cut.fours * stride;
   }
   if (cut.threes != 0) {
     row.blocks = cut.threes;
-    a = rqdkm_block_row_run(a, &row, 3, 4, 12, 8, 1, form);
+    a = rqdkm_block_row_panel(a, &row, 3, form);
     row.out += 3 * cut.threes * stride;
   }
   row.blocks = 1;
   if (cut.rest == 2) {
-    rqdkm_block_row_run(a, &row, 2, 4, 8, 8, 1, form);
+    rqdkm_block_row_panel(a, &row, 2, form);
   } else if (cut.rest == 1) {
-    rqdkm_block_row_run(a, &row, 1, 4, 4, 8, 1, form);
+    rqdkm_block_row_panel(a, &row, 1, form);
   }
 }
 

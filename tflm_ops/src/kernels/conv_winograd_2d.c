@@ -65,11 +65,13 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
     (void)algorithm->columns(&padding, 0, end);
     uint32_t *const block = v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
     const uint32_t *column = t;
-    for (int32_t i = first; i < first + count; i++) {
+    for (int32_t i = first; i < first + count;) {
+      const int32_t tiles = min32(4 - (i & 3), first + count - i);
       uint32_t *const words = block + (i >> 2) * g->v_group + (i & 3);
-      algorithm->rows(column, words);
-      algorithm->rows(column + g->edge, words + 4);
-      column += g->tile * 2 * g->edge;
+      algorithm->rows(column, words, tiles);
+      algorithm->rows(column + g->edge, words + 4, tiles);
+      column += tiles * g->tile * 2 * g->edge;
+      i += tiles;
     }
   }
 }

@@ -18,8 +18,9 @@ typedef struct {
   int32_t tile; /* m: outputs per edge; the input tile has m + 2 */
   /* B^T d for the columns of a run, 4 channels: t[column][2 words][m + 2]. Returns the end of what it wrote. */
   uint32_t *(*columns)(const rqdkm_winograd_columns *run, int32_t channel, uint32_t *t);
-  /* (B^T d) B of one tile, from one word of its m + 2 columns: one word of V (its place chosen by the caller) per p. */
-  void (*rows)(const uint32_t *t, uint32_t *v);
+  /* (B^T d) B of neighbouring tiles of a group, from one word of their columns: one word of V per position and tile.
+     t: the first tile's first column; v: its lane at position 0. */
+  void (*rows)(const uint32_t *t, uint32_t *v, int32_t tiles);
   rqdkm_winograd_gemm gemm;
 } rqdkm_winograd_2d;
 

@@ -5,7 +5,7 @@
  *     A^T = [ 2 1 1 0 | 0 1 -1 -2 ]                        which gives (2 y0, 2 y1). */
 #include "conv_winograd_2d.h"
 
-enum { EDGE = 4 };
+enum { EDGE = 4, TILE = 2 };
 
 RQDKM_INLINE void transform_input(const uint32_t d[EDGE], uint32_t e[EDGE]) {
   e[0] = rqdkm_ssub16(d[0], d[2]);
@@ -41,22 +41,28 @@ static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uin
   return t;
 }
 
-static void rows(const uint32_t *t, uint32_t *v) {
-  const uint32_t *const end = t + EDGE;
+static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
+  uint32_t *const v_end = v + tiles;
   RQDKM_NO_UNROLL
   do {
-    uint32_t d[EDGE], e[EDGE];
-    RQDKM_WINOGRAD_UNROLL
-    for (int32_t j = 0; j < EDGE; j++) {
-      d[j] = rqdkm_load32(t + 2 * EDGE * j);
-    }
-    transform_input(d, e);
-    RQDKM_WINOGRAD_UNROLL
-    for (int32_t j = 0; j < EDGE; j++) {
-      rqdkm_store32(v + j * RQDKM_WINOGRAD_BLOCK_V, e[j]);
-    }
-    v += EDGE * RQDKM_WINOGRAD_BLOCK_V;
-  } while (++t != end);
+    const uint32_t *const end = t + EDGE;
+    uint32_t *out = v;
+    RQDKM_NO_UNROLL
+    do {
+      uint32_t d[EDGE], e[EDGE];
+      RQDKM_WINOGRAD_UNROLL
+      for (int32_t j = 0; j < EDGE; j++) {
+        d[j] = rqdkm_load32(t + 2 * EDGE * j);
+      }
+      transform_input(d, e);
+      RQDKM_WINOGRAD_UNROLL
+      for (int32_t j = 0; j < EDGE; j++) {
+        rqdkm_store32(out + j * RQDKM_WINOGRAD_BLOCK_V, e[j]);
+      }
+      out += EDGE * RQDKM_WINOGRAD_BLOCK_V;
+    } while (++t != end);
+    t += (2 * TILE - 1) * EDGE;
+  } while (++v != v_end);
 }
 
 /* Channels (0, 2) of four from `word`s 0 to 8 of w, or (1, 3). */

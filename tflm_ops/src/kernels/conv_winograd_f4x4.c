@@ -4,7 +4,7 @@
 #include "conv_winograd_f4.h"
 #include "conv_winograd_gemm.h"
 
-enum { EDGE = 6, POSITION = RQDKM_WINOGRAD_BLOCK_V };
+enum { EDGE = 6, TILE = 4, POSITION = RQDKM_WINOGRAD_BLOCK_V };
 
 static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uint32_t *t) {
   const uint32_t middle = 0x00800080u;
@@ -25,24 +25,30 @@ static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uin
   return t;
 }
 
-static void rows(const uint32_t *t, uint32_t *v) {
-  const uint32_t *const end = t + EDGE;
+static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
+  uint32_t *const v_end = v + tiles;
   RQDKM_NO_UNROLL
   do {
-    uint32_t d[EDGE], e[EDGE];
-    RQDKM_WINOGRAD_UNROLL
-    for (int32_t j = 0; j < EDGE; j++) {
-      d[j] = rqdkm_load32(t + 2 * EDGE * j);
-    }
-    d[4] += RQDKM_WINOGRAD_BIAS;
-    d[5] += RQDKM_WINOGRAD_BIAS;
-    rqdkm_winograd_f4_input(d, e);
-    RQDKM_WINOGRAD_UNROLL
-    for (int32_t j = 0; j < EDGE; j++) {
-      rqdkm_store32(v + j * POSITION, rqdkm_winograd_lanes(e[j]));
-    }
-    v += EDGE * POSITION;
-  } while (++t != end);
+    const uint32_t *const end = t + EDGE;
+    uint32_t *out = v;
+    RQDKM_NO_UNROLL
+    do {
+      uint32_t d[EDGE], e[EDGE];
+      RQDKM_WINOGRAD_UNROLL
+      for (int32_t j = 0; j < EDGE; j++) {
+        d[j] = rqdkm_load32(t + 2 * EDGE * j);
+      }
+      d[4] += RQDKM_WINOGRAD_BIAS;
+      d[5] += RQDKM_WINOGRAD_BIAS;
+      rqdkm_winograd_f4_input(d, e);
+      RQDKM_WINOGRAD_UNROLL
+      for (int32_t j = 0; j < EDGE; j++) {
+        rqdkm_store32(out + j * POSITION, rqdkm_winograd_lanes(e[j]));
+      }
+      out += EDGE * POSITION;
+    } while (++t != end);
+    t += (2 * TILE - 1) * EDGE;
+  } while (++v != v_end);
 }
 
 static const rqdkm_winograd_2d algorithm = {4, columns, rows, rqdkm_winograd_gemm_36};

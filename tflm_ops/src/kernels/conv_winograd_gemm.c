@@ -118,18 +118,24 @@ static void half_block(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_
 
 #endif
 
-#define GEMM(P)                                                                                       \
-  void rqdkm_winograd_gemm_##P(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) { \
-    if (channels <= 8) {                                                                              \
-      half_block(v, u, m, P);                                                                         \
-    } else if (channels <= 16) {                                                                      \
-      one_block(v, u, m, P);                                                                          \
-    } else {                                                                                          \
-      many_blocks(v, u, m, (channels + 15) >> 4, P);                                                  \
-    }                                                                                                 \
+/* positions is a compile-time constant. */
+RQDKM_INLINE void multiply(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels, int32_t positions) {
+  if (channels <= 8) {
+    half_block(v, u, m, positions);
+  } else if (channels <= 16) {
+    one_block(v, u, m, positions);
+  } else {
+    many_blocks(v, u, m, (channels + 15) >> 4, positions);
   }
-GEMM(36)
-GEMM(16)
+}
+
+void rqdkm_winograd_gemm_36(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) {
+  multiply(v, u, m, channels, 36);
+}
+
+void rqdkm_winograd_gemm_16(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) {
+  multiply(v, u, m, channels, 16);
+}
 
 void rqdkm_winograd_gemm_6(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) {
   many_blocks(v, u, m, 3 * ((channels + 15) >> 4), 6); /* three kernel rows */

@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/setup.sh
 	@touch $@
 
 demo: $(STAMP) ## deploy a trained image classifier on the virtual STM32F407 and report what it costs
-	@$(BIN)/rqdkm deploy "$$($(BIN)/python -m rqdkm.models.zoo path image_classification)" --out build/demo --samples 20
+	@$(BIN)/rqdkm deploy .cache/models/image_classification.tflite --out build/demo --samples 20
 
 test: $(STAMP) ## run every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests

@@ -344,7 +344,8 @@ class Conv2dGemm(_PackedConv2d):
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         g = geometry(layer)
-        gather = g.groups * g.positions * (2.1 * g.taps + 12 * g.kernel_h * g.kernel_w)
+        tap = 12 if g.kernel_h * g.kernel_w == 1 and not g.pads else 85
+        gather = g.groups * g.positions * (2.1 * g.taps + tap * g.kernel_h * g.kernel_w)
         return gather + self._panel_cycles(g, g.taps // 2, int(config["pixels"]), bool(config["resident"]))
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
@@ -406,7 +407,7 @@ class Conv2dIm2row(_PackedConv2d):
         runs, words = self._runs(g)
         strips = -(-g.output_h // rows)
         expand = g.groups * strips * self._strip_rows(g, rows) * (2.6 * self._row_lanes(g) + 60)
-        gather = g.groups * g.positions * (2.6 * runs * words + 8 * runs)
+        gather = g.groups * g.positions * runs * (50 + 6.0 * words)
         panel_pixels = min(pixels, rows * g.output_w)
         return expand + gather + self._panel_cycles(g, runs * words, panel_pixels, bool(config["resident"]))
 
@@ -476,7 +477,7 @@ class _StripConv2d(_PackedConv2d):
             total += lines * (line + 75 * (bool(fours) + bool(threes) + bool(rest)) + 20)
         return total
 
-    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+    def _constants(self, g: Geometry, form: Form, config: Config) -> tuple[int, ...]:
         """The template's compile-time constants but the form."""
         raise NotImplementedError
 
@@ -486,7 +487,7 @@ class _StripConv2d(_PackedConv2d):
         return (
             f"  return {call}(&params, quant.pairs, &input_dims, (const int8_t *)in0, &filter_dims,\n"
             f"{indent}(const int8_t *)c0, &output_dims, (int8_t *)out, &tile, scratch,\n"
-            f"{indent}{', '.join(map(str, self._constants(g, config)))}, {FORM_NAMES[form]});\n"
+            f"{indent}{', '.join(map(str, self._constants(g, form, config)))}, {FORM_NAMES[form]});\n"
         )
 
     def _includes(self) -> tuple[str, ...]:
@@ -545,7 +546,7 @@ class Conv2dDirect(_StripConv2d):
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
 
-    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+    def _constants(self, g: Geometry, form: Form, config: Config) -> tuple[int, ...]:
         vertical = bool(config["vertical"])
         return self._pitch(g, vertical), self._unroll(g), int(vertical)
 
@@ -559,7 +560,7 @@ class Conv2dNarrow(_StripConv2d):
     def _reject_shape(self, g: Geometry) -> str | None:
         if g.groups != 1 or g.dilation != (1, 1):
             return "groups and dilation are not supported"
-        if self._steps(g) > 15:
+        if self._steps(g) > 12:
             return "kernel rows are too long"
         return "needs 2 output channels" if g.output_c < 2 else None
 
@@ -581,15 +582,14 @@ class Conv2dNarrow(_StripConv2d):
         return 2 * Conv2dIm2row._row_lanes(g) * (1 + cls._pixel_lanes(g) % 2)
 
     @classmethod
-    def _turn_rows(cls, g: Geometry, vertical: bool) -> int:
-        """Kernel rows per turn: few enough for the instruction cache and immediate offsets; 0 if not even one is."""
+    def _turn_rows(cls, g: Geometry, vertical: bool, most_steps: int = 12) -> int:
+        """Kernel rows per turn: at most ``most_steps`` steps, and all offsets immediate; 0 if not even one row fits."""
         shifted = 2 * Conv2dIm2row._row_lanes(g) * (cls._pixel_lanes(g) % 2)
         last_pixel = 3 * g.stride[0] * cls._row_bytes(g) if vertical else 6 * cls._pixel_lanes(g) + shifted
         best = 0
         for rows in range(1, g.kernel_h + 1):
             reach = (rows - 1) * cls._row_bytes(g) + 4 * cls._steps(g) + last_pixel
-            # 1 KB holds 15 steps with wide loads
-            fits = rows * cls._steps(g) <= 15 and max(reach, rows * cls._row_bytes(g)) <= 4095
+            fits = rows * cls._steps(g) <= most_steps and max(reach, rows * cls._row_bytes(g)) <= 4095
             if g.kernel_h % rows == 0 and fits:
                 best = rows
         return best
@@ -605,7 +605,7 @@ class Conv2dNarrow(_StripConv2d):
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         g = geometry(layer)
         strips = self._strips(g, int(config["rows"]))
-        turns = g.kernel_h // max(1, self._turn_rows(g, bool(config["vertical"])))
+        turns = g.kernel_h // max(1, self._turn_rows(g, bool(config["vertical"]), 15))
         products = 16.0 * g.kernel_h * self._steps(g) + (5 * turns if turns > 1 else 1)
         lane = 3.4 + 2.0 * (self._pixel_lanes(g) % 2)
         expand = sum(self._strip_rows(g, rows) for rows in strips) * (lane * Conv2dIm2row._row_lanes(g) + 60)
@@ -616,7 +616,9 @@ class Conv2dNarrow(_StripConv2d):
         runs = pad_taps(weights.reshape(g.group_outputs * g.kernel_h, -1), 2)
         return pack_pairs(linear_to_crossed(pad_taps(runs.reshape(g.group_outputs, -1), 4)))
 
-    def _constants(self, g: Geometry, config: Config) -> tuple[int, ...]:
+    def _constants(self, g: Geometry, form: Form, config: Config) -> tuple[int, ...]:
         vertical = bool(config["vertical"])
+        # the block loop must stay below 1 KB of code: 15 steps with UP (994 bytes), fewer with the longer AWAY
+        turn_rows = self._turn_rows(g, vertical, 15 if form is Form.UP else 12)
         lanes = (self._pixel_lanes(g), self._steps(g), Conv2dIm2row._row_lanes(g))
-        return (*lanes, g.stride[0], g.kernel_h, self._turn_rows(g, vertical), int(vertical))
+        return (*lanes, g.stride[0], g.kernel_h, turn_rows, int(vertical))

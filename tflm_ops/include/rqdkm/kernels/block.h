@@ -65,9 +65,6 @@ RQDKM_INLINE const uint8_t *rqdkm_block_row_panel(const uint8_t *a, const rqdkm_
 #if RQDKM_ASM_BLOCKS
   if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
     const int32_t steps = row->steps, so = 4 * np;
-    if (np == 4 && steps % 16 == 0) {
-      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 16, 0, 16, 16 * so, 0, 0, 0, 0, form);
-    }
     if (np >= 3 && steps % 8 == 0) {
       return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 0, form);
     }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NDArray = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
-_SUSPICIOUS = 0.5  # fraction of saturated input values that deserves a warning
+_SUSPICIOUS = 0.2  # fraction of input values outside the model's range that deserves a warning
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 LABEL_KEYS = ("y", "labels", "label", "targets")
 INPUT_KEYS = ("x", "inputs", "input", "data", "images")
@@ -75,8 +75,8 @@ def load_data(path: Path | str, model: LoadedModel, *, normalise: str = "auto", 
         path: ``.npz`` (inputs under the model's input names, or ``x``/``inputs``, or the first array; labels under
             ``y``/``labels``), ``.npy`` (inputs), or a folder of images, whose sub-folders, if any, are the classes in
             alphabetical order.
-        normalise: for image folders and ``uint8`` arrays, one of :data:`NORMALISATIONS`, or ``auto``: the range that fits the model's
-            input quantization, ``0..1`` for float models.
+        normalise: for image folders and ``uint8`` arrays, one of :data:`NORMALISATIONS`, or ``auto``: the range that
+            fits the model's input quantization, ``0..1`` for float models.
         limit: read no more than this many samples.
 
     Raises:
@@ -118,18 +118,25 @@ def quantize_inputs(dataset: Dataset, model: LoadedModel) -> list[npt.NDArray[np
         if tensor.dtype != "int8" or tensor.quantization is None:
             raise DataError(f"input {tensor.name!r} is {tensor.dtype}", where=str(model.path), hint="quantize it first")
         quantized.append(array if array.dtype == np.int8 else quantize(array, tensor.quantization))
-        outside = float(np.isin(quantized[-1], (-128, 127)).mean())
-        if array.dtype != np.int8 and outside > _SUSPICIOUS:
-            low, high = _real_range(tensor.quantization)
-            _LOG.warning(
-                "%.0f %% of %s reach or leave the range [%.4g, %.4g] of input %r: are they scaled as in training?",
-                100 * outside,
-                dataset.source,
-                low,
-                high,
-                tensor.name,
-            )
+        if array.dtype != np.int8:
+            _warn_if_outside(array, tensor, dataset.source)
     return quantized
+
+
+def _warn_if_outside(array: NDArray, tensor: TensorInfo, source: str) -> None:
+    assert tensor.quantization is not None
+    low, high = _real_range(tensor.quantization)
+    margin = tensor.quantization.scale
+    outside = float(((array < low - margin) | (array > high + margin)).mean())
+    if outside > _SUSPICIOUS:
+        _LOG.warning(
+            "%s: %.0f %% of the values lie outside [%.4g, %.4g], what input %r takes; are they scaled as in training?",
+            source,
+            100 * outside,
+            low,
+            high,
+            tensor.name,
+        )
 
 
 def quantize(real: NDArray, quantization: Quantization) -> npt.NDArray[np.int8]:
@@ -241,7 +248,8 @@ def _pixels_to_real(array: NDArray, tensor: TensorInfo, normalise: str) -> NDArr
     if array.dtype != np.uint8:
         return array
     factor, offset = _normalisation(normalise, tensor)
-    return array.astype(np.float32) * np.float32(factor) + np.float32(offset)
+    real: NDArray = array.astype(np.float32) * np.float32(factor) + np.float32(offset)
+    return real
 
 
 def _check_input(array: NDArray, tensor: TensorInfo, where: str) -> NDArray:

@@ -7,6 +7,7 @@ is neither SAME nor VALID becomes PAD and VALID.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from rqdkm.models.check import conv_output_size, same_padding
 from rqdkm.models.graph import Graph, NDArray, Operator, TensorInfo
 from rqdkm_tvm.errors import UnsupportedOperatorError
 
+AGAIN = "#"  # between a node's name and a number, where one node makes several tensors
 _HINT = "replace it in the model, or convert the model to .tflite with its own converter"
 
 
@@ -37,8 +39,21 @@ def to_graph(module: tvm.IRModule, name: str, where: str, output_names: Sequence
     outputs = [walker.value(result) for result in results]
     for index, output in zip(outputs, output_names, strict=True):
         old = walker.tensors[index]
-        walker.tensors[index] = TensorInfo(output, old.shape, old.dtype, None, old.data)
+        walker.tensors[index] = replace(old, name=output)
     return Graph(name, tuple(walker.tensors), tuple(walker.operators), tuple(walker.inputs), tuple(outputs))
+
+
+def tidy_names(graph: Graph) -> Graph:
+    """Drop the numbers of :data:`AGAIN` where they became unnecessary, once operators have been fused."""
+    tensors = list(graph.tensors)
+    taken = {tensors[i].name for i in (*graph.inputs, *graph.outputs)}
+    for operator in graph.operators:
+        index = operator.outputs[0]
+        plain = tensors[index].name.split(AGAIN)[0]
+        if index not in graph.outputs and plain not in taken:
+            tensors[index] = replace(tensors[index], name=plain)
+        taken.add(tensors[index].name)
+    return replace(graph, tensors=tuple(tensors))
 
 
 def _shape(expression: Any) -> tuple[int, ...]:
@@ -62,7 +77,7 @@ class _Walker:
         unique, again = name, 1
         while unique in self.names:
             again += 1
-            unique = f"{name}_{again}"
+            unique = f"{name}{AGAIN}{again}"
         self.names.add(unique)
         self.tensors.append(TensorInfo(unique, shape, dtype, None, data))
         return len(self.tensors) - 1
@@ -121,7 +136,11 @@ class _Walker:
     def _convert(self, expression: Any) -> int:
         if isinstance(expression, relay.Constant):
             return self.constant(self.name_of(expression, "constant"), expression.data.numpy())
-        name = self.name_of(expression, "layer")
+        op = expression.op.name if isinstance(getattr(expression, "op", None), tvm.ir.Op) else "layer"
+        name = self.name_of(expression, op.removeprefix("nn."))
+        if name in ("add", "multiply", "bias_add"):  # a part of the layer before it, whose name it shall have
+            data = self.known[expression.args[0]]
+            name = name if self.tensors[data].is_constant else self.tensors[data].name.split(AGAIN)[0]
         if not isinstance(expression, relay.Call) or not isinstance(expression.op, tvm.ir.Op):
             raise self.unsupported(type(expression).__name__, name)
         rule = _RULES.get(expression.op.name)

@@ -138,7 +138,7 @@ def load_onnx(data: bytes, path: Path) -> LoadedModel:
     where = str(path)
     module, inputs, outputs = onnx_import.import_onnx(data, where)
     raw = from_relay.to_graph(module, identifier(path), where, [tensor.name for tensor in outputs])
-    graph = simplify(raw)
+    graph = from_relay.tidy_names(simplify(raw))
     check.check(graph, where)
     short = layer_names(graph)
     return LoadedModel(

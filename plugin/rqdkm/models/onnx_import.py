@@ -182,9 +182,9 @@ def _simplify(module: tvm.IRModule) -> tvm.IRModule:
     passes = [
         relay.transform.InferType(),
         relay.transform.DynamicToStatic(),
+        # batch norm becomes a scale and an offset, which simplify() folds into weights; FoldScaleAxis would do that
+        # too, but drops the convolutions' names
         relay.transform.SimplifyInference(),
-        relay.transform.FoldConstant(),
-        relay.transform.FoldScaleAxis(),
         relay.transform.FoldConstant(),
         relay.transform.ConvertLayout(_LAYOUTS),
         relay.transform.FoldConstant(),

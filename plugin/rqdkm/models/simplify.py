@@ -48,15 +48,21 @@ def _as_reshape(graph: Graph) -> Graph:
 
 
 def _merge_reshapes(graph: Graph) -> Graph:
-    """RESHAPE of a RESHAPE reads what the first one read."""
-    source = {op.outputs[0]: op.inputs[0] for op in graph.operators if op.op == "RESHAPE"}
+    """RESHAPE of a RESHAPE reads what the first one read; one that changes nothing goes."""
+    source: dict[int, int] = {}
+    alias: dict[int, int] = {}
     operators = []
-    for operator in graph.operators:
-        data = operator.inputs[0] if operator.inputs else -1
-        while operator.op == "RESHAPE" and data in source:
-            data = source[data]
-        merged = operator.op == "RESHAPE" and data != operator.inputs[0]
-        operators.append(replace(operator, inputs=(data, *operator.inputs[1:])) if merged else operator)
+    for old in graph.operators:
+        operator = replace(old, inputs=tuple(alias.get(i, i) for i in old.inputs))
+        if operator.op == "RESHAPE":
+            data, output = operator.inputs[0], operator.outputs[0]
+            data = source.get(data, data)
+            source[output] = data
+            operator = replace(operator, inputs=(data, *operator.inputs[1:]))
+            if graph.tensors[data].shape == graph.tensors[output].shape and output not in graph.outputs:
+                alias[output] = data
+                continue
+        operators.append(operator)
     return prune(replace(graph, operators=tuple(operators)))
 
 

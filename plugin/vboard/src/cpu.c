@@ -22,7 +22,6 @@ enum {
 #define NO_ADDRESS_END 0xfffffffeu /* `until` of uc_emu_start: never an instruction address */
 
 static uint32_t resume_pc; /* with the Thumb bit in bit 0 */
-static int unicorn_exception;
 
 uint32_t cpu_reg(int uc_register) {
   uint32_t value = 0;
@@ -248,7 +247,11 @@ static void return_from_exception(uint32_t exc_return) {
 
 static void on_exception(uc_engine *uc, uint32_t number, void *user) {
   (void)uc, (void)user;
-  unicorn_exception = (int)number;
+  if (machine.stop !=
+      STOP_NONE) { /* Unicorn may raise its own exception after a stop was asked for, and forget the stop */
+    uc_emu_stop(machine.uc);
+    return;
+  }
   switch (number) {
     case UNICORN_SVC:
       cpu_request_stop(STOP_SVC);
@@ -261,13 +264,13 @@ static void on_exception(uc_engine *uc, uint32_t number, void *user) {
       cpu_request_stop(STOP_EXCEPTION_RETURN);
       return;
     case UNICORN_NOCP:
-      if (machine.stop == STOP_NONE) cpu_raise_fault(CFSR_NOCP, 0);
+      cpu_raise_fault(CFSR_NOCP, 0);
       return;
     case UNICORN_PREFETCH_ABORT:
       cpu_raise_fault(cpu_fetch_fault(cpu_reg(UC_ARM_REG_PC)), 0);
       return;
     case UNICORN_DATA_ABORT: /* Unicorn raises it for alignment only */
-      if (machine.stop == STOP_NONE) cpu_raise_fault(CFSR_UNALIGNED, 0);
+      cpu_raise_fault(CFSR_UNALIGNED, 0);
       return;
     default:
       cpu_raise_fault(CFSR_UNDEFINSTR, 0);

@@ -43,7 +43,10 @@ static void read_file(const char *path) {
   fclose(file);
 }
 
-static bool inside(uint64_t offset, uint64_t bytes) { return offset <= image_bytes && bytes <= image_bytes - offset; }
+/* Is [offset, offset + bytes) in the file? `align`: of the structures there. */
+static bool inside(uint64_t offset, uint64_t bytes, unsigned align) {
+  return offset % align == 0 && offset <= image_bytes && bytes <= image_bytes - offset;
+}
 
 static int compare_symbols(const void *a, const void *b) {
   const elf_symbol *x = a, *y = b;
@@ -53,14 +56,15 @@ static int compare_symbols(const void *a, const void *b) {
 
 static void load_symbols(const Elf32_Ehdr *header) {
   if (!header->e_shoff || header->e_shentsize != sizeof(Elf32_Shdr) ||
-      !inside(header->e_shoff, (uint64_t)header->e_shnum * sizeof(Elf32_Shdr))) {
+      !inside(header->e_shoff, (uint64_t)header->e_shnum * sizeof(Elf32_Shdr), 4)) {
     return; /* stripped: no profile names */
   }
   const Elf32_Shdr *sections = (const void *)(image + header->e_shoff);
   for (unsigned s = 0; s < header->e_shnum; s++) {
     if (sections[s].sh_type != SHT_SYMTAB || sections[s].sh_link >= header->e_shnum) continue;
     const Elf32_Shdr *strings = &sections[sections[s].sh_link];
-    if (!inside(sections[s].sh_offset, sections[s].sh_size) || !inside(strings->sh_offset, strings->sh_size)) continue;
+    if (!inside(sections[s].sh_offset, sections[s].sh_size, 4) || !inside(strings->sh_offset, strings->sh_size, 1))
+      continue;
     if (!strings->sh_size || image[strings->sh_offset + strings->sh_size - 1] != 0) continue;
     const Elf32_Sym *symbols = (const void *)(image + sections[s].sh_offset);
     size_t count = sections[s].sh_size / sizeof *symbols;
@@ -99,14 +103,14 @@ void elf_load(const char *path) {
   }
   if (header->e_type != ET_EXEC) reject(path, "not an executable (ELF type %u): link it first", header->e_type);
   if (!header->e_phnum || header->e_phentsize != sizeof(Elf32_Phdr)) reject(path, "no program headers");
-  if (!inside(header->e_phoff, (uint64_t)header->e_phnum * sizeof(Elf32_Phdr)))
-    reject(path, "truncated: program headers are outside the file");
+  if (!inside(header->e_phoff, (uint64_t)header->e_phnum * sizeof(Elf32_Phdr), 4))
+    reject(path, "truncated or damaged: program headers are outside the file");
   const Elf32_Phdr *segments = (const void *)(image + header->e_phoff);
   bool any = false;
   for (unsigned k = 0; k < header->e_phnum; k++) {
     const Elf32_Phdr *segment = &segments[k];
     if (segment->p_type != PT_LOAD || segment->p_filesz == 0) continue;
-    if (!inside(segment->p_offset, segment->p_filesz)) reject(path, "truncated: segment %u is outside the file", k);
+    if (!inside(segment->p_offset, segment->p_filesz, 1)) reject(path, "truncated: segment %u is outside the file", k);
     uint8_t *target = memory_host(segment->p_paddr, segment->p_filesz, false);
     if (!target || segment->p_paddr >= 0xe0000000u) {
       reject(path, "segment %u (0x%08x, %u bytes) does not fit flash, SRAM or CCM of the STM32F407", k,

@@ -12,10 +12,13 @@ import pytest
 from rqdkm.export.host import build_host_runner, run, sample_shape
 from rqdkm.export.project import Project, write_project
 from rqdkm.models import zoo
-from rqdkm.models.load import load
+from rqdkm.models.data import Dataset, structured_inputs
+from rqdkm.models.load import LoadedModel, load
 from rqdkm.models.oracle import reference_outputs
-from rqdkm_tvm.compile import compile_model
+from rqdkm.models.quantize import quantize
+from rqdkm_tvm.compile import CompiledModel, compile_model
 from rqdkm_tvm.errors import DataError, ToolError
+from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import LayerPlan, Plan
 from rqdkm_tvm.tvm_import import relay
@@ -32,24 +35,41 @@ def _random(shapes: list[tuple[int, ...]], count: int) -> list[np.ndarray]:
     return [rng.integers(-128, 128, (count, *shape)).astype(np.int8) for shape in shapes]
 
 
-@pytest.mark.parametrize(
-    ("name", "reference"),
-    [*((name, False) for name in INT8), *((name, True) for name in (*TFLM_ARENA, "autoencoder_example"))],
-)
-def test_zoo_model_is_exact_on_the_host(name: str, reference: bool, tmp_path: Path) -> None:
-    model = load(zoo.path(name))
-    compiled = compile_model(
-        model.module, kernel_set="reference" if reference else "auto", output_names=list(model.output_names)
-    )
+def _assert_exact(model: LoadedModel, kernel_set: KernelSet, project: Path) -> CompiledModel:
+    """Compile, run on this computer, and compare every output byte with TFLite's reference kernels."""
+    compiled = compile_model(model.module, kernel_set=kernel_set, output_names=list(model.output_names))
     assert compiled.report.fallbacks == ()
     assert compiled.memory.arena_bytes == compiled.memory.lower_bound_bytes
-    if name in TFLM_ARENA:
-        assert compiled.memory.arena_bytes <= TFLM_ARENA[name]
-    runner = build_host_runner(write_project(compiled, tmp_path / "p", name=model.name).path)
+    runner = build_host_runner(write_project(compiled, project, name=model.name).path)
     inputs = _random([sample_shape(t.shape) for t in model.inputs], 8)
     expected = reference_outputs(model, inputs)
     for found, wanted in zip(run(runner, inputs), expected, strict=True):
         assert np.array_equal(found, wanted)
+    return compiled
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_zoo_model_is_exact_on_the_host(name: str, tmp_path: Path) -> None:
+    _assert_exact(load(zoo.path(name)), "auto", tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", TFLM_ARENA)
+def test_direct_kernels_are_exact_in_no_more_memory_than_tflm(name: str, tmp_path: Path) -> None:
+    compiled = _assert_exact(load(zoo.path(name)), "direct", tmp_path / "p")
+    assert compiled.memory.arena_bytes <= TFLM_ARENA[name]
+
+
+@pytest.mark.parametrize("name", ["keyword_spotting", "autoencoder_example"])
+def test_reference_kernels_are_exact(name: str, tmp_path: Path) -> None:
+    compiled = _assert_exact(load(zoo.path(name)), "reference", tmp_path / "p")
+    assert all(layer.lowered.kernel.endswith("_ref") or layer.layer.op == "concatenate" for layer in compiled.layers)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.names() if name.endswith(".float32")])
+def test_float_model_quantized_here_is_exact_on_the_host(name: str, tmp_path: Path) -> None:
+    model = load(zoo.path(name))
+    calibration = Dataset(tuple(structured_inputs(model, 16, seed=3)), None, "synthetic")
+    _assert_exact(quantize(model, calibration), "auto", tmp_path / "p")
 
 
 def _tvm_result(mod: Any, x: np.ndarray) -> list[np.ndarray]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from rqdkm_tvm.boundary import recorded_io
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, outputs
+from rqdkm_tvm.graph import LAYER_ATTR, RESHAPES, calls, composite_name, outputs
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.offload import by_composite
 from rqdkm_tvm.offload.base import Draft, Quantization, constant, dtype_of, is_scalar, op_name, shape_of
-from rqdkm_tvm.tvm_import import relay
+from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any
 
@@ -144,6 +145,47 @@ def _operands(call: Expr) -> list[Expr]:
     return found
 
 
+class _Composite:
+    """A composite function as a key: equal when structure, constants and layer name are."""
+
+    def __init__(self, function: Expr) -> None:
+        self.function = function
+        self.hash = int(tvm.ir.structural_hash(function))
+
+    def __hash__(self) -> int:
+        return self.hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Composite):
+            return NotImplemented
+        return self.hash == other.hash and bool(tvm.ir.structural_equal(self.function, other.function))
+
+
+_layers: OrderedDict[tuple[_Composite, tuple[Tensor, ...], Tensor], Layer] = OrderedDict()
+_KEPT = 512
+
+
+def _layer(composite: _Composite, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor) -> Layer:
+    """The same object for the same layer in every pass, so that kernels may remember what they worked out for it."""
+    key = (composite, inputs, output)
+    if key not in _layers:
+        if len(_layers) >= _KEPT:
+            _layers.popitem(last=False)
+        _layers[key] = Layer(
+            name=str(composite.function.attrs[LAYER_ATTR]),
+            op=draft.op,
+            inputs=inputs,
+            output=output,
+            attrs=draft.attrs,
+            weights=draft.weights,
+            weight_scales=draft.weight_scales,
+            weight_zero_point=draft.weight_zero_point,
+            bias=draft.bias,
+        )
+    _layers.move_to_end(key)
+    return _layers[key]
+
+
 def read_sites(function: Expr) -> list[Site]:
     """Every layer of a partitioned main function (types inferred), in execution order."""
     quantization = QuantizationMap(function)
@@ -152,18 +194,8 @@ def read_sites(function: Expr) -> list[Site]:
         draft = quantization.drafts.get(call)
         if draft is None:
             continue
-        layer = Layer(
-            name=layer_name(call),
-            op=draft.op,
-            inputs=tuple(quantization.tensor(arg) for arg in _operands(call)),
-            output=quantization.tensor(call),
-            attrs=draft.attrs,
-            weights=draft.weights,
-            weight_scales=draft.weight_scales,
-            weight_zero_point=draft.weight_zero_point,
-            bias=draft.bias,
-        )
-        found.append(Site(call, layer))
+        inputs = tuple(quantization.tensor(arg) for arg in _operands(call))
+        found.append(Site(call, _layer(_Composite(call.op), draft, inputs, quantization.tensor(call))))
     return found
 
 

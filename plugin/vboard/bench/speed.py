@@ -28,8 +28,9 @@ def speed(program: str, firmware: str, options: tuple[str, ...]) -> tuple[float,
 def main() -> None:
     for options in WAYS:
         used, wall, instructions = speed(sys.argv[1], sys.argv[2], options)
-        rates = f"{instructions / used / 1e6:6.1f} M/s of processor time, {instructions / wall / 1e6:6.1f} M/s of wall time"
-        print(f"{' '.join(options):22} {instructions / 1e6:7.1f} M instructions  {rates}")
+        millions = instructions / 1e6
+        rates = f"{millions / used:6.1f} M/s of processor time, {millions / wall:6.1f} M/s of wall time"
+        print(f"{' '.join(options):22} {millions:7.1f} M instructions  {rates}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def test_reference_kernels_are_exact(name: str, tmp_path: Path) -> None:
     assert all(layer.lowered.kernel.endswith("_ref") or layer.layer.op == "concatenate" for layer in compiled.layers)
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.names() if name.endswith(".float32")])
+# of the three TENet models one is enough here
+@pytest.mark.parametrize("name", [f"{n}.float32" for n in zoo.float_twins() if not n.endswith("_v3")])
 def test_float_model_quantized_here_is_exact_on_the_host(name: str, tmp_path: Path) -> None:
     model = load(zoo.path(name))
     calibration = Dataset(tuple(structured_inputs(model, 16, seed=3)), None, "synthetic")

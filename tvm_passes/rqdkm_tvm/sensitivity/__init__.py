@@ -1,0 +1,1 @@
+"""How much each layer and channel contributes to the error of a quantized network."""

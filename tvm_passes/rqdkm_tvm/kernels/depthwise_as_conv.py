@@ -40,7 +40,11 @@ class DepthwiseAsConv(Kernel):
     def configs(self, layer: Layer) -> list[Config]:
         conv = as_convolution(layer)
         return pareto(
-            (kernel.estimate_cycles(conv, config), kernel.scratch_bytes(conv, config), {"conv2d": kernel.name, **config})
+            (
+                kernel.estimate_cycles(conv, config),
+                kernel.scratch_bytes(conv, config),
+                {"conv2d": kernel.name, **config},
+            )
             for kernel, config in self._candidates(conv)
         )
 

@@ -166,7 +166,7 @@ class DepthwiseDirect(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_direct(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
+            + "  return rqdkm_depthwise_direct_layer(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
             f"                                {'scratch' if scratch else '0'});\n"
         )
         return KernelCall(

@@ -138,7 +138,7 @@ class DepthwiseStrip(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_strip(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
+            + "  return rqdkm_depthwise_strip_layer(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
             "                               scratch);\n"
         )
         return KernelCall(

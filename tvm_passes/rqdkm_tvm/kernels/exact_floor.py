@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -52,13 +53,29 @@ class Channel:
         """(values, accumulators): for each value above the lowest, the first accumulator that reaches it."""
         first, last = (int(value) for value in self.output([self.low, self.high]))
         values = np.arange(first + 1, last + 1, dtype=np.int64)
-        below = np.full(values.shape, self.low, np.int64)  # output(below) < value <= output(reached)
-        reached = np.full(values.shape, self.high, np.int64)
+        # the real quotient is at most two accumulators off; checked, and widened where it is not
+        real = max(self.multiplier, 1) * 2.0 ** (self.shift - 31)
+        quotient = np.clip((values - self.zero_point - 0.5) / real, self.low, self.high).astype(np.int64)
+        below, reached = np.maximum(quotient - 4, self.low), np.minimum(quotient + 4, self.high)
+        below = np.where(self.output(below) < values, below, self.low)  # output(below) < value <= output(reached)
+        reached = np.where(self.output(reached) >= values, reached, self.high)
         while (reached - below > 1).any():
             middle = (below + reached) >> 1
             ahead = self.output(middle) >= values
             reached, below = np.where(ahead, middle, reached), np.where(ahead, below, middle)
         return values, reached
+
+
+@lru_cache(maxsize=4096)
+def _ends(channel: Channel) -> tuple[int, int]:
+    """The outputs at both ends of the interval."""
+    first, last = channel.output([channel.low, channel.high])
+    return int(first), int(last)
+
+
+@lru_cache(maxsize=4096)
+def _steps(channel: Channel) -> tuple[Int64Array, Int64Array]:
+    return channel.steps()
 
 
 class Form(IntEnum):
@@ -88,7 +105,7 @@ def solve_layer(channels: list[Channel], *, min_k: int, max_k: int) -> tuple[For
         channels: one entry per output channel.
         min_k, max_k: bounds on k that the kernel's weight scaling sets.
     """
-    steps = [channel.steps() for channel in channels]
+    steps = [_steps(channel) for channel in channels]
     for form in (Form.FLOOR, Form.AWAY):
         # a right shift outside these bounds leaves no k for the channel with the least, or too few bits for the others
         least = min((-channel.shift for channel in channels if channel.multiplier), default=1)
@@ -152,7 +169,7 @@ def _offset(channel: Channel, steps: tuple[Int64Array, Int64Array], floor: Floor
         return ((value << floor.k) * floor.multiplier >> 32) + np.where(value < 0, floor.addend, 0)
 
     values, reached = steps
-    first, last = (int(value) for value in channel.output([channel.low, channel.high]))
+    first, last = _ends(channel)
     lower = [int(x) for x in (values << right_shift) - product(reached)]
     upper = [int(x) - 1 for x in (values << right_shift) - product(reached - 1)]
     if first > channel.clamp[0]:

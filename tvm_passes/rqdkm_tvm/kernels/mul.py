@@ -107,8 +107,9 @@ def solve_linear(
         if largest * (nominal + 16) + (256 << right_shift) >= 1 << 31:
             continue
         for slope in range(max(0, nominal - 16), nominal + 17):
-            low = ((outputs << right_shift) - products * slope)[above].max(initial=-(1 << 30))
-            high = (((outputs + 1) << right_shift) - 1 - products * slope)[below].min(initial=1 << 30)
+            room = (1 << 31) - 1 - largest * slope  # nothing may wrap
+            low = ((outputs << right_shift) - products * slope)[above].max(initial=-room)
+            high = (((outputs + 1) << right_shift) - 1 - products * slope)[below].min(initial=room)
             if low <= high:
                 return MulLinear(slope, int(low + high) // 2, right_shift)
     return None

@@ -40,7 +40,7 @@ def sqnr(real: np.ndarray, approximate: np.ndarray) -> float:
     return 10 * np.log10(np.square(real).sum() / np.square(real - approximate).sum())
 
 
-@pytest.mark.parametrize("name", zoo.names()[:0] or [n for n in zoo.names() if n.endswith(".float32")])
+@pytest.mark.parametrize("name", [n for n in zoo.names() if n.endswith(".float32")])
 def test_the_float_interpreter_agrees_with_tflite_micro(name: str, loaded: Loaded) -> None:
     model = loaded(name)
     inputs = data.structured_inputs(model, 3, seed=1)

@@ -143,10 +143,15 @@ class _Walker:
             name = name if self.tensors[data].is_constant else self.tensors[data].name.split(AGAIN)[0]
         if not isinstance(expression, relay.Call) or not isinstance(expression.op, tvm.ir.Op):
             raise self.unsupported(type(expression).__name__, name)
+        inputs = [self.known[e] for e in self._operands(expression)]
+        if inputs and all(self.tensors[i].is_constant for i in inputs) and expression.op.name in _CONSTANT_RULES:
+            values = [np.asarray(self.tensors[i].data) for i in inputs]
+            result = np.asarray(_CONSTANT_RULES[expression.op.name](expression, *values))
+            return self.constant(name, result.astype(expression.checked_type.dtype))
         rule = _RULES.get(expression.op.name)
         if rule is None:
             raise self.unsupported(expression.op.name, name)
-        return rule(self, expression, name, [self.known[e] for e in self._operands(expression)])
+        return rule(self, expression, name, inputs)
 
     def name_of(self, expression: Any, default: str) -> str:
         span = getattr(expression, "span", None)
@@ -335,17 +340,28 @@ def _transposed(w: _Walker, call: Any, name: str, data: int, axes: Sequence[int]
     return w.emit("TRANSPOSE", (data, permutation), f"{name}/transpose", _shape(call))
 
 
-def _transpose(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
+def _axes(call: Any) -> list[int]:
     rank = len(_shape(call))
-    axes = reversed(range(rank)) if call.attrs.axes is None else [int(a) % rank for a in call.attrs.axes]
-    return _transposed(w, call, name, inputs[0], list(axes))
+    return list(range(rank))[::-1] if call.attrs.axes is None else [int(a) % rank for a in call.attrs.axes]
+
+
+def _transpose(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
+    return _transposed(w, call, name, inputs[0], _axes(call))
+
+
+def _permutation(call: Any) -> list[int]:
+    """Axes of a layout_transform; empty if it does more than permute."""
+    source, target = str(call.attrs.src_layout), str(call.attrs.dst_layout)
+    if sorted(source) != sorted(target) or len(source) != len(_shape(call)):
+        return []
+    return [source.index(axis) for axis in target]
 
 
 def _layout_transform(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
-    source, target = str(call.attrs.src_layout), str(call.attrs.dst_layout)
-    if sorted(source) != sorted(target) or len(source) != len(_shape(call)):
-        raise w.unsupported("layout_transform", name, f"from {source} to {target}")
-    return _transposed(w, call, name, inputs[0], [source.index(axis) for axis in target])
+    axes = _permutation(call)
+    if not axes:
+        raise w.unsupported("layout_transform", name, f"from {call.attrs.src_layout} to {call.attrs.dst_layout}")
+    return _transposed(w, call, name, inputs[0], axes)
 
 
 def _pad(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
@@ -384,4 +400,26 @@ _RULES: Mapping[str, Rule] = {
     "layout_transform": _layout_transform,
     "nn.pad": _pad,
     "copy": lambda _w, _call, _name, inputs: inputs[0],
+}
+
+
+def _reshaped(call: Any, x: NDArray) -> NDArray:
+    return x.reshape(_shape(call))
+
+
+# what imports leave to be computed from weights; Relay's FoldConstant would compile each of them
+_CONSTANT_RULES: Mapping[str, Callable[..., Any]] = {
+    "add": lambda _call, a, b: a + b,
+    "subtract": lambda _call, a, b: a - b,
+    "multiply": lambda _call, a, b: a * b,
+    "divide": lambda _call, a, b: a / b,
+    "negative": lambda _call, a: -a,
+    "sqrt": lambda _call, a: np.sqrt(a),
+    "rsqrt": lambda _call, a: 1 / np.sqrt(a),
+    "cast": lambda _call, a: a,
+    "expand_dims": _reshaped,
+    "reshape": _reshaped,
+    "squeeze": _reshaped,
+    "transpose": lambda call, a: a.transpose(_axes(call)),
+    "layout_transform": lambda call, a: a.transpose(_permutation(call)),
 }

@@ -182,12 +182,10 @@ def _simplify(module: tvm.IRModule) -> tvm.IRModule:
     passes = [
         relay.transform.InferType(),
         relay.transform.DynamicToStatic(),
-        # batch norm becomes a scale and an offset, which simplify() folds into weights; FoldScaleAxis would do that
-        # too, but drops the convolutions' names
+        # batch norm becomes a scale and an offset, which simplify() folds into weights. FoldScaleAxis would do that
+        # too, but drops the convolutions' names; FoldConstant would compile every constant, from_relay computes them
         relay.transform.SimplifyInference(),
-        relay.transform.FoldConstant(),
         relay.transform.ConvertLayout(_LAYOUTS),
-        relay.transform.FoldConstant(),
         relay.transform.EliminateCommonSubexpr(),  # one layout change per tensor, not one per user
         relay.transform.InferType(),
     ]

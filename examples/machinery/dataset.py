@@ -46,6 +46,11 @@ def scalogram(signal: Array) -> npt.NDArray[np.uint8]:
     return np.round(scaled * 255.0).astype(np.uint8)
 
 
+def normalise(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """uint8 to the network's input, [-1, 1)."""
+    return (images.astype(np.float32) - np.float32(128)) / np.float32(128)
+
+
 def machine_images(number: int, seed: int, noise: float) -> npt.NDArray[np.uint8]:
     """All images of one machine, (10 * RECORDINGS, BANDS, FRAMES), grouped by condition."""
     machine = draw_machine(np.random.default_rng((seed, number)))
@@ -58,16 +63,23 @@ def machine_images(number: int, seed: int, noise: float) -> npt.NDArray[np.uint8
     )
 
 
-def generate(seed: int = 0, noise: float = NOISE, workers: int = 2) -> dict[str, npt.NDArray[np.generic]]:
-    """The whole set: ``x_<split>`` uint8 (n, 32, 56, 1), ``y_<split>`` int64 (n,), ``machine_<split>`` int64 (n,)."""
+def split_images(
+    split: str, seed: int = 0, noise: float = NOISE, workers: int = 2
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Images uint8 (n, 32, 56, 1), labels (n,) and machine numbers (n,) of one split."""
+    machines = SPLITS[split]
     labels = np.repeat(np.arange(len(CLASSES)), RECORDINGS)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
     with ProcessPoolExecutor(workers) as pool:
-        for split, machines in SPLITS.items():
-            images = pool.map(functools.partial(machine_images, seed=seed, noise=noise), machines)
-            arrays[f"x_{split}"] = np.concatenate(list(images))[..., None]
-            arrays[f"y_{split}"] = np.tile(labels, len(machines))
-            arrays[f"machine_{split}"] = np.repeat(np.asarray(machines), len(labels))
+        images = np.concatenate(list(pool.map(functools.partial(machine_images, seed=seed, noise=noise), machines)))
+    return images[..., None], np.tile(labels, len(machines)), np.repeat(np.asarray(machines), len(labels))
+
+
+def generate(seed: int = 0, noise: float = NOISE, workers: int = 2) -> dict[str, npt.NDArray[np.generic]]:
+    """The whole set: ``x_<split>``, ``y_<split>`` and ``machine_<split>`` as :func:`split_images` gives them."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for split in SPLITS:
+        names = (f"x_{split}", f"y_{split}", f"machine_{split}")
+        arrays.update(zip(names, split_images(split, seed, noise, workers), strict=True))
     return arrays
 
 
@@ -76,10 +88,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--noise", type=float, default=NOISE, help="noise floor, relative; sets the difficulty")
+    parser.add_argument("--only", choices=SPLITS, help="one split, as real values `x` in [-1, 1) and labels `y`")
     options = parser.parse_args()
-    arrays = generate(options.seed, options.noise)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.out, **arrays)
+    if options.only:
+        images, labels, _ = split_images(options.only, options.seed, options.noise)
+        np.savez_compressed(options.out, x=normalise(images), y=labels)
+        print(f"{options.out}: {options.only} {len(labels)}")
+        return
+    arrays = generate(options.seed, options.noise)
+    np.savez_compressed(options.out, **arrays)  # type: ignore[arg-type]
     print(f"{options.out}: " + ", ".join(f"{s} {len(arrays[f'y_{s}'])}" for s in SPLITS))
 
 

@@ -1,7 +1,7 @@
 """Vibration of a rotating machine, simulated: one accelerometer on the bearing housing of a geared motor.
 
-A stand-in for data that nobody can publish, not a measurement. The model is the textbook one (Randall, *Vibration-based
-Condition Monitoring*, 2011): shaft harmonics, gear mesh, supply-frequency forces, and trains of impacts at the bearing's
+A stand-in for data that nobody can publish, not a measurement. The model is the textbook one (Randall,
+*Vibration-based Condition Monitoring*, 2011): shaft harmonics, gear mesh, supply-frequency forces, impact trains at the
 kinematic frequencies that ring the structure's resonances, plus noise. Every machine has its own geometry, resonances,
 residual faults and noise floor; every recording its own speed, load and severity.
 

@@ -2,7 +2,7 @@
 
     python examples/machinery/train.py --data .cache/machinery.npz --out examples/machinery
 
-Plain 3x3 convolutions with folded batch normalisation: the "8-bit, fixed 3x3" baseline that everything is compared with.
+Plain 3x3 convolutions with folded batch normalisation: the "8-bit, fixed 3x3" baseline of all comparisons.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
+from dataset import normalise
 
 L = tf.keras.layers
 
@@ -39,11 +40,6 @@ def build(shape: tuple[int, int, int] = (32, 56, 1), classes: int = 10) -> tf.ke
     x = L.Dropout(0.3)(x)
     x = L.Dense(classes, name="classifier")(x)
     return tf.keras.Model(inputs, L.Softmax(name="softmax")(x), name="machinery")
-
-
-def normalise(images: np.ndarray) -> np.ndarray:
-    """uint8 to the network's input, [-1, 1)."""
-    return (images.astype(np.float32) - 128.0) / 128.0
 
 
 def augment(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -79,7 +79,7 @@ def reference_outputs(cases: Sequence[OneOp]) -> list[Array]:
         return [np.load(root / f"{index}.out.npy") for index in range(len(cases))]
 
 
-# ---- the flatbuffer ---------------------------------------------------------------------------------------------------
+# ---- the flatbuffer --------------------------------------------------------------------------------------------------
 
 
 @dataclass

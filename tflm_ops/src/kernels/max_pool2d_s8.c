@@ -40,6 +40,8 @@ int32_t rqdkm_max_pool2d_s8(const rqdkm_pool_params *params, const rqdkm_dims *i
       const int8_t *p = input + window.y * pitch + window.x * c;
       if (window.h == 2 && window.w == 2) {
         max_pixel(p, 2, 2, c, pitch, low, high, output);
+      } else if (window.h == 3 && window.w == 3) {
+        max_pixel(p, 3, 3, c, pitch, low, high, output);
       } else {
         max_pixel(p, window.h, window.w, c, pitch, low, high, output);
       }

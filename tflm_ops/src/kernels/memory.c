@@ -6,6 +6,18 @@
 void rqdkm_copy(void *to, const void *from, int32_t bytes) {
   uint8_t *d = (uint8_t *)to;
   const uint8_t *s = (const uint8_t *)from;
+#if RQDKM_DSP
+  if ((((uintptr_t)d | (uintptr_t)s) & 3U) == 0U) { /* LDM and STM fault on unaligned addresses */
+    RQDKM_NO_UNROLL for (; bytes >= 32; bytes -= 32) {
+      __asm volatile(
+          "ldmia %[s]!, {r3-r6, r8-r10, r12}\n\t"
+          "stmia %[d]!, {r3-r6, r8-r10, r12}"
+          : [d] "+r"(d), [s] "+r"(s)
+          :
+          : "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r12", "memory");
+    }
+  }
+#endif
   for (; bytes >= 16; bytes -= 16, d += 16, s += 16) {
     const uint32_t a = rqdkm_load32(s), b = rqdkm_load32(s + 4), c = rqdkm_load32(s + 8), e = rqdkm_load32(s + 12);
     rqdkm_store32(d, a);

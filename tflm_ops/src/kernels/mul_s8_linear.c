@@ -22,8 +22,11 @@ RQDKM_INLINE void mul_row(const rqdkm_mul_linear_params *params, int32_t count, 
     const uint32_t x_even = rqdkm_sxtab16(x_offset, x), x_odd = rqdkm_sxtab16_ror8(x_offset, x);
     const uint32_t y_even = rqdkm_sxtab16(y_offset, y), y_odd = rqdkm_sxtab16_ror8(y_offset, y);
     output[0] = finish(&p, rqdkm_smlabb(x_even, y_even, 0));
+    RQDKM_BARRIER();
     output[1] = finish(&p, rqdkm_smlabb(x_odd, y_odd, 0));
+    RQDKM_BARRIER();
     output[2] = finish(&p, rqdkm_smlatt(x_even, y_even, 0));
+    RQDKM_BARRIER();
     output[3] = finish(&p, rqdkm_smlatt(x_odd, y_odd, 0));
     output += 4;
   }

@@ -138,12 +138,12 @@ class DepthwiseDirect(Kernel):
         rows = int(config["rows"])
         strips = -(-shape.output_h // rows)
         pairs, singles = channels // 4 * 2, channels % 4
-        blocks, rest = divmod(shape.output_w, 4)
-        block = taps * 18.0 + 46.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
-        row = (blocks + (rest > 0)) * block + 12.0 if shape.output_w >= 4 else (block - 12.0) * rest / 4 + 30.0
+        width = shape.output_w
+        four = taps * 18.0 + 46.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
+        row = min(-(-width // 4) * four, -(-width // 3) * four * 0.8) if width >= 3 else width * four * 0.35
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
         single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
-        return shape.output_h * pairs * row + strips * pairs * 40.0 + copied * 0.6 + singles * single
+        return shape.output_h * pairs * (row + 14.0) + strips * pairs * 40.0 + copied * 0.8 + singles * single
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         solved = _solve(LayerKey(layer))
@@ -166,8 +166,8 @@ class DepthwiseDirect(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_direct_layer(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
-            f"                                {'scratch' if scratch else '0'});\n"
+            + "  return rqdkm_depthwise_direct_layer(&params, (const int8_t *)in0, (const uint32_t *)c0,\n"
+            f"      (int8_t *)out, {'scratch' if scratch else '0'});\n"
         )
         return KernelCall(
             kernel=self.name,

@@ -138,8 +138,8 @@ class DepthwiseStrip(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_strip_layer(&params, (const int8_t *)in0, (const uint32_t *)c0, (int8_t *)out,\n"
-            "                               scratch);\n"
+            + "  return rqdkm_depthwise_strip_layer(&params, (const int8_t *)in0, (const uint32_t *)c0,\n"
+            "      (int8_t *)out, scratch);\n"
         )
         return KernelCall(
             kernel=self.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rqdkm_tvm.kernels import conv2d, registry
+from rqdkm_tvm.kernels import conv2d, conv2d_strip, registry
 from rqdkm_tvm.kernels.registry import Config, Kernel
 from rqdkm_tvm.kernels.requantize import Form
 from rqdkm_tvm.layer import Layer
@@ -34,11 +34,11 @@ def record(layer: Layer, x: Array, kernel: Kernel, config: Config) -> bytes:
     g = conv2d.geometry(layer)
     call = kernel.lower(layer, config)
     form, constants = Form.WIDE, ()
-    if isinstance(kernel, conv2d._PackedConv2d):
+    if isinstance(kernel, conv2d.PackedConv2d):
         requantize = conv2d.plan_requantize(layer)
         assert requantize is not None
         form = requantize.form
-    if isinstance(kernel, conv2d._StripConv2d):
+    if isinstance(kernel, conv2d_strip.StripConv2d):
         constants = kernel._constants(g, form, config)
     buffers = [*call.constants, x]
     numbers = [KERNELS.index(kernel.name), len(buffers), layer.output.size, call.scratch_bytes]

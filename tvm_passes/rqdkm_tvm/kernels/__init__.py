@@ -3,6 +3,8 @@
 from rqdkm_tvm.kernels import (
     add,
     conv2d,
+    conv2d_panel,
+    conv2d_strip,
     conv2d_winograd,
     depthwise_as_conv,
     depthwise_conv2d,
@@ -20,6 +22,8 @@ from rqdkm_tvm.kernels import (
 __all__ = [
     "add",
     "conv2d",
+    "conv2d_panel",
+    "conv2d_strip",
     "conv2d_winograd",
     "depthwise_as_conv",
     "depthwise_conv2d",

@@ -145,7 +145,6 @@ def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) ->
 def write_outputs(path: Path, outputs: Sequence[Sequence[NDArray]]) -> None:
     """Outputs as ``.npz``: ``output0``, ``output1``, ..., samples first."""
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, **{f"output{i}": np.stack([sample[i] for sample in outputs]) for i in range(len(outputs[0]))}
-    )
+    arrays: dict[str, Any] = {f"output{i}": np.stack([sample[i] for sample in outputs]) for i in range(len(outputs[0]))}
+    np.savez_compressed(buffer, **arrays)
     write_atomic(path, buffer.getvalue())

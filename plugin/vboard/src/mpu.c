@@ -5,7 +5,9 @@
 
 enum { REGIONS = 8, CTRL_ENABLE = 1, CTRL_HFNMIENA = 2, CTRL_PRIVDEFENA = 4, RASR_XN = 1u << 28 };
 
-static struct { uint32_t base, attributes; } regions[REGIONS];
+static struct {
+  uint32_t base, attributes;
+} regions[REGIONS];
 static uint32_t control, selected;
 static bool restricts_all;               /* no default map, or nothing allows a short cut */
 static uint32_t lowest = 1, highest = 0; /* addresses outside [lowest, highest] are in no region */

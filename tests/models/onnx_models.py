@@ -84,6 +84,18 @@ def flatten_net() -> OnnxBuilder:
     return b
 
 
+def curved_net() -> OnnxBuilder:
+    """Leaky relu between convolutions, tanh at the end."""
+    b = OnnxBuilder((1, 2, 10, 10), seed=3)
+    b.node("LeakyRelu", b.conv("x", 6, 2), alpha=0.1)
+    b.node("LeakyRelu", b.conv(b.last, 6, 6), alpha=0.25)
+    b.node("GlobalMaxPool")
+    b.node("Flatten")
+    b.node("Gemm", b.last, b.weights(6, 4), b.weights(4))
+    b.node("Tanh")
+    return b
+
+
 def nhwc_net() -> OnnxBuilder:
     """What converters from NHWC frameworks write: transpose, convolve, transpose back, mean over axes, dense."""
     b = OnnxBuilder((1, 10, 8, 2), seed=2)

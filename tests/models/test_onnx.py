@@ -16,7 +16,12 @@ from tests.models import onnx_models
 from tests.models.onnx_models import OnnxBuilder
 
 Write = Callable[[str, bytes], Path]
-NETS = {"residual": onnx_models.residual_net, "flatten": onnx_models.flatten_net, "nhwc": onnx_models.nhwc_net}
+NETS = {
+    "residual": onnx_models.residual_net,
+    "flatten": onnx_models.flatten_net,
+    "nhwc": onnx_models.nhwc_net,
+    "curved": onnx_models.curved_net,
+}
 
 
 def samples(builder: OnnxBuilder, count: int = 32) -> np.ndarray:
@@ -43,7 +48,8 @@ def test_the_float_network_and_its_int8_version(net: str, write: Write, tmp_path
     result = quantize.quantize_and_compare(model, dataset)
     inputs = data.quantize_inputs(data.load_data(tmp_path / "x.npz", result.model), result.model)
     exact = oracle.reference_outputs(result.model, inputs)[0]
-    assert np.array_equal(reference.run_graph(result.model.graph, inputs)[result.model.graph.outputs[0]], exact)
+    if net != "curved":  # the NumPy reference has no leaky relu and no tanh
+        assert np.array_equal(reference.run_graph(result.model.graph, inputs)[result.model.graph.outputs[0]], exact)
     q = result.model.outputs[0].quantization
     assert q is not None
     noise = data.dequantize(exact, q).reshape(want.shape) - want

@@ -189,6 +189,11 @@ _FUNCTIONS: Mapping[str, Callable[[Graph, Operator, list[Any]], Floats]] = {
     "PAD": _pad,
     "SOFTMAX": _softmax,
     "LOGISTIC": lambda _g, _o, operands: 1 / (1 + np.exp(-operands[0])),
+    "TANH": lambda _g, _o, operands: np.tanh(operands[0]),
+    "LEAKY_RELU": lambda _g, operator, operands: np.where(
+        operands[0] >= 0, operands[0], operands[0] * np.float32(operator.attrs["alpha"])
+    ),
+    "HARD_SWISH": lambda _g, _o, operands: operands[0] * np.clip(operands[0] + 3, 0, 6) / 6,
     "RELU": lambda _g, _o, operands: np.maximum(operands[0], 0),
     "RELU6": lambda _g, _o, operands: np.clip(operands[0], 0, 6),
     "RESHAPE": lambda _g, _o, operands: operands[0],

@@ -390,6 +390,10 @@ _RULES: Mapping[str, Rule] = {
     "nn.relu": _unary("RELU"),
     "clip": _clip,
     "sigmoid": _unary("LOGISTIC"),
+    "tanh": _unary("TANH"),
+    "nn.leaky_relu": lambda w, call, name, inputs: w.emit(
+        "LEAKY_RELU", inputs, name, _shape(call), alpha=float(call.attrs.alpha)
+    ),
     "nn.softmax": _softmax,
     "concatenate": _concatenate,
     "reshape": _unary("RESHAPE"),

@@ -51,7 +51,7 @@ OPERATORS = {
     "LOGISTIC": "logistic",
     "RESHAPE": "reshape",
     "CONCATENATION": "concatenate",
-    "RELU": "requantize",
+    "RELU": "relu",
     "RELU6": "requantize",
     "QUANTIZE": "requantize",
     "MEAN": "mean",
@@ -82,6 +82,8 @@ def _layer(graph: Graph, operator: Operator, name: str) -> WiredLayer:
         weights, scales = tensor.data, tensor.quantization.scales
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             bias = graph.tensors[operator.inputs[2]].data
+    if operator.op == "RELU" and output == tensor_type(graph.tensors[inputs[0]]):
+        op = "clip"
     attributes = _ATTRIBUTES[operator.op](graph, operator) if operator.op in _ATTRIBUTES else {}
     if op not in ("pad", "softmax", "logistic", "reshape", "concatenate", "mean"):
         kind = operator.op if operator.op in ("RELU", "RELU6") else operator.attrs.get("activation", "NONE")

@@ -29,8 +29,8 @@ MIN_OPSET, MAX_OPSET = 7, 18
 # ONNX operators that end in something from_relay knows; checked first, so that the message can name the node
 OPERATORS = frozenset(
     """Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv Div Dropout Flatten Gather Gemm
-    GlobalAveragePool GlobalMaxPool Identity MatMul MaxPool Mul Pad ReduceMean Relu Reshape Shape Sigmoid Slice Softmax
-    Squeeze Sub Transpose Unsqueeze""".split()  # noqa: SIM905 - thirty quoted words read worse
+    GlobalAveragePool GlobalMaxPool Identity LeakyRelu MatMul MaxPool Mul Pad ReduceMean Relu Reshape Shape Sigmoid
+    Slice Softmax Squeeze Sub Tanh Transpose Unsqueeze""".split()  # noqa: SIM905 - thirty quoted words read worse
 )
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 

@@ -2,8 +2,8 @@
 
 Weights: symmetric, one scale per output channel for convolutions, one per tensor for fully connected layers. Biases:
 int32 at scale ``s_in * s_w``. Activations: asymmetric, one scale per tensor, zero exactly representable, from
-:mod:`rqdkm.models.calibrate`. Softmax and logistic give steps of 1/256 from -128. Operators that only move, select or
-average values (reshape, pad, pooling, concatenation) keep the scale of their input.
+:mod:`rqdkm.models.calibrate`. Softmax and logistic give steps of 1/256 from -128, tanh of 1/128. Operators that only
+move, select or average values (reshape, pad, pooling, concatenation) keep the scale of their input.
 
 The result is loaded like any other int8 ``.tflite``: same Relay forms, same kernels, same reference interpreter.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.models import calibrate as calibration
-from rqdkm.models import float_run, reference, tflite_write
+from rqdkm.models import float_run, oracle, reference, tflite_write
 from rqdkm.models.data import Dataset, dequantize, quantize_inputs
 from rqdkm.models.graph import Graph, Operator, Quantization, TensorInfo, layer_names, per_tensor, prune
 from rqdkm.models.simplify import simplify
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # TFLite Micro's RELU6 clamps without rescaling, so its scale must not change either
 _SAME_SCALE = ("RESHAPE", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "TRANSPOSE", "CONCATENATION", "RELU6")
-_UNIT_OUTPUT = per_tensor(1 / 256, -128)  # softmax, logistic
+# outputs whose quantization the specification fixes
+_FIXED = {"SOFTMAX": per_tensor(1 / 256, -128), "LOGISTIC": per_tensor(1 / 256, -128), "TANH": per_tensor(1 / 128, 0)}
 _REPORT_SAMPLES = 64
 _BIAS_LIMIT = 1 << 30  # leaves room for the accumulator
 
@@ -142,7 +143,7 @@ def compare(graph: Graph, model: LoadedModel, data: Dataset) -> tuple[tuple[Laye
         [np.asarray(x, np.float32) for x in some.inputs],
         lambda index, values: floats.__setitem__(graph.tensors[index].name, values),
     )
-    ints = reference.run_graph(model.graph, quantize_inputs(some, model), every_tensor=True)
+    ints = _every_tensor(model, quantize_inputs(some, model))
     layers = []
     for operator, name in zip(model.graph.operators, layer_names(model.graph), strict=True):
         tensor = model.graph.tensors[operator.outputs[0]]
@@ -152,6 +153,15 @@ def compare(graph: Graph, model: LoadedModel, data: Dataset) -> tuple[tuple[Laye
     chosen = ints[model.graph.outputs[0]].reshape(len(some), -1).argmax(axis=1)
     wanted = outputs[0].reshape(len(some), -1).argmax(axis=1)
     return tuple(layers), float((chosen == wanted).mean()), len(some)
+
+
+def _every_tensor(model: LoadedModel, inputs: list[npt.NDArray[np.int8]]) -> dict[int, npt.NDArray[np.int8]]:
+    """All activations; by TFLite's interpreter where the NumPy reference lacks an operator."""
+    try:
+        return reference.run_graph(model.graph, inputs, every_tensor=True)
+    except UnsupportedOperatorError:
+        by_name = oracle.reference_layers(model, inputs)
+        return {i: by_name[t.name] for i, t in enumerate(model.graph.tensors) if t.name in by_name}
 
 
 def _layer_error(name: str, op: str, real: Floats, values: npt.NDArray[np.int8], q: Quantization) -> LayerError:
@@ -203,7 +213,7 @@ def _activation_scales(graph: Graph, ranges: dict[int, calibration.Range]) -> di
     An operator of :data:`_SAME_SCALE` ties its output to its input. Concatenations tie all their inputs, except those
     with a fixed scale or one that is tied elsewhere: these get a QUANTIZE in between (see :class:`_Builder`).
     """
-    fixed = {op.outputs[0] for op in graph.operators if op.op in ("SOFTMAX", "LOGISTIC")}
+    fixed = {op.outputs[0]: _FIXED[op.op] for op in graph.operators if op.op in _FIXED}
     root = {index: index for index in ranges}
 
     def find(index: int) -> int:
@@ -228,8 +238,7 @@ def _activation_scales(graph: Graph, ranges: dict[int, calibration.Range]) -> di
             spans[keep] = spans[keep].union(spans[drop])
             output = find(operator.outputs[0])
     return {
-        index: _UNIT_OUTPUT if find(index) in fixed else calibration.activation_quantization(spans[find(index)])
-        for index in ranges
+        index: fixed.get(find(index)) or calibration.activation_quantization(spans[find(index)]) for index in ranges
     }
 
 

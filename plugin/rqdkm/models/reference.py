@@ -196,6 +196,16 @@ def _concatenate(layer: Layer, inputs: list[Ints]) -> Ints:
 def _requantize(layer: Layer, inputs: list[Ints]) -> Ints:
     source, target = layer.inputs[0], layer.output
     real = float(np.float32(source.scale)) / float(np.float32(target.scale))
+    return _rescaled(layer, inputs, real)
+
+
+def _relu(layer: Layer, inputs: list[Ints]) -> Ints:
+    """As requantize, but TFLite divides the scales in float32 here."""
+    return _rescaled(layer, inputs, float(np.float32(layer.inputs[0].scale) / np.float32(layer.output.scale)))
+
+
+def _rescaled(layer: Layer, inputs: list[Ints], real: float) -> Ints:
+    source, target = layer.inputs[0], layer.output
     scaled = fp.multiply_by_quantized_multiplier(inputs[0] - source.zero_point, *fp.quantize_multiplier(real))
     return _clamp(layer, scaled + target.zero_point)
 
@@ -259,6 +269,7 @@ _FUNCTIONS: Mapping[str, Callable[[Layer, list[Ints]], Ints]] = {
     "concatenate": _concatenate,
     "requantize": _requantize,
     "clip": _clip,
+    "relu": _relu,
     "mean": _mean,
     "softmax": _softmax,
     "logistic": _logistic,

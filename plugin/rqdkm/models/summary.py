@@ -21,7 +21,7 @@ from rqdkm.models.layers import OPERATORS as _KERNEL_OPS
 from rqdkm.models.load import load_graph
 
 # builtin operators that become our own C kernels; others go to TVM's C code
-KERNEL_OPERATORS = frozenset(_KERNEL_OPS) | {"PADV2", "DEQUANTIZE"}
+KERNEL_OPERATORS = frozenset(_KERNEL_OPS) | {"PADV2", "DEQUANTIZE", "TANH", "LEAKY_RELU", "HARD_SWISH", "ELU"}
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,8 @@ _OPTION_TABLES: Mapping[str, tuple[tuple[str, Callable[[Mapping[str, Any]], Any]
     "AddOptions": (_ACT,),
     "MulOptions": (_ACT,),
     "ReducerOptions": (("KeepDims", lambda a: a.get("keep_dims", False)),),
+    "LeakyReluOptions": (("Alpha", lambda a: a["alpha"]),),
+    "HardSwishOptions": (),
     "PadOptions": (),
     "TransposeOptions": (),
 }
@@ -215,11 +217,13 @@ _KINDS = {
     "ADD": "AddOptions",
     "MUL": "MulOptions",
     "MEAN": "ReducerOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "HARD_SWISH": "HardSwishOptions",
     "PAD": "PadOptions",
     "TRANSPOSE": "TransposeOptions",
 }
 _OPTIONS: Mapping[str, tuple[str, Callable[[Builder, Any], int] | None]] = {
     **{op: (kind, _generic(kind, *_OPTION_TABLES[kind])) for op, kind in _KINDS.items()},
     "RESHAPE": ("ReshapeOptions", _reshape),
-    **dict.fromkeys(("LOGISTIC", "RELU", "RELU6", "QUANTIZE", "DEQUANTIZE"), ("NONE", None)),
+    **dict.fromkeys(("LOGISTIC", "TANH", "RELU", "RELU6", "QUANTIZE", "DEQUANTIZE"), ("NONE", None)),
 }

@@ -32,8 +32,6 @@ typedef struct {
    addend of negative accumulators, right shift. */
 #define RQDKM_DEPTHWISE_STRIP_WORDS 11
 
-#define RQDKM_DW_LANES 0xff00ff00U
-
 /* Bytes of scratch; 4-byte alignment. */
 RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32_t pairs) {
   return (pairs + 1) * 16 * (output_w + 2);
@@ -199,26 +197,33 @@ RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int
   }
 }
 
-/* Lay out one pair of padded rows, four channels: columns -pad_left ... as far as output_w + 2 words reach. A row
-   outside the input is read from `pad` with step 0. */
-RQDKM_INLINE void rqdkm_dw_layout(uint32_t *dst, const int8_t *upper, int32_t upper_step, const int8_t *lower,
-                                  int32_t lower_step, int32_t pad_left, int32_t input_w, int32_t words, uint32_t pad) {
-  for (int32_t ch = 0; ch < 4; ch++) {
-    for (int32_t i = 0; i < pad_left; i++) dst[ch * words + i] = pad;
-    for (int32_t i = pad_left + input_w; i < words; i++) dst[ch * words + i] = pad;
-  }
-  uint32_t *p = dst + pad_left;
-  const int32_t columns = pad_left + input_w > words ? words - pad_left : input_w;
-  for (const uint32_t *end = p + columns; p != end; p++) {
+/* Lay out one pair of rows, four channels: `columns` words each, channels `words` words apart. A row outside the input
+   is read from the padding pixel with step 0. */
+RQDKM_INLINE void rqdkm_dw_layout(uint32_t *p, const int8_t *upper, int32_t upper_step, const int8_t *lower,
+                                  int32_t lower_step, int32_t columns, int32_t words) {
+  uint32_t lanes = 0xff00ff00U;
+#if RQDKM_DSP
+  __asm("" : "+r"(lanes)); /* in a register it takes a shifted operand, as an immediate it does not */
+#endif
+  RQDKM_NO_UNROLL for (const uint32_t *end = p + columns; p != end; p++) {
     const uint32_t a = rqdkm_load32(upper), b = rqdkm_load32(lower);
     upper += upper_step;
     lower += lower_step;
-    const uint32_t a_even = (a << 8) & RQDKM_DW_LANES, b_even = (b << 8) & RQDKM_DW_LANES;
-    const uint32_t a_odd = a & RQDKM_DW_LANES, b_odd = b & RQDKM_DW_LANES;
+    const uint32_t a_even = lanes & (a << 8), b_even = lanes & (b << 8);
+    const uint32_t a_odd = lanes & a, b_odd = lanes & b;
     p[0] = rqdkm_pack_lo_lo(a_even, b_even);
     p[2 * words] = rqdkm_pack_hi_hi(a_even, b_even);
     p[words] = rqdkm_pack_lo_lo(a_odd, b_odd);
     p[3 * words] = rqdkm_pack_hi_hi(a_odd, b_odd);
+  }
+}
+
+/* The padding columns of `rows` rows of the strip; nothing overwrites them later. */
+RQDKM_INLINE void rqdkm_dw_pad_columns(uint32_t *strip, int32_t rows, int32_t words, int32_t left, int32_t columns,
+                                       uint32_t pad) {
+  RQDKM_NO_UNROLL for (int32_t r = 0; r < rows; r++, strip += words) {
+    for (int32_t i = 0; i < left; i++) strip[i] = pad;
+    for (int32_t i = left + columns; i < words; i++) strip[i] = pad;
   }
 }
 
@@ -231,6 +236,8 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_template(const rqdkm_depthwise_strip_
   const uint32_t pad = zero_point * 0x01000100U;
   const uint32_t pad_pixel = zero_point * 0x01010101U;
   uint32_t *strip = (uint32_t *)scratch;
+  const int32_t fits = words - params->pad_left, columns = in.w < fits ? in.w : fits;
+  rqdkm_dw_pad_columns(strip, 4 * (params->pairs + 1), words, params->pad_left, columns, pad);
   for (int32_t group = 0; group < c; group += 4) {
     RQDKM_NO_UNROLL for (int32_t y = 0; y < h; y += 2 * params->pairs) {
       const int32_t left = h - y;
@@ -245,10 +252,11 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_template(const rqdkm_depthwise_strip_
       RQDKM_NO_UNROLL for (; pair <= last; pair++) {
         const int32_t row = y + 2 * pair - params->pad_top;
         const int upper_inside = row >= 0 && row < in.h, lower_inside = row + 1 >= 0 && row + 1 < in.h;
-        rqdkm_dw_layout(
-            strip + pair * 4 * words, upper_inside ? input + row * in.w * c + group : (const int8_t *)&pad_pixel,
-            upper_inside ? c : 0, lower_inside ? input + (row + 1) * in.w * c + group : (const int8_t *)&pad_pixel,
-            lower_inside ? c : 0, params->pad_left, in.w, words, pad);
+        rqdkm_dw_layout(strip + pair * 4 * words + params->pad_left,
+                        upper_inside ? input + row * in.w * c + group : (const int8_t *)&pad_pixel,
+                        upper_inside ? c : 0,
+                        lower_inside ? input + (row + 1) * in.w * c + group : (const int8_t *)&pad_pixel,
+                        lower_inside ? c : 0, columns, words);
       }
       RQDKM_NO_UNROLL for (int32_t ch = 0; ch < 4; ch++) {
         rqdkm_dw_channel(strip + ch * words, table + (group + ch) * RQDKM_DEPTHWISE_STRIP_WORDS,

@@ -141,9 +141,17 @@ class DepthwiseDirect(Kernel):
         width = shape.output_w
         four = taps * 18.0 + 46.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
         row = min(-(-width // 4) * four, -(-width // 3) * four * 0.8) if width >= 3 else width * four * 0.35
+        solved = _solve(LayerKey(layer))
+        finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
         single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
-        return shape.output_h * pairs * (row + 14.0) + strips * pairs * 40.0 + copied * 0.8 + singles * single
+        return (
+            finish * layer.output.size
+            + shape.output_h * pairs * (row + 14.0)
+            + strips * pairs * 40.0
+            + copied * 0.8
+            + singles * single
+        )
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         solved = _solve(LayerKey(layer))

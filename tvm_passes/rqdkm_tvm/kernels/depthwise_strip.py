@@ -115,11 +115,16 @@ class DepthwiseStrip(Kernel):
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         h, w, c = hwc(layer.output)
-        pairs = int(config["pairs"])
-        strips = -(-((h + 1) // 2) // pairs)
-        layout = c / 4 * ((h + 2 + 2 * strips) / 2 * (w * 21 + 60))
-        blocks = c * -(-h // 2) * (w // 4 * 110 + (w % 4 * 27 + 25 if w % 4 else 0) + 16)
-        return layout + blocks + c * strips * 40
+        pairs, (double, single) = int(config["pairs"]), divmod(h, 2)
+        strips = -(-(double + single) // pairs)
+        solved = self._solved(layer)
+        finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
+        quads, rest = divmod(w, 4)
+        double_row = quads * 108.0 + (18.0 + 22.0 * rest if rest else 0.0) + 14.0
+        single_row = quads * 60.0 + (15.0 + 12.0 * rest if rest else 0.0) + 57.0
+        layout = c / 4 * ((double + single + 1) * (w * 17.0 + 35.0) + (strips - 1) * (4.0 * w + 30.0) * 6.0)
+        rows = double * double_row + single * single_row + strips * 43.0
+        return layout + c * (rows + finish * h * w)
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         solved = self._solved(layer)

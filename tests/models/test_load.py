@@ -38,7 +38,7 @@ def test_every_relay_call_knows_its_layer(name: str, loaded: Loaded) -> None:
         model.module["main"], lambda e: calls.append(e) if isinstance(e, relay.Call) else None
     )
     assert calls
-    assert all(call.span is not None and call.span.source_name.name in model.layer_names for call in calls)
+    assert all(call.span is not None and call.span.source_name.name in model.layer_names.values() for call in calls)
 
 
 def test_layer_names_are_those_of_the_author(loaded: Loaded) -> None:

@@ -42,7 +42,7 @@ class LoadedModel:
         name: a C identifier made of the file's name.
         format: ``tflite`` or ``onnx``.
         module: type-checked Relay module; ``main``'s parameters are ``input_names`` in order, weights are constants.
-            Calls carry the file's tensor names as spans (``call.span.source_name.name``, see :func:`layer_of`).
+            Calls carry their layer's short name as span (``call.span.source_name.name``).
         graph: the same network, free of Relay.
         inputs: type and quantization of what ``module`` takes, in order.
         outputs: of what it returns.
@@ -69,10 +69,6 @@ class LoadedModel:
     is_quantized: bool
     layer_names: Mapping[str, str] = field(default_factory=dict)
     tflite: bytes = field(default=b"", repr=False)
-
-    def layer_of(self, span_name: str) -> str:
-        """Short layer name for a span's source name; the span itself if it is unknown."""
-        return self.layer_names.get(span_name, span_name)
 
 
 def load(path: Path | str) -> LoadedModel:

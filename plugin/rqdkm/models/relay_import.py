@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tflite
@@ -21,6 +21,7 @@ from tvm.relay.frontend.tflite import OperatorConverter
 from rqdkm.models.fixedpoint import activation_range
 from rqdkm.models.graph import Graph, layer_names, shortened
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
+from rqdkm_tvm.graph import Rewriter, rebuild
 
 
 def supported_operators() -> frozenset[str]:
@@ -50,7 +51,7 @@ def from_tflite(data: bytes, graph: Graph, where: str) -> tvm.IRModule:
 
     Returns:
         A type-checked module whose ``main`` has one parameter per model input (named by :func:`identifiers`), the
-        weights as constants, and the TFLite name of its output tensor as span on every call.
+        weights as constants, and the layer's name (:func:`rqdkm.models.graph.layer_names`) as span on every call.
 
     Raises:
         ModelError, UnsupportedOperatorError: whatever the importer does not accept, with the layer's name.
@@ -74,7 +75,39 @@ def from_tflite(data: bytes, graph: Graph, where: str) -> tvm.IRModule:
             f"TVM cannot import the model: {last_line(error)}", where=where, hint="please report this model"
         ) from error
     _check_outputs(module, graph, where)
-    return module
+    return _with_layer_names(module, graph)
+
+
+class _Renaming(Rewriter):
+    """Spans that hold TFLite's tensor name get the layer's short name."""
+
+    def __init__(self, short: Mapping[str, str]) -> None:
+        super().__init__()
+        self.short = short
+
+    def rewrite(self, call: Any, original: Any) -> Any:
+        name = self.short.get(self._tensor(original.span), "")
+        if not name:
+            return call
+        span = tvm.relay.Span(tvm.relay.SourceName(name), 0, 0, 0, 0)
+        return relay.Call(call.op, call.args, call.attrs, call.type_args, span)
+
+    @staticmethod
+    def _tensor(span: Any) -> str:
+        while isinstance(span, tvm.relay.SequentialSpan) and len(span.spans):
+            span = span.spans[0]
+        return str(span.source_name.name) if span is not None and hasattr(span, "source_name") else ""
+
+
+def _with_layer_names(module: tvm.IRModule, graph: Graph) -> tvm.IRModule:
+    short = {
+        graph.tensors[operator.outputs[0]].name: name
+        for operator, name in zip(graph.operators, layer_names(graph), strict=True)
+    }
+    function = module["main"]
+    module["main"] = rebuild(function, _Renaming(short).run(function))
+    renamed: tvm.IRModule = relay.transform.InferType()(module)
+    return renamed
 
 
 def identifiers(names: list[str]) -> list[str]:

@@ -139,17 +139,17 @@ class DepthwiseDirect(Kernel):
         strips = -(-shape.output_h // rows)
         pairs, singles = channels // 4 * 2, channels % 4
         width = shape.output_w
-        four = taps * 18.0 + 46.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
-        row = min(-(-width // 4) * four, -(-width // 3) * four * 0.8) if width >= 3 else width * four * 0.35
+        four = taps * 18.0 + 38.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
+        row = min(-(-width // 4) * four, -(-width // 3) * four * 0.75) if width >= 3 else width * four * 0.35
         solved = _solve(LayerKey(layer))
         finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
         single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
         return (
             finish * layer.output.size
-            + shape.output_h * pairs * (row + 14.0)
-            + strips * pairs * 40.0
-            + copied * 0.8
+            + shape.output_h * pairs * (row + 40.0)
+            + strips * pairs * 60.0
+            + copied * 0.9
             + singles * single
         )
 

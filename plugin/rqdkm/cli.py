@@ -209,7 +209,7 @@ def build(
 def run(
     project: ProjectArg,
     inputs: Annotated[
-        Path | None, typer.Option(help="Inputs: .npz, .npy or a folder of images; else seeded noise.")
+        Path | None, typer.Option(help="Inputs: .npz or .npy; else seeded noise.")
     ] = None,
     outputs: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
     board: BoardOpt = "virtual",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import bisect
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
-from rqdkm_tvm import memory
+from rqdkm_tvm import knapsack, memory
 from rqdkm_tvm.errors import BudgetError, PlanError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
@@ -16,11 +19,13 @@ from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.plan import LayerPlan, Plan
 from rqdkm_tvm.sites import Site, read_sites
 
-# without a budget: scratch may raise the arena by this part of what the tensors alone need ...
+# without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
 SCRATCH_SHARE = 1 / 8
 # ... and by more only if the estimated run would otherwise be slower than the fastest one by more than this factor
 WORTH = 1.05
 NEGLIGIBLE = 1.005  # bytes that buy less speed than this are given back
+# without a flash budget: a byte of constants must save this many cycles per inference
+FLASH_PRICE = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,31 @@ class Option:
     config: registry.Config
     cycles: float
     scratch_bytes: int
+    constant_bytes: int
+
+    @property
+    def cost(self) -> float:
+        """Cycles, flash at :data:`FLASH_PRICE`."""
+        return self.cycles + FLASH_PRICE * self.constant_bytes
+
+
+def option(layer: Layer, kernel: registry.Kernel, config: registry.Config) -> Option:
+    return Option(
+        kernel,
+        config,
+        kernel.estimate_cycles(layer, config),
+        kernel.scratch_bytes(layer, config),
+        kernel.constant_bytes(layer, config),
+    )
 
 
 def options(layer: Layer, kernel_set: registry.KernelSet = "auto") -> list[Option]:
-    """Every way to run ``layer``, fastest expected first, without those that are slower and need no less scratch."""
+    """Every way to run ``layer``, fastest expected first, without those that are slower and need no less memory."""
     kept: list[Option] = []
     for kernel, config in registry.candidates(layer, kernel_set):
-        option = Option(kernel, config, kernel.estimate_cycles(layer, config), kernel.scratch_bytes(layer, config))
-        if not kept or option.scratch_bytes < kept[-1].scratch_bytes:
-            kept.append(option)
+        found = option(layer, kernel, config)
+        if not any(o.scratch_bytes <= found.scratch_bytes and o.constant_bytes <= found.constant_bytes for o in kept):
+            kept.append(found)
     return kept
 
 
@@ -66,12 +87,7 @@ def planned_option(layer: Layer, entry: LayerPlan) -> Option:
         raise PlanError(
             f"kernel {entry.kernel} has no configuration {entry.config} for it", where=where, hint=f"possible: {shown}"
         )
-    return Option(
-        kernel,
-        entry.config,
-        kernel.estimate_cycles(layer, entry.config),
-        kernel.scratch_bytes(layer, entry.config),
-    )
+    return option(layer, kernel, entry.config)
 
 
 def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet) -> dict[str, list[Option]]:
@@ -96,62 +112,108 @@ def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelS
     return found
 
 
-def _under(cap: int, live: int, choices: Sequence[Option]) -> Option | None:
-    """The first (fastest) option whose layer stays within ``cap`` bytes."""
-    return next((o for o in choices if live + memory.aligned(o.scratch_bytes) <= cap), None)
-
-
 def choose(
-    timeline: memory.Timeline, choices: Mapping[str, Sequence[Option]], *, ram_budget: int | None
+    timeline: memory.Timeline,
+    choices: Mapping[str, Sequence[Option]],
+    *,
+    ram_budget: int | None = None,
+    flash_budget: int | None = None,
 ) -> dict[str, Option]:
     """One option per layer.
 
-    For a cap on the bytes alive while a layer runs (tensors and scratch), each layer takes its fastest option under
-    it. With a budget the largest cap is taken whose arena fits it: the fastest network the budget allows. Without one,
-    the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than ``WORTH`` times
-    the cycles of the fastest network, the smallest cap that does not. Bytes that buy no more than ``NEGLIGIBLE`` speed
-    are given back.
+    For a cap on the bytes alive while a layer runs (tensors and scratch), :func:`fastest` chooses among the options
+    under it. With a RAM budget the largest cap is taken whose arena fits it: the fastest network the budget allows.
+    Without one, the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than
+    ``WORTH`` times what the fastest network does, the smallest cap that does not. Bytes that buy no more than
+    ``NEGLIGIBLE`` speed are given back.
+
+    Args:
+        ram_budget: bytes of tensors and scratch together.
+        flash_budget: bytes of all constants together; None: every byte at ``FLASH_PRICE``.
 
     Raises:
-        BudgetError: even the smallest options need more than ``ram_budget``.
+        BudgetError: even the smallest options need more.
     """
     live = dict(zip(timeline.steps, timeline.live(), strict=True))
     offloaded = {name: found for name, found in choices.items() if found}
-    floor = max(live.values(), default=0)
-    for name, found in offloaded.items():
-        floor = max(floor, live[name] + memory.aligned(min(o.scratch_bytes for o in found)))
-    caps = sorted(
-        {floor}
-        | {
-            live[name] + memory.aligned(o.scratch_bytes)
-            for name, found in offloaded.items()
-            for o in found
-            if live[name] + memory.aligned(o.scratch_bytes) > floor
-        }
-    )
+    needs = {
+        name: [live[name] + memory.aligned(option.scratch_bytes) for option in found]
+        for name, found in offloaded.items()
+    }
+    floor = max([*live.values(), *(min(found) for found in needs.values())], default=0)
+    caps = sorted({floor} | {need for found in needs.values() for need in found if need > floor})
 
-    def under(cap: int) -> dict[str, Option]:
-        taken = {name: _under(cap, live[name], found) for name, found in offloaded.items()}
-        return {name: option for name, option in taken.items() if option is not None}
+    @functools.cache
+    def under(cap: int) -> dict[str, Option] | None:
+        return knapsack.fastest(
+            {
+                name: [option for option, need in zip(found, needs[name], strict=True) if need <= cap]
+                for name, found in offloaded.items()
+            },
+            flash_budget,
+        )
 
+    everything = under(caps[-1])
+    if everything is None:
+        raise flash_error(offloaded, flash_budget or 0)
     if ram_budget is None:
-        modest = (1 + SCRATCH_SHARE) * max(live.values(), default=0)
-        cost = {cap: sum(option.cycles for option in under(cap).values()) for cap in caps}
-        cap = max((cap for cap in caps if cap <= modest), default=caps[0])
-        if cost[cap] > WORTH * cost[caps[-1]]:
-            cap = min(cap for cap in caps if cost[cap] <= WORTH * cost[caps[-1]])
-        return under(min(smaller for smaller in caps if cost[smaller] <= NEGLIGIBLE * cost[cap]))
+        priced = flash_budget is None
+        return _modest(
+            under, caps, priced, modest=(1 + SCRATCH_SHARE) * max(live.values(), default=0), fastest=everything
+        )
 
-    smallest = 0
     for cap in reversed(caps):
         if cap > ram_budget and cap != floor:
             continue
         taken = under(cap)
-        smallest = timeline.pack({name: option.scratch_bytes for name, option in taken.items()})
-        if smallest <= ram_budget:
+        if taken is None:  # the options under smaller caps are fewer: no less flash either
+            break
+        if timeline.pack({name: option.scratch_bytes for name, option in taken.items()}) <= ram_budget:
             return taken
-    raise budget_error(
-        timeline, {n: min(o.scratch_bytes for o in f) for n, f in offloaded.items()}, smallest, ram_budget
+    least = _least_ram(timeline, under, caps)
+    raise budget_error(timeline, {n: min(o.scratch_bytes for o in f) for n, f in offloaded.items()}, least, ram_budget)
+
+
+Under = Callable[[int], "dict[str, Option] | None"]
+
+
+def _modest(
+    under: Under, caps: Sequence[int], priced: bool, *, modest: float, fastest: dict[str, Option]
+) -> dict[str, Option]:
+    """The network at the cap that needs no RAM budget, see :func:`choose`."""
+
+    def total(taken: dict[str, Option]) -> float:
+        return sum(option.cost if priced else option.cycles for option in taken.values())
+
+    def cost(cap: int) -> float:
+        taken = under(cap)
+        return math.inf if taken is None else total(taken)
+
+    def smallest(limit: float) -> int:
+        """The smallest cap that costs no more than ``limit``: costs fall as caps rise."""
+        return caps[bisect.bisect_left(caps, True, hi=len(caps) - 1, key=lambda cap: cost(cap) <= limit)]
+
+    least = total(fastest)
+    cap = max((cap for cap in caps if cap <= modest), default=caps[0])
+    if cost(cap) > WORTH * least:
+        cap = smallest(WORTH * least)
+    return under(smallest(NEGLIGIBLE * cost(cap))) or fastest
+
+
+def _least_ram(timeline: memory.Timeline, under: Under, caps: Sequence[int]) -> int:
+    """Bytes of the arena at the smallest cap that the flash allows."""
+    taken = next(found for cap in caps if (found := under(cap)) is not None)
+    return timeline.pack({name: option.scratch_bytes for name, option in taken.items()})
+
+
+def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> BudgetError:
+    least = {name: min(option.constant_bytes for option in found) for name, found in choices.items()}
+    needed, largest = sum(least.values()), max(least, key=lambda name: least[name])
+    return BudgetError(
+        f"the constants need at least {needed:,} bytes of flash, the budget leaves {budget:,} for them",
+        where=f'layer "{largest}" is the largest: {least[largest]:,} bytes of constants',
+        hint="raise the flash budget or use a smaller model",
+        needed_bytes=needed,
     )
 
 
@@ -166,11 +228,13 @@ def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: 
     )
 
 
-def assign(function: Any, plan: Plan, *, ram_budget: int | None, kernel_set: registry.KernelSet) -> dict[str, str]:
+def assign(
+    function: Any, plan: Plan, *, ram_budget: int | None, flash_budget: int | None, kernel_set: registry.KernelSet
+) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
     choices = _all_options(sites, plan, kernel_set)
-    chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget)
+    chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget, flash_budget=flash_budget)
     entries, reasons = [], {}
     for site in sites:
         planned = plan.get(site.name)
@@ -190,7 +254,11 @@ def _why_none(layer: Layer) -> str:
 
 
 def AssignKernels(  # noqa: N802 (passes are named like TVM's)
-    plan: Plan, *, ram_budget: int | None = None, kernel_set: registry.KernelSet = "auto"
+    plan: Plan,
+    *,
+    ram_budget: int | None = None,
+    flash_budget: int | None = None,
+    kernel_set: registry.KernelSet = "auto",
 ) -> Any:
     """Pass: completes and checks ``plan`` for a partitioned module; the module itself keeps its operators.
 
@@ -199,6 +267,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     Args:
         plan: filled in place.
         ram_budget: bytes of the arena (tensors and scratch), None for the smallest that costs little speed.
+        flash_budget: bytes of all constants; None: as many as pay, see :func:`choose`.
         kernel_set: which kernels may be chosen.
 
     Raises:
@@ -207,7 +276,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     """
 
     def run(mod: Any) -> Any:
-        reasons = assign(mod["main"], plan, ram_budget=ram_budget, kernel_set=kernel_set)
+        reasons = assign(mod["main"], plan, ram_budget=ram_budget, flash_budget=flash_budget, kernel_set=kernel_set)
         return with_main(mod, add_refusals(mod["main"], reasons))
 
     return module_pass("AssignKernels", run)

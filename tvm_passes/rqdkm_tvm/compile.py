@@ -81,6 +81,7 @@ def compile_model(
     *,
     plan: Plan | None = None,
     ram_budget: int | None = None,
+    flash_budget: int | None = None,
     kernel_set: KernelSet = "auto",
     output_names: list[str] | None = None,
     progress: Progress = lambda _message: None,
@@ -92,6 +93,7 @@ def compile_model(
         plan: obeyed where it says something; the result carries the completed copy.
         ram_budget: bytes for tensors and scratch together (not stack, not static data); None: smallest arena that
             costs at most a few per cent of speed, see :func:`rqdkm_tvm.assign.choose`.
+        flash_budget: bytes for the constants of all layers (not code); None: constants beyond the smallest must pay.
         kernel_set: which kernels may be chosen, see :data:`rqdkm_tvm.kernels.registry.KernelSet`.
         output_names: names of the outputs for the metadata.
 
@@ -107,7 +109,7 @@ def compile_model(
     for _attempt in range(4):
         completed = copy.deepcopy(given)
         progress("choosing kernels and planning memory")
-        partitioned = AssignKernels(completed, ram_budget=budget, kernel_set=kernel_set)(mod)
+        partitioned = AssignKernels(completed, ram_budget=budget, flash_budget=flash_budget, kernel_set=kernel_set)(mod)
         lowered = LowerKernels(completed)(partitioned)
         progress("generating C")
         generated = aot.build(lowered)

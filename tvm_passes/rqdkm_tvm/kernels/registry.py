@@ -42,6 +42,10 @@ class Kernel(ABC):
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         """Expected Cortex-M4 cycles from the kernel's documented per-unit costs; ranks candidates only."""
 
+    def constant_bytes(self, layer: Layer, config: Config) -> int:
+        """Flash that the constants of ``lower(layer, config)`` take; override it where packing them takes long."""
+        return sum(constant.nbytes for constant in self.lower(layer, config).constants)
+
     @abstractmethod
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         """Pack the constants and write the call."""

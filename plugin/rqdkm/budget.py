@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rqdkm.board.describe import STM32F407
-from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.errors import BudgetError, FlashBudgetError
 
 if TYPE_CHECKING:
     from rqdkm.export.size import Size
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _FIRST_GUESS = 4096 + 2048
 # Start-up, I/O and the smallest set of kernels: what no firmware does without.
 _LEAST_CODE = 16 * 1024
+_LINKS = 3  # attempts to meet a flash budget
 
 
 class Ram:
@@ -57,13 +58,53 @@ class Ram:
         return False
 
 
+class Flash:
+    """The constants' share of a flash budget that also has to hold code.
+
+    Args:
+        total: bytes for everything, None: all the flash of the chip, constants in proportion to what they save.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.explicit = total is not None
+        self.total = STM32F407.memory("flash").bytes if total is None else total
+        self.code = _LEAST_CODE  # refined after each link: which code is linked depends on the kernels chosen
+        self.links = 0
+        self._least = 0
+
+    @property
+    def constants(self) -> int | None:
+        """Bytes left for constants; None without a budget of the user's."""
+        return max(self.total - self.code, self._least) if self.explicit else None
+
+    def holds(self, sizes: Size, compiled: CompiledModel) -> bool:
+        """Whether the linked image fits; if not, the next choice is made for the code it really has."""
+        if sizes.flash_bytes <= self.total:
+            return True
+        self.explicit = True
+        self.code = max(self.code, sizes.flash_bytes - _constants(compiled))
+        self.links += 1
+        return self.links > _LINKS or self._least > 0  # check_flash then says what is missing
+
+    def takes_least(self, needed: int) -> bool:
+        """Whether to try with the smallest constants, ``needed`` bytes: another choice may need less code, too."""
+        if self.links == 0 or self._least:
+            return False
+        self._least = needed
+        return True
+
+
+def _constants(compiled: CompiledModel) -> int:
+    return sum(layer.lowered.constant_bytes for layer in compiled.layers)
+
+
 @contextmanager
 def explained(allowance: Ram) -> Iterator[None]:
     """Turn the arena's budget error into one about the RAM the user named."""
     try:
         yield
     except BudgetError as error:
-        if not error.needed_bytes:
+        if not error.needed_bytes or isinstance(error, FlashBudgetError):
             raise
         needed = error.needed_bytes + allowance.overhead
         raise BudgetError(
@@ -75,14 +116,25 @@ def explained(allowance: Ram) -> Iterator[None]:
         ) from error
 
 
+def flash_error(error: FlashBudgetError, flash: Flash) -> BudgetError:
+    """The compiler's error about constants as one about the flash the user named."""
+    needed = error.needed_bytes + flash.code
+    return BudgetError(
+        f"the firmware needs at least {needed:,} bytes of flash ({error.needed_bytes:,} of constants, about "
+        f"{flash.code:,} of code); the budget is {flash.total:,}",
+        where=error.where,
+        hint=f"pass --flash {needed} or more, or use a smaller model",
+        needed_bytes=needed,
+    )
+
+
 def check_weights(compiled: CompiledModel, flash_bytes: int | None) -> None:
     """Refuse before linking what cannot fit the flash by its constants alone.
 
     Raises:
         BudgetError: naming the layer with the most constants.
     """
-    constants = sum(layer.lowered.constant_bytes for layer in compiled.layers)
-    _check(compiled, constants, "constants alone; code comes on top", flash_bytes, room=_LEAST_CODE)
+    _check(compiled, _constants(compiled), "constants alone; code comes on top", flash_bytes, room=_LEAST_CODE)
 
 
 def check_flash(sizes: Size, compiled: CompiledModel, flash_bytes: int | None) -> None:

@@ -26,7 +26,7 @@ from rqdkm.models.load import LoadedModel
 from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
 from rqdkm.report import html as page
-from rqdkm_tvm.errors import DataError, PlanError, RqdkmError
+from rqdkm_tvm.errors import DataError, FlashBudgetError, PlanError, RqdkmError
 from rqdkm_tvm.files import staged_directory, write_atomic
 from rqdkm_tvm.plan import Plan
 
@@ -234,21 +234,27 @@ def read_metadata(project: Path) -> dict[str, Any]:
 
 
 def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: Progress) -> _Built:
-    """Compile, export and link into ``staging``; a second time if the budget turns out tighter than assumed."""
+    """Compile, export and link into ``staging``; again if a budget turns out tighter than assumed."""
     import rqdkm_tvm
 
     plan = _read_plan(options.plan)
-    allowance = budget.Ram(options.ram_bytes)
+    allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
     while True:
-        with budget.explained(allowance):
-            compiled = rqdkm_tvm.compile_model(
-                model.module,
-                plan=plan,
-                ram_budget=allowance.arena,
-                kernel_set=options.kernel_set,
-                output_names=list(model.output_names),
-                progress=lambda text: progress(f"compile: {text}"),
-            )
+        try:
+            with budget.explained(allowance):
+                compiled = rqdkm_tvm.compile_model(
+                    model.module,
+                    plan=plan,
+                    ram_budget=allowance.arena,
+                    flash_budget=flash.constants,
+                    kernel_set=options.kernel_set,
+                    output_names=list(model.output_names),
+                    progress=lambda text: progress(f"compile: {text}"),
+                )
+        except FlashBudgetError as error:
+            if flash.takes_least(error.needed_bytes):
+                continue
+            raise budget.flash_error(error, flash) from error
         budget.check_weights(compiled, options.flash_bytes)
         project_dir = staging / PROJECT
         shutil.rmtree(project_dir, ignore_errors=True)
@@ -259,7 +265,7 @@ def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: 
             shutil.copy2(exporter.build(project_dir, progress=_prefixed("build", progress)), elf)
             tools = toolchain.describe(project_dir)
         sizes = size.measure(elf)
-        if allowance.holds(sizes):
+        if allowance.holds(sizes) and flash.holds(sizes, compiled):
             break
     budget.check_flash(sizes, compiled, options.flash_bytes)
     write_atomic(staging / "plan.json", compiled.plan.to_json())

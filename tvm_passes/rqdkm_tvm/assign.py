@@ -11,7 +11,7 @@ from typing import Any
 
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
 from rqdkm_tvm import knapsack, memory
-from rqdkm_tvm.errors import BudgetError, PlanError
+from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
@@ -206,10 +206,10 @@ def _least_ram(timeline: memory.Timeline, under: Under, caps: Sequence[int]) -> 
     return timeline.pack({name: option.scratch_bytes for name, option in taken.items()})
 
 
-def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> BudgetError:
+def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> FlashBudgetError:
     least = {name: min(option.constant_bytes for option in found) for name, found in choices.items()}
     needed, largest = sum(least.values()), max(least, key=lambda name: least[name])
-    return BudgetError(
+    return FlashBudgetError(
         f"the constants need at least {needed:,} bytes of flash, the budget leaves {budget:,} for them",
         where=f'layer "{largest}" is the largest: {least[largest]:,} bytes of constants',
         hint="raise the flash budget or use a smaller model",

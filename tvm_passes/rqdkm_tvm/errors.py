@@ -53,6 +53,10 @@ class BudgetError(RqdkmError):
         self.needed_bytes = needed_bytes
 
 
+class FlashBudgetError(BudgetError):
+    """The smallest constants exceed the flash budget; ``needed_bytes`` are theirs alone."""
+
+
 class PlanError(RqdkmError):
     """A plan.json that does not fit the model or its own schema."""
 

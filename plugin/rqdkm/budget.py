@@ -24,12 +24,13 @@ class Ram:
     """The arena's share of a RAM budget that also has to hold stack and static data.
 
     Args:
-        total: bytes for everything, None: all the SRAM of the chip.
+        total: bytes for everything, None: all the SRAM of the chip. No more than that is ever used.
     """
 
     def __init__(self, total: int | None) -> None:
         self.explicit = total is not None
-        self.total = STM32F407.memory("sram").bytes if total is None else total
+        sram = STM32F407.memory("sram").bytes
+        self.total = sram if total is None else min(total, sram)
         self.overhead = _FIRST_GUESS
         self._linked = False
 
@@ -37,6 +38,13 @@ class Ram:
     def arena(self) -> int | None:
         """Bytes left for the arena; None without a budget of the user's, as long as the chip holds the model."""
         return max(self.total - self.overhead, 0) if self.explicit else None
+
+    def may_hold(self, compiled: CompiledModel) -> bool:
+        """Whether the arena leaves room for what is around it; if not, the next one is made for the room there is."""
+        if self.explicit or compiled.memory.arena_bytes + self.overhead <= self.total:
+            return True
+        self.explicit = True
+        return False
 
     def holds(self, sizes: Size) -> bool:
         """Whether the linked image fits; if not, the next arena is computed from its real overhead.
@@ -107,11 +115,14 @@ def explained(allowance: Ram) -> Iterator[None]:
         if not error.needed_bytes or isinstance(error, FlashBudgetError):
             raise
         needed = error.needed_bytes + allowance.overhead
+        fits = needed <= STM32F407.memory("sram").bytes
         raise BudgetError(
             f"the firmware needs at least {needed:,} bytes of RAM ({error.needed_bytes:,} of working memory, "
             f"{allowance.overhead:,} of stack and static data); the budget is {allowance.total:,}",
             where=error.where,
-            hint=f"pass --ram {needed} or more, or use a smaller input or model",
+            hint=f"pass --ram {needed} or more, or use a smaller input or model"
+            if fits
+            else "more than the chip's SRAM holds: use a smaller input or model",
             needed_bytes=needed,
         ) from error
 

@@ -255,6 +255,8 @@ def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: 
             if flash.takes_least(error.needed_bytes):
                 continue
             raise budget.flash_error(error, flash) from error
+        if not allowance.may_hold(compiled):
+            continue
         budget.check_weights(compiled, options.flash_bytes)
         project_dir = staging / PROJECT
         shutil.rmtree(project_dir, ignore_errors=True)

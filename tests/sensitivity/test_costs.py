@@ -1,0 +1,39 @@
+"""The cost table of a real graph."""
+
+from __future__ import annotations
+
+from rqdkm_tvm import memory
+from rqdkm_tvm.bitwidths import Budgets, exact, items_of, totals
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.passes import prepare
+from rqdkm_tvm.sensitivity.costs import costs_of
+from rqdkm_tvm.sensitivity.table import LayerSensitivity, Sensitivity
+from rqdkm_tvm.tvm_import import relay
+from tests.passes import graphs
+
+BITS = (2, 4, 8)
+
+
+def test_at_8_bits_it_is_the_timeline_and_the_weights() -> None:
+    first = graphs.conv2d(graphs.image(), 8)
+    second = graphs.conv2d(first, 8, in_channels=8)
+    out = graphs.dense(relay.reshape(graphs.average_pool(second, (8, 8)), (1, 8)), 5, features=8)
+    function = PartitionLayers()(prepare(graphs.module(out)))["main"]
+    costs = costs_of(function, scratch={"conv2d": 100}, cycles=lambda layer, w, a: 1000.0 * w + a)
+    names = [x.name for x in costs.layers]
+    errors = {b: (4.0**-b,) * 8 for b in BITS}
+    rows = tuple(
+        LayerSensitivity(n, "", errors if "pool" not in n else {}, errors, tied_to=names[1] if "pool" in n else "")
+        for n in names
+    )
+    items = items_of(Sensitivity("rep", "", 1.0, 1, rows), costs)
+    at_8 = exact(items, costs, Budgets()).totals
+    timeline = memory.timeline(function)
+    assert at_8.ram == max(m.bytes for m in timeline.moments({"conv2d": 100}))
+    assert at_8.flash == 3 * 3 * 4 * 8 + 3 * 3 * 8 * 8 + 8 * 5
+    least = totals(items, [0] * len(items), costs)
+    assert least.flash == at_8.flash / 4
+    assert least.ram < at_8.ram
+    # the result of the model stays as it is, the input too
+    assert costs.layers[-1].ram == {}
+    assert at_8.cycles > least.cycles > 0

@@ -1,0 +1,91 @@
+"""The cost table of a partitioned module, as the bit-width search takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rqdkm_tvm import memory
+from rqdkm_tvm.bitwidths import Costs, LayerCosts
+from rqdkm_tvm.graph import RESHAPES, composite_name, layer_name, outputs
+from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.lowbit import BITS
+from rqdkm_tvm.offload.base import op_name
+from rqdkm_tvm.sites import read_sites
+
+# cycles of a layer with weights of the first and an output of the second number of bits
+Cycles = Callable[[Layer, int, int], float]
+# bit-widths a kernel can store: (of the layer's weights, of its output)
+Storable = Callable[[Layer], tuple[Sequence[int], Sequence[int]]]
+
+
+def packable(layer: Layer) -> tuple[Sequence[int], Sequence[int]]:
+    """Widths that end on a byte: for weights per output channel, for feature maps per pixel."""
+    weights: Sequence[int] = ()
+    if layer.weights is not None:
+        channels = layer.output.shape[-1]
+        weights = [b for b in BITS if layer.weights.size // channels * b % 8 == 0 or b == 8]
+    return weights, [b for b in BITS if layer.output.shape[-1] * b % 8 == 0]
+
+
+def costs_of(
+    function: Any,
+    *,
+    cycles: Cycles = lambda _layer, _weights, _output: 0.0,
+    storable: Storable = packable,
+    scratch: Mapping[str, int] | None = None,
+    fixed_flash: float = 0.0,
+) -> Costs:
+    """Costs of a partitioned main function (types inferred).
+
+    The model's inputs and outputs stay at 8 bits. Flash counts weights and nothing else, RAM the timeline of
+    :mod:`rqdkm_tvm.memory`, whose peak is a lower bound of the arena.
+
+    Args:
+        cycles: estimate; what an output's bits add is taken at 8-bit weights, so that the table stays a sum.
+        storable: which widths the kernels of a layer take.
+        scratch: bytes by layer that do not depend on bits.
+        fixed_flash: code and whatever else is not weights.
+    """
+    layers = {site.name: site.layer for site in read_sites(function)}
+    timeline = memory.timeline(function)
+    results = {layer_name(_source(expr)) for expr in outputs(function)}
+    fixed = list(timeline.live())
+    for step, name in enumerate(timeline.steps):
+        fixed[step] += memory.aligned((scratch or {}).get(name, 0))
+    # the tensors of the steps follow those of the inputs
+    written = timeline.tensors[len(timeline.tensors) - len(timeline.steps) :]
+    rows = []
+    for name, interval in zip(timeline.steps, written, strict=True):
+        layer = layers.get(name)
+        if layer is None:
+            continue
+        weight_bits, output_bits = storable(layer)
+        steps = tuple(range(interval.first, interval.last + 1))
+        ram: dict[int, int] = {}
+        if name not in results:
+            ram = {b: memory.aligned(-(-layer.output.size * b // 8)) for b in output_bits}
+            for step in steps:
+                fixed[step] -= memory.aligned(interval.size)
+        channels = layer.output.shape[-1]
+        per_channel = 0 if layer.weights is None else layer.weights.size // channels
+        at_8 = cycles(layer, 8, 8)
+        rows.append(
+            LayerCosts(
+                name,
+                channels,
+                {b: per_channel * b / 8 for b in weight_bits},
+                {b: cycles(layer, b, 8) for b in weight_bits},
+                ram,
+                {b: cycles(layer, 8, b) - (at_8 if weight_bits else 0.0) for b in ram},
+                steps if ram else (),
+            )
+        )
+    return Costs(tuple(rows), tuple(fixed), fixed_flash)
+
+
+def _source(expr: Any) -> Any:
+    """The layer an output is, through reshapes."""
+    while not composite_name(expr) and op_name(expr) in RESHAPES:
+        expr = expr.args[0]
+    return expr

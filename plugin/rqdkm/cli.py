@@ -67,8 +67,8 @@ BoardOpt = Annotated[str, typer.Option(metavar=_one_of(BOARDS), help="What runs 
 FlashModelOpt = Annotated[
     str, typer.Option(metavar=_one_of(FLASH_MODELS), help="Flash accelerator of the virtual board.")
 ]
-SamplesOpt = Annotated[int, typer.Option(help="Inputs compared byte for byte with the reference.")]
-SeedOpt = Annotated[int, typer.Option(help="Seed of those inputs when no --data is given.")]
+SamplesOpt = Annotated[int, typer.Option(min=1, help="Inputs compared byte for byte with the reference.")]
+SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no --data is given.")]
 RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
 FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
 ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
@@ -208,9 +208,7 @@ def build(
 @app.command()
 def run(
     project: ProjectArg,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Inputs: .npz or .npy; else seeded noise.")
-    ] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Inputs: .npz or .npy; else seeded noise.")] = None,
     outputs: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
     board: BoardOpt = "virtual",
     flash_model: FlashModelOpt = "f407",

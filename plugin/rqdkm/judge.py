@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +43,8 @@ def exactness_inputs(model: LoadedModel, count: int, seed: int) -> list[Int8]:
 def exactness(model: LoadedModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]]) -> Exactness:
     """Compare every output byte with the reference.
 
-    The reference is TFLite's own kernels where there is a TFLite file of the very network that runs; for a network
-    that we quantized it is the NumPy interpreter of TFLite's arithmetic.
+    The reference is TFLite's own kernels where there is a TFLite file of the very network that runs (the one we wrote,
+    for a model that we quantized); otherwise the NumPy interpreter of TFLite's arithmetic.
     """
     if model.tflite:
         expected, name = oracle.reference_outputs(model, inputs), oracle.NAME
@@ -116,13 +118,13 @@ def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) ->
     """Samples from ``.npz`` (one array per input, in order) or ``.npy``, int8 or real values to be quantized.
 
     Raises:
-        DataError: wrong count, shape or type, NaN, or no such file.
+        DataError: no samples, wrong count, shape or type, NaN, or no such file.
     """
     where = str(path)
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = [loaded[key] for key in loaded.files] if hasattr(loaded, "files") else [loaded]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"not a readable .npy or .npz file: {error}", where=where) from error
     tensors = metadata["inputs"]
     if len(arrays) < len(tensors):
@@ -132,6 +134,10 @@ def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) ->
         shape = tuple(tensor["shape"])
         if array.shape[1:] != shape and array.shape[1:] != shape[1:]:
             raise DataError(f"input {tensor['name']!r} is {array.shape}, expected (n, {shape})", where=where)
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"input {tensor['name']!r} holds {array.dtype}, expected numbers", where=where)
+        if len(array) == 0 or len(array) != len(arrays[0]):
+            raise DataError(f"input {tensor['name']!r} has {len(array)} samples", where=where)
         if not np.isfinite(array.astype(np.float64)).all():
             raise DataError(f"input {tensor['name']!r} holds NaN or infinity", where=where)
         taken = array[:samples].reshape(-1, *shape)

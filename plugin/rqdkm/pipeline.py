@@ -164,7 +164,7 @@ def run(
     """Run the image of an output or project directory on a board.
 
     Args:
-        inputs: data file or image folder; seeded uniform noise when None.
+        inputs: ``.npz`` or ``.npy`` file; seeded uniform noise when None.
         outputs: write the raw output tensors there, one array per tensor (samples first).
     """
     elf = find_elf(project)

@@ -133,12 +133,6 @@ def measure(
     return results
 
 
-def disagreements(results: Iterable[Measurement]) -> list[Measurement]:
-    """Measurements whose output differs from that of the first candidate measured for the same layer object."""
-    first: dict[int, int] = {}
-    return [m for m in results if first.setdefault(id(m.candidate.layer), m.crc) != m.crc]
-
-
 def table(results: Iterable[Measurement]) -> str:
     """Markdown: one line per measurement, layers in order, fastest first."""
     lines = [

@@ -117,7 +117,6 @@ bool memory_allow_code(
     uint32_t address); /* Unicorn's stores are slow where code may be: SRAM pages get the right on demand */
 bool memory_read32(uint32_t address, uint32_t *value);
 bool memory_write32(uint32_t address, uint32_t value);
-const char *memory_region_name(uint32_t address);
 
 /* ---- trace.c: the instruction hook (timing, precise checks) ---- */
 void trace_init(void);

@@ -47,23 +47,9 @@ RQDKM_INLINE uint32_t rqdkm_load32(const void *p) {
 
 RQDKM_INLINE void rqdkm_store32(void *p, uint32_t v) { memcpy(p, &v, sizeof v); }
 
-RQDKM_INLINE uint32_t rqdkm_load16(const void *p) {
-  uint16_t v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-RQDKM_INLINE void rqdkm_store16(void *p, uint32_t v) {
-  const uint16_t h = (uint16_t)v;
-  memcpy(p, &h, sizeof h);
-}
-
 /* ---- lanes ----------------------------------------------------------------------------------------------------- */
 RQDKM_INLINE int32_t rqdkm_lo16(uint32_t x) { return (int16_t)(uint16_t)x; }
 RQDKM_INLINE int32_t rqdkm_hi16(uint32_t x) { return (int16_t)(uint16_t)(x >> 16); }
-RQDKM_INLINE uint32_t rqdkm_ror(uint32_t x, unsigned n) {
-  return n == 0u ? x : (x >> n) | (x << (32u - n));
-} /* n < 32 */
 
 #if RQDKM_DSP
 
@@ -71,11 +57,6 @@ RQDKM_INLINE uint32_t rqdkm_ror(uint32_t x, unsigned n) {
 RQDKM_INLINE uint32_t rqdkm_pack_lo_lo(uint32_t a, uint32_t b) {
   uint32_t r;
   __asm("pkhbt %0, %1, %2, lsl #16" : "=r"(r) : "r"(a), "r"(b));
-  return r;
-}
-RQDKM_INLINE uint32_t rqdkm_pack_lo_hi(uint32_t a, uint32_t b) {
-  uint32_t r;
-  __asm("pkhbt %0, %1, %2" : "=r"(r) : "r"(a), "r"(b));
   return r;
 }
 RQDKM_INLINE uint32_t rqdkm_pack_hi_hi(uint32_t a, uint32_t b) {
@@ -92,11 +73,6 @@ RQDKM_INLINE uint32_t rqdkm_sxtb16_ror8(uint32_t x) {
   __asm("sxtb16 %0, %1, ror #8" : "=r"(r) : "r"(x));
   return r;
 }
-RQDKM_INLINE uint32_t rqdkm_uxtb16_ror8(uint32_t x) {
-  uint32_t r;
-  __asm("uxtb16 %0, %1, ror #8" : "=r"(r) : "r"(x));
-  return r;
-}
 /* Lane-wise a + extended bytes of x, modulo 2^16. */
 RQDKM_INLINE uint32_t rqdkm_sxtab16(uint32_t a, uint32_t x) { return (uint32_t)__sxtab16((int16x2_t)a, (int8x4_t)x); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16_ror8(uint32_t a, uint32_t x) {
@@ -104,13 +80,11 @@ RQDKM_INLINE uint32_t rqdkm_sxtab16_ror8(uint32_t a, uint32_t x) {
   __asm("sxtab16 %0, %1, %2, ror #8" : "=r"(r) : "r"(a), "r"(x));
   return r;
 }
-RQDKM_INLINE uint32_t rqdkm_uxtab16(uint32_t a, uint32_t x) { return (uint32_t)__uxtab16((uint16x2_t)a, (uint8x4_t)x); }
 
 /* acc + x.lo * y.lo + x.hi * y.hi, modulo 2^32. */
 RQDKM_INLINE int32_t rqdkm_smlad(uint32_t x, uint32_t y, int32_t acc) {
   return __smlad((int16x2_t)x, (int16x2_t)y, acc);
 }
-RQDKM_INLINE int32_t rqdkm_smuad(uint32_t x, uint32_t y) { return __smuad((int16x2_t)x, (int16x2_t)y); }
 /* acc + one product of lanes (b = low, t = high; first letter for x, second for y), modulo 2^32. */
 RQDKM_INLINE int32_t rqdkm_smlabb(uint32_t x, uint32_t y, int32_t acc) { return __smlabb((int32_t)x, (int32_t)y, acc); }
 RQDKM_INLINE int32_t rqdkm_smlabt(uint32_t x, uint32_t y, int32_t acc) { return __smlabt((int32_t)x, (int32_t)y, acc); }
@@ -122,11 +96,6 @@ RQDKM_INLINE int32_t rqdkm_smlawb(int32_t a, uint32_t y, int32_t acc) { return _
 RQDKM_INLINE int32_t rqdkm_smlawt(int32_t a, uint32_t y, int32_t acc) { return __smlawt(a, (int32_t)y, acc); }
 
 /* High words of the 64-bit product: floor(a b / 2^32), rounded, and added to c; see requantize.h for their use. */
-RQDKM_INLINE int32_t rqdkm_smmul(int32_t a, int32_t b) {
-  int32_t r;
-  __asm("smmul %0, %1, %2" : "=r"(r) : "r"(a), "r"(b));
-  return r;
-}
 RQDKM_INLINE int32_t rqdkm_smmulr(int32_t a, int32_t b) {
   int32_t r;
   __asm("smmulr %0, %1, %2" : "=r"(r) : "r"(a), "r"(b));
@@ -159,19 +128,10 @@ RQDKM_INLINE int32_t rqdkm_ssat8_asr20(int32_t x) {
   __asm("ssat %0, #8, %1, asr #20" : "=r"(r) : "r"(x));
   return r;
 }
-RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) {
-  int32_t r;
-  __asm("ssat %0, #16, %1" : "=r"(r) : "r"(x));
-  return r;
-}
 
-/* Lane arithmetic. q: saturating, s/u without q: modulo, uh: halving. */
-RQDKM_INLINE uint32_t rqdkm_qadd8(uint32_t a, uint32_t b) { return (uint32_t)__qadd8((int8x4_t)a, (int8x4_t)b); }
-RQDKM_INLINE uint32_t rqdkm_qsub8(uint32_t a, uint32_t b) { return (uint32_t)__qsub8((int8x4_t)a, (int8x4_t)b); }
+/* Lane arithmetic, modulo 2^16. */
 RQDKM_INLINE uint32_t rqdkm_sadd16(uint32_t a, uint32_t b) { return (uint32_t)__sadd16((int16x2_t)a, (int16x2_t)b); }
 RQDKM_INLINE uint32_t rqdkm_ssub16(uint32_t a, uint32_t b) { return (uint32_t)__ssub16((int16x2_t)a, (int16x2_t)b); }
-RQDKM_INLINE uint32_t rqdkm_qadd16(uint32_t a, uint32_t b) { return (uint32_t)__qadd16((int16x2_t)a, (int16x2_t)b); }
-RQDKM_INLINE uint32_t rqdkm_qsub16(uint32_t a, uint32_t b) { return (uint32_t)__qsub16((int16x2_t)a, (int16x2_t)b); }
 /* Byte-wise signed maximum: SSUB8 sets the GE flags that SEL reads, so both stay in one asm statement. */
 RQDKM_INLINE uint32_t rqdkm_max_s8x4(uint32_t a, uint32_t b) {
   uint32_t r;
@@ -184,11 +144,9 @@ RQDKM_INLINE uint32_t rqdkm_min_s8x4(uint32_t a, uint32_t b) {
   return r;
 }
 
-#else /* ------------------------------------------- the same, in portable C ----------------------------------------- \
-       */
+#else /* ---- the same, in portable C ---- */
 
 RQDKM_INLINE uint32_t rqdkm_pack_lo_lo(uint32_t a, uint32_t b) { return (a & 0xffffu) | (b << 16); }
-RQDKM_INLINE uint32_t rqdkm_pack_lo_hi(uint32_t a, uint32_t b) { return (a & 0xffffu) | (b & 0xffff0000u); }
 RQDKM_INLINE uint32_t rqdkm_pack_hi_hi(uint32_t a, uint32_t b) { return (a >> 16) | (b & 0xffff0000u); }
 
 RQDKM_INLINE int32_t rqdkm_wrap32(uint32_t x) { return x < 0x80000000u ? (int32_t)x : -(int32_t)(~x) - 1; }
@@ -196,7 +154,6 @@ RQDKM_INLINE int32_t rqdkm_sat(int32_t x, int32_t lo, int32_t hi) { return x < l
 RQDKM_INLINE int32_t rqdkm_byte_s8(uint32_t x, unsigned i) { return (int8_t)(uint8_t)(x >> (8u * i)); }
 
 RQDKM_INLINE uint32_t rqdkm_uxtb16(uint32_t x) { return x & 0x00ff00ffu; }
-RQDKM_INLINE uint32_t rqdkm_uxtb16_ror8(uint32_t x) { return (x >> 8) & 0x00ff00ffu; }
 RQDKM_INLINE uint32_t rqdkm_sxtb16(uint32_t x) {
   return rqdkm_pack_lo_lo((uint32_t)rqdkm_byte_s8(x, 0), (uint32_t)rqdkm_byte_s8(x, 2));
 }
@@ -205,7 +162,6 @@ RQDKM_INLINE uint32_t rqdkm_sadd16(uint32_t a, uint32_t b) { return rqdkm_pack_l
 RQDKM_INLINE uint32_t rqdkm_ssub16(uint32_t a, uint32_t b) { return rqdkm_pack_lo_lo(a - b, (a >> 16) - (b >> 16)); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16(uint32_t a, uint32_t x) { return rqdkm_sadd16(a, rqdkm_sxtb16(x)); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16_ror8(uint32_t a, uint32_t x) { return rqdkm_sadd16(a, rqdkm_sxtb16_ror8(x)); }
-RQDKM_INLINE uint32_t rqdkm_uxtab16(uint32_t a, uint32_t x) { return rqdkm_sadd16(a, rqdkm_uxtb16(x)); }
 
 RQDKM_INLINE int32_t rqdkm_mac(int32_t x, int32_t y, int32_t acc) {
   return rqdkm_wrap32((uint32_t)acc + (uint32_t)(x * y)); /* |x y| <= 2^30 */
@@ -225,7 +181,6 @@ RQDKM_INLINE int32_t rqdkm_smlatt(uint32_t x, uint32_t y, int32_t acc) {
 RQDKM_INLINE int32_t rqdkm_smlad(uint32_t x, uint32_t y, int32_t acc) {
   return rqdkm_smlatt(x, y, rqdkm_smlabb(x, y, acc));
 }
-RQDKM_INLINE int32_t rqdkm_smuad(uint32_t x, uint32_t y) { return rqdkm_smlad(x, y, 0); }
 
 RQDKM_INLINE int32_t rqdkm_smlawb(int32_t a, uint32_t y, int32_t acc) {
   return rqdkm_wrap32((uint32_t)acc + (uint32_t)(((int64_t)a * rqdkm_lo16(y)) >> 16));
@@ -239,7 +194,6 @@ RQDKM_INLINE int32_t rqdkm_high_word(int32_t a, int32_t b, int32_t c, uint32_t r
   const uint64_t sum = ((uint64_t)(uint32_t)c << 32) + (uint64_t)((int64_t)a * b) + round;
   return rqdkm_wrap32((uint32_t)(sum >> 32));
 }
-RQDKM_INLINE int32_t rqdkm_smmul(int32_t a, int32_t b) { return rqdkm_high_word(a, b, 0, 0u); }
 RQDKM_INLINE int32_t rqdkm_smmulr(int32_t a, int32_t b) { return rqdkm_high_word(a, b, 0, 0x80000000u); }
 RQDKM_INLINE int32_t rqdkm_smmla(int32_t a, int32_t b, int32_t c) { return rqdkm_high_word(a, b, c, 0u); }
 RQDKM_INLINE int32_t rqdkm_smmlar(int32_t a, int32_t b, int32_t c) { return rqdkm_high_word(a, b, c, 0x80000000u); }
@@ -247,30 +201,7 @@ RQDKM_INLINE int32_t rqdkm_smmlar(int32_t a, int32_t b, int32_t c) { return rqdk
 RQDKM_INLINE int32_t rqdkm_ssat8(int32_t x) { return rqdkm_sat(x, -128, 127); }
 RQDKM_INLINE int32_t rqdkm_ssat8_asr16(int32_t x) { return rqdkm_sat(x >> 16, -128, 127); }
 RQDKM_INLINE int32_t rqdkm_ssat8_asr20(int32_t x) { return rqdkm_sat(x >> 20, -128, 127); }
-RQDKM_INLINE int32_t rqdkm_ssat16(int32_t x) { return rqdkm_sat(x, -32768, 32767); }
 
-RQDKM_INLINE uint32_t rqdkm_qadd8(uint32_t a, uint32_t b) {
-  uint32_t r = 0;
-  for (unsigned i = 0; i < 4; i++) {
-    r |= ((uint32_t)rqdkm_ssat8(rqdkm_byte_s8(a, i) + rqdkm_byte_s8(b, i)) & 0xffu) << (8u * i);
-  }
-  return r;
-}
-RQDKM_INLINE uint32_t rqdkm_qsub8(uint32_t a, uint32_t b) {
-  uint32_t r = 0;
-  for (unsigned i = 0; i < 4; i++) {
-    r |= ((uint32_t)rqdkm_ssat8(rqdkm_byte_s8(a, i) - rqdkm_byte_s8(b, i)) & 0xffu) << (8u * i);
-  }
-  return r;
-}
-RQDKM_INLINE uint32_t rqdkm_qadd16(uint32_t a, uint32_t b) {
-  return rqdkm_pack_lo_lo((uint32_t)rqdkm_ssat16(rqdkm_lo16(a) + rqdkm_lo16(b)),
-                          (uint32_t)rqdkm_ssat16(rqdkm_hi16(a) + rqdkm_hi16(b)));
-}
-RQDKM_INLINE uint32_t rqdkm_qsub16(uint32_t a, uint32_t b) {
-  return rqdkm_pack_lo_lo((uint32_t)rqdkm_ssat16(rqdkm_lo16(a) - rqdkm_lo16(b)),
-                          (uint32_t)rqdkm_ssat16(rqdkm_hi16(a) - rqdkm_hi16(b)));
-}
 RQDKM_INLINE uint32_t rqdkm_max_s8x4(uint32_t a, uint32_t b) {
   uint32_t r = 0;
   for (unsigned i = 0; i < 4; i++) {

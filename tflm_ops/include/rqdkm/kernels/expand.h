@@ -55,13 +55,6 @@ RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const 
   } while (dst != end);
 }
 
-RQDKM_INLINE void rqdkm_fill_lanes(uint16_t *dst, int32_t count, uint32_t value) {
-  RQDKM_NO_UNROLL
-  for (int32_t i = 0; i < count; i++) {
-    dst[i] = (uint16_t)value;
-  }
-}
-
 /* Packed int8 weights of two output channels (per 4 taps one word of each) -> dst[step][channel] lanes.
    `quads`: taps / 4, even or odd; writes 4 * quads words. */
 RQDKM_INLINE void rqdkm_expand_weights(uint32_t *dst, const int8_t *src, int32_t quads) {

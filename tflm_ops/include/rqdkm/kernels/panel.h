@@ -27,9 +27,6 @@ RQDKM_INLINE rqdkm_panel_cut rqdkm_cut_panel(int32_t pixels) {
   return cut;
 }
 
-/* Words of a panel; no padding between blocks. */
-RQDKM_INLINE int32_t rqdkm_panel_words(int32_t pixels, int32_t steps) { return pixels * steps; }
-
 /* Multiply a panel with the expanded weights [step][2] of one pair of output channels.
  *   steps     pairs of taps, >= 1
  *   out       first pixel's output of the pair's first channel; pixels are `stride` bytes apart */

@@ -1,3 +1,4 @@
+@ SPDX-License-Identifier: Apache-2.0
 @ Behind every test program: handlers that it did not define, and the vector table.
   .text
   .ltorg

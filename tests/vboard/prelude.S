@@ -1,3 +1,4 @@
+@ SPDX-License-Identifier: Apache-2.0
 @ Common part of the test firmware: reset and helpers. In front of every test program; postlude.S behind it.
 @ emit: sends r0 as four bytes, little end first, over USART1. finish: ends the run with exit code r0.
 @ All helpers keep r4 to r11.

@@ -33,8 +33,8 @@ def _fake(monkeypatch: pytest.MonkeyPatch, made: Report) -> list[str]:
 
 
 def _fitting(made: Report) -> Report:
-    """The synthetic report with little enough RAM for every target."""
-    return replace(made, totals=replace(made.totals, ram_peak_bytes=20000))
+    """The synthetic report with an arena small enough for every target."""
+    return replace(made, memory=replace(made.memory, arena_planned_bytes=20000))
 
 
 def test_bench_deploys_the_three_models_and_writes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,12 +52,13 @@ def test_bench_deploys_the_three_models_and_writes_everything(tmp_path: Path, mo
     assert "modelled" in page and "| **rqdkm baseline** | 1.29 | modelled |" in page
 
 
-@pytest.mark.parametrize("key", ["cycles_per_mac", "ram_peak_bytes"])
+@pytest.mark.parametrize("key", ["cycles_per_mac", "arena_planned_bytes"])
 def test_a_missed_target_fails_the_check_and_is_named(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = _fitting(report())
-    _fake(monkeypatch, replace(made, totals=replace(made.totals, **{key: 1e6})))
+    part = "memory" if key.startswith("arena") else "totals"
+    _fake(monkeypatch, replace(made, **{part: replace(getattr(made, part), **{key: 10**6})}))
     result = runner.invoke(app, ["bench", "-o", str(tmp_path), "keyword_spotting", "--check"])
     assert result.exit_code == 1
     assert f"✗ baseline: {key}" in result.stdout

@@ -9,6 +9,7 @@ typedef struct {
   int32_t v_group, u_words;  /* words of V per group, of U per output channel pair */
   int32_t v_words, u_offset; /* scratch, in words: V, then places, then U and M or the input stage's rows */
   int32_t product_words, input_words;
+  int32_t pad_words; /* a row of padding, as wide as a run of tiles */
 } geometry;
 
 static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
@@ -29,7 +30,9 @@ static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
   g.v_words = ceil_div(g.strip_tiles, 4) * g.v_group;
   g.u_offset = g.v_words + g.strip_tiles * (int32_t)(sizeof(rqdkm_winograd_place) / 4);
   g.product_words = (p->transform ? g.u_words : 0) + 8 * g.positions;
-  g.input_words = (min32(g.strip_tiles, g.tiles_x) * tile + 2) * 2 * g.edge + ceil_div(p->input.w * p->input.c, 4);
+  const int32_t columns = min32(g.strip_tiles, g.tiles_x) * tile + 2;
+  g.pad_words = min32(columns, p->input.w) * p->input.c / 4;
+  g.input_words = columns * 2 * g.edge + g.pad_words;
   return g;
 }
 
@@ -88,12 +91,12 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
   uint32_t *const shared = v + g.u_offset; /* the input stage is over before U and M are written */
   uint32_t *const u = shared, *const m = params->transform ? u + g.u_words : u;
   int8_t *const pad_row = (int8_t *)shared;
-  uint32_t *const t = shared + ceil_div(params->input.w * params->input.c, 4);
+  uint32_t *const t = shared + g.pad_words;
   const int32_t out_c = params->output.c, out_w = params->output.w;
 
   for (int32_t start = 0; start < g.tiles; start += g.strip_tiles) {
     const int32_t count = min32(g.strip_tiles, g.tiles - start);
-    memset(pad_row, params->input_zero_point, (size_t)(params->input.w * params->input.c));
+    memset(pad_row, params->input_zero_point, (size_t)g.pad_words * 4);
     for (int32_t i = 0; i < count;) {
       const int32_t tile_y = (start + i) / g.tiles_x, tile_x = (start + i) % g.tiles_x;
       const int32_t run = min32(g.tiles_x - tile_x, count - i);

@@ -224,7 +224,8 @@ class WinogradConv2d2d(WinogradConv2d):
         tiles = min(4 * int(config["strip"]), rows * columns)
         transformed = _ceil(tiles, 4) * blocks * positions * 32
         products = (blocks * positions * 16 if config["weights"] == "online" else 0) + 8 * positions
-        columns_kept = (min(tiles, columns) * self.form.tile[1] + 2) * 2 * edge + _ceil(width * channels, 4)
+        run = min(tiles, columns) * self.form.tile[1] + 2
+        columns_kept = run * 2 * edge + min(run, width) * channels // 4
         return 4 * (transformed + 2 * tiles + max(products, columns_kept))
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:

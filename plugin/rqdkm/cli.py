@@ -212,7 +212,7 @@ def run(
     outputs: Annotated[Path | None, typer.Option(help="Write the outputs to this .npz file.")] = None,
     board: BoardOpt = "virtual",
     flash_model: FlashModelOpt = "f407",
-    samples: SamplesOpt = 1,
+    samples: Annotated[int | None, typer.Option(help="How many; by default all of --inputs, or one of noise.")] = None,
     seed: SeedOpt = 0,
     json: JsonOpt = False,
     verbose: VerboseOpt = 0,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,22 +113,20 @@ def noise(metadata: Mapping[str, Any], samples: int, seed: int) -> list[NDArray]
 
 
 def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) -> list[NDArray]:
-    """Samples from ``.npz`` (one array per input, in order) or ``.npy``, int8 or real values to be quantized.
+    """Samples from ``.npz`` (named as :func:`rqdkm.models.data.pick_inputs` says) or ``.npy``; reals are quantized.
+
+    ``samples`` None takes all of them.
 
     Raises:
         DataError: no samples, wrong count, shape or type, NaN, or no such file.
     """
     where = str(path)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays = [loaded[key] for key in loaded.files] if hasattr(loaded, "files") else [loaded]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"not a readable .npy or .npz file: {error}", where=where) from error
+    if not path.is_file():
+        raise DataError("there is no such file", where=where, hint="pass .npz or .npy")
     tensors = metadata["inputs"]
-    if len(arrays) < len(tensors):
-        raise DataError(f"{len(arrays)} arrays, the model has {len(tensors)} inputs", where=where)
+    arrays = datasets.pick_inputs(datasets.read_arrays(path), [[tensor["name"] for tensor in tensors]], where)
     batches = []
-    for array, tensor in zip(arrays, tensors, strict=False):
+    for array, tensor in zip(arrays, tensors, strict=True):
         shape = tuple(tensor["shape"])
         if array.shape[1:] != shape and array.shape[1:] != shape[1:]:
             raise DataError(f"input {tensor['name']!r} is {array.shape}, expected (n, {shape})", where=where)

@@ -156,7 +156,7 @@ def run(
     board: str = "virtual",
     inputs: Path | None = None,
     outputs: Path | None = None,
-    samples: int = 1,
+    samples: int | None = None,
     seed: int = 0,
     flash_model: str = "f407",
     progress: Progress = _silent,
@@ -165,12 +165,13 @@ def run(
 
     Args:
         inputs: ``.npz`` or ``.npy`` file; seeded uniform noise when None.
+        samples: how many; None: all of ``inputs``, or one of noise.
         outputs: write the raw output tensors there, one array per tensor (samples first).
     """
     elf = find_elf(project)
     metadata = read_metadata(find_project(project))
     if inputs is None:
-        batches = judge.noise(metadata, samples, seed)
+        batches = judge.noise(metadata, samples or 1, seed)
     else:
         batches = judge.read_inputs(inputs, metadata, samples)
     result = board_run.run_samples(

@@ -37,7 +37,7 @@ def test_read_gives_up_after_the_timeout() -> None:
     stream = python("import sys; sys.stdin.read()")
     started = time.monotonic()
     assert stream.read(1, 0.2) == b""
-    assert 0.15 < time.monotonic() - started < 2
+    assert 0.15 < time.monotonic() - started < 30
     stream.close()
 
 

@@ -48,6 +48,14 @@ def test_inputs_with_different_numbers_of_samples_are_refused(tmp_path: Path) ->
         judge.read_inputs(tmp_path / "in.npz", TWO, 5)
 
 
+def test_labels_are_never_taken_for_inputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", labels=np.zeros(3), features=np.ones((3, 4)))
+    np.savez(tmp_path / "named.npz", labels=np.zeros(3), a=np.zeros((3, 4)), x=np.ones((3, 4)))
+    for name in ("in.npz", "named.npz"):
+        (taken,) = judge.read_inputs(tmp_path / name, ONE, None)
+        assert taken.shape == (3, 1, 4) and (taken == 5).all()
+
+
 def test_real_values_are_quantized_and_int8_is_taken_as_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "real.npy", np.array([[0.0, 1.0, -0.5, 1000.0]], np.float32))
     np.save(tmp_path / "int8.npy", np.array([[1, 2, 3, 4]], np.int8))

@@ -172,7 +172,7 @@ def test_run_passes_on_and_prints_outputs_and_cycles(monkeypatch: pytest.MonkeyP
     assert json.loads(result.stdout)["outputs"] == [[[1, -2]]]
     seen.pop("progress")
     assert seen == {
-        "project": Path("out"), "board": "qemu", "inputs": Path("x.npz"), "outputs": None, "samples": 1, "seed": 4,
+        "project": Path("out"), "board": "qemu", "inputs": Path("x.npz"), "outputs": None, "samples": None, "seed": 4,
         "flash_model": "f407",
     }  # fmt: skip
 

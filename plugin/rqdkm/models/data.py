@@ -89,9 +89,9 @@ def load_data(path: Path | str, model: LoadedModel, *, normalise: str = "auto", 
     elif not path.exists():
         raise DataError("there is no such file or folder", where=where, hint="check the path")
     else:
-        arrays = _read_arrays(path)
+        arrays = read_arrays(path)
         labels = next((arrays.pop(key) for key in LABEL_KEYS if key in arrays), None)
-        inputs = _pick_inputs(arrays, model, where)
+        inputs = pick_inputs(arrays, [[t.name for t in model.file_inputs], model.input_names], where)
         checked = tuple(
             _check_input(_pixels_to_real(array, tensor, normalise), file, where)
             for array, file, tensor in zip(inputs, model.file_inputs, model.inputs, strict=True)
@@ -199,7 +199,8 @@ def _structured(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
 # ---- arrays --------------------------------------------------------------------------------------------------------
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray]:
+def read_arrays(path: Path) -> dict[str, NDArray]:
+    """The arrays of an ``.npz`` file by name, or that of an ``.npy`` file as ``x``; else a :class:`DataError`."""
     where = str(path)
     if path.suffix.lower() not in (".npz", ".npy"):
         raise DataError(
@@ -225,22 +226,32 @@ def _read_arrays(path: Path) -> dict[str, NDArray]:
         ) from error
 
 
-def _pick_inputs(arrays: dict[str, NDArray], model: LoadedModel, where: str) -> list[NDArray]:
-    if not arrays:
+def pick_inputs(arrays: Mapping[str, NDArray], names: Sequence[Sequence[str]], where: str) -> list[NDArray]:
+    """The arrays that are the model's inputs.
+
+    Args:
+        arrays: of a file, by name.
+        names: spellings of all input names, the first complete one is taken; a single input may also be called one of
+            :data:`INPUT_KEYS` or stand first (labels do not count), several may be ``x0``, ``x1``, ...
+
+    Raises:
+        DataError: none of that.
+    """
+    for spelling in names:
+        if all(name in arrays for name in spelling):
+            return [arrays[name] for name in spelling]
+    unlabelled = {key: array for key, array in arrays.items() if key not in LABEL_KEYS}
+    if not unlabelled:
         raise DataError("it holds no input array", where=where, hint="save inputs as x and labels as y")
-    for names in ([t.name for t in model.file_inputs], list(model.input_names)):
-        if all(name in arrays for name in names):
-            return [arrays[name] for name in names]
-    if len(model.file_inputs) == 1:
-        key = next((key for key in INPUT_KEYS if key in arrays), next(iter(arrays)))
-        return [arrays[key]]
-    numbered = [f"x{i}" for i in range(len(model.file_inputs))]
+    if len(names[0]) == 1:
+        return [unlabelled[next((key for key in INPUT_KEYS if key in unlabelled), next(iter(unlabelled)))]]
+    numbered = [f"x{i}" for i in range(len(names[0]))]
     if all(key in arrays for key in numbered):
         return [arrays[key] for key in numbered]
     raise DataError(
         f"the model has {len(numbered)} inputs, the file has the arrays {sorted(arrays)}",
         where=where,
-        hint=f"name them {', '.join(model.input_names)} or {', '.join(numbered)}",
+        hint=f"name them {', '.join(names[-1])} or {', '.join(numbered)}",
     )
 
 

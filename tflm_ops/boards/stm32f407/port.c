@@ -83,7 +83,10 @@ void rqdkm_port_irq_restore(uint32_t state) { __asm volatile("msr primask, %0" :
 
 void rqdkm_port_stack_paint(void) {
   enum { kMargin = 64 }; /* this function's own frame and what it calls */
-  rqdkm_paint(_stack_bottom, distance(_stack_bottom, stack_pointer()) - kMargin);
+  const uint32_t unused = distance(_stack_bottom, stack_pointer());
+  if (unused > kMargin) {
+    rqdkm_paint(_stack_bottom, unused - kMargin);
+  }
 }
 
 void rqdkm_port_memory_get(rqdkm_port_memory *m) {

@@ -10,7 +10,6 @@ operator             why
 nn.conv2d            TVM's: NCHW/OIHW, no dilation. Here: NCHW or NHWC, any kernel layout, groups, strides, dilation
 nn.pad               none in TVM
 clip                 TVM's truncates the bounds to integers
-mean                 TVM's ignores ``exclude`` and negative axes
 nn.leaky_relu        none in TVM
 nn.global_max_pool2d none in TVM
 ==================== =========================================================================================
@@ -211,19 +210,6 @@ def clip_gradient(call: Expr, upstream: Expr) -> list[Expr]:
     return [relay.where(inside, upstream, relay.zeros_like(upstream))]
 
 
-def mean_gradient(call: Expr, upstream: Expr) -> list[Expr]:
-    shape = shape_of(call.args[0])
-    rank = len(shape)
-    axes = set(range(rank)) if call.attrs.axis is None else {a % rank for a in ints(call.attrs.axis)}
-    if bool(call.attrs.exclude):
-        axes = set(range(rank)) - axes
-    count = 1
-    for axis in axes:
-        count *= shape[axis]
-    kept = relay.reshape(upstream, [1 if axis in axes else extent for axis, extent in enumerate(shape)])
-    return [relay.broadcast_to(kept * relay.const(1.0 / count, call.checked_type.dtype), shape)]
-
-
 def leaky_relu_gradient(call: Expr, upstream: Expr) -> list[Expr]:
     x = call.args[0]
     slope = upstream * relay.const(float(call.attrs.alpha), x.checked_type.dtype)
@@ -243,7 +229,6 @@ _GRADIENTS = {
     "nn.conv2d": conv2d_gradient,
     "nn.pad": pad_gradient,
     "clip": clip_gradient,
-    "mean": mean_gradient,
     "nn.leaky_relu": leaky_relu_gradient,
     "nn.global_max_pool2d": global_max_pool2d_gradient,
 }

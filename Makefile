@@ -27,6 +27,7 @@ test: $(STAMP) ## run every test
 
 bench: $(STAMP) ## measure the networks and the kernels on the virtual board, layer by layer (slow)
 	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
+	@$(BIN)/python -m tests.kernels.measure
 	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
 
 lint: $(STAMP) ## check formatting, lint and types of Python and C

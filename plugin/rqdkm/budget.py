@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rqdkm_tvm.compile import CompiledModel
 
 # Stack and static data of the firmware around the model, before the linker has told: refined after the first link.
-_FIRST_GUESS = 4096 + 2048
+_FIRST_GUESS = 4096 + 1536
 # Start-up, I/O and the smallest set of kernels: what no firmware does without.
 _LEAST_CODE = 16 * 1024
 _LINKS = 3  # attempts to meet a flash budget

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
+_log = logging.getLogger(__name__)
 PROJECT = "project"  # the self-contained CMake project within an output directory
 ELF = "firmware.elf"
 
@@ -90,7 +92,8 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     model = loader.load(options.model)
     if model.is_quantized:
         if options.calib is not None:
-            datasets.load_data(options.calib, model)  # unused, but a wrong file should not pass in silence
+            datasets.load_data(options.calib, model)  # a wrong file should not pass in silence
+            _log.warning("%s computes in int8 already: --calib is not used", options.model.name)
         return Prepared(model, quantized_by_us=False)
     if options.calib is None:
         raise DataError(
@@ -112,6 +115,7 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
 
 def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
     """Model to a project directory and its ELF file, in ``options.out``."""
+    exporter.require_tools()
     prepared = prepare(options, progress)
     with staged_directory(options.out, replace=options.force) as staging:
         built = _build(options, prepared.model, staging, progress)
@@ -125,6 +129,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
         RqdkmError: whatever the user can put right; nothing is left behind then.
     """
     began = time.monotonic()
+    exporter.require_tools()
     prepared = prepare(options, progress)
     evaluation = datasets.load_data(options.data, prepared.model) if options.data is not None else None
     with staged_directory(options.out, replace=options.force) as staging:

@@ -94,9 +94,17 @@ def _swap(staging: Path, path: Path) -> None:
 
 
 def _explain(error: OSError, path: Path) -> RqdkmError:
+    reason = _reason(error)
     hint = {
         "No space left on device": "free some disk space and run again; nothing was left behind",
         "Permission denied": "choose a directory you may write to with -o/--out",
         "Read-only file system": "choose a directory you may write to with -o/--out",
-    }.get(error.strerror or "", "check the path and run again")
-    return RqdkmError(f"cannot write: {error.strerror or error}", where=str(path), hint=hint)
+    }.get(reason, "check the path and run again")
+    return RqdkmError(f"cannot write: {reason}", where=str(path), hint=hint)
+
+
+def _reason(error: OSError) -> str:
+    """The system's words; of the many errors that copying a tree collects, the first."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        return str(error.args[0][0][-1]).partition("] ")[2].partition(":")[0] or str(error.args[0][0][-1])
+    return error.strerror or str(error)

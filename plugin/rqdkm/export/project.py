@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -129,6 +130,18 @@ def build(
     progress("compiling the firmware")
     cmake_build(project, folder, options)
     return folder / "firmware.elf"
+
+
+def require_tools() -> None:
+    """Check the tools of a cross build before the long work in front of it.
+
+    Raises:
+        ToolError: CMake or the cross compiler is missing.
+    """
+    for tool, package in (("cmake", "cmake"), ("arm-none-eabi-gcc", "gcc-arm-none-eabi libnewlib-arm-none-eabi")):
+        inside = Path(os.environ.get("RQDKM_TOOLCHAIN_DIR", "/nonexistent")) / tool
+        if shutil.which(tool) is None and not inside.is_file():
+            raise ToolError(f"{tool} is not installed", hint=f"Debian: apt install {package}; rqdkm doctor checks all")
 
 
 def cmake_build(project: Path, folder: Path, options: list[str]) -> None:

@@ -73,7 +73,7 @@ def doubled_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_ze
 
 
 def pack_pair_quant(bias: Int64Array, requantize: Requantize, pairs: list[tuple[int, int]]) -> Int32Array:
-    """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened: both biases, then multiplier, offset, shift of each."""
+    """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened: both biases, then multiplier, offset, shift."""
     chosen = np.array(pairs)
     rows = np.stack([requantize.multiplier, requantize.offset, requantize.shift], axis=1).astype(np.int32)
     return np.concatenate([wrap_int32(bias)[chosen], rows[chosen].reshape(-1, 6)], axis=1).ravel()

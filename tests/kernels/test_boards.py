@@ -9,13 +9,15 @@ import pytest
 
 from rqdkm import kernelbench
 from tests.kernels import random_layers
+from tests.kernels.random_elementwise import GENERATORS
 from tests.kernels.test_conv2d import SHAPES, expected
+from tests.kernels.tflite_elementwise import REFERENCES
 
 pytestmark = pytest.mark.slow
 
 
 def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
-    """Candidates with the CRC-32 that each must give: every shape of test_conv2d, and random layers."""
+    """Candidates with the CRC-32 that each must give: every shape of test_conv2d, random layers of every operator."""
     rng = np.random.default_rng(11)
     layers = [
         random_layers.conv_layer(rng, size=size, channels=channels, kernel=kernel, stride=stride)
@@ -26,11 +28,15 @@ def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
     found: list[kernelbench.Candidate] = []
     crcs: list[int] = []
     for layer, x in layers:
-        candidates = kernelbench.candidates_for(
-            layer, [x], configs=2, accept=lambda kernel, _config: "winograd" not in kernel.name
-        )
+        candidates = kernelbench.candidates_for(layer, [x], configs=2)
         found += candidates
         crcs += [zlib.crc32(expected(layer, x).tobytes())] * len(candidates)
+    for op, reference in REFERENCES.items():
+        for _ in range(4):
+            case = GENERATORS[op](rng)
+            candidates = kernelbench.candidates_for(case.layer, case.inputs, references=True)
+            found += candidates
+            crcs += [zlib.crc32(reference(case.layer, *case.inputs).tobytes())] * len(candidates)
     return found, crcs
 
 
@@ -48,7 +54,9 @@ def test_every_output_byte_on_the_chip(board: str, flags: tuple[str, ...]) -> No
         if m.crc != crc
     ]
     assert not wrong
-    assert len(results) > 100
+    assert len(results) > 150
+    assert {m.candidate.layer.op for m in results} >= {"conv2d", "fully_connected", *REFERENCES}
+    assert any("winograd" in m.candidate.kernel.name for m in results)
     # a board that counts counts every call; QEMU does not count
     assert all((m.cycles or 0) > 0 for m in results) if board == "virtual" else all(m.cycles is None for m in results)
 

@@ -84,6 +84,12 @@ def test_a_partial_plan_is_completed(mod: Any, complete: Plan) -> None:
     assert len(compiled.plan.layers) == 3
 
 
+def test_a_kernel_without_configuration_gets_one(mod: Any, complete: Plan) -> None:
+    compiled = compile_model(mod, plan=_edited(complete, 1, kernel="conv2d_s8_direct", config={}))
+    assert compiled.plan.layers[1].kernel == "conv2d_s8_direct"
+    assert compiled.plan.layers[1].config == compiled.layers[1].lowered.config != {}
+
+
 def test_null_leaves_the_layer_to_tvm(mod: Any, complete: Plan) -> None:
     compiled = compile_model(mod, plan=_edited(complete, 2, kernel=None, config={}))
     assert [layer.layer.op for layer in compiled.layers] == ["conv2d", "conv2d"]

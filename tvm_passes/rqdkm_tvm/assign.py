@@ -64,15 +64,16 @@ def options(layer: Layer, kernel_set: registry.KernelSet = "auto") -> list[Optio
     return kept
 
 
-def planned_option(layer: Layer, entry: LayerPlan) -> Option:
-    """The option a plan asks for.
+def planned_options(layer: Layer, entry: LayerPlan) -> list[Option]:
+    """The option a plan asks for, or all of its kernel's where it leaves the configuration open.
 
     Raises:
         PlanError: the kernel does not exist, is for another operator, refuses the layer or the configuration.
     """
     where = f'plan: layer "{layer.name}"'
     known = [k.name for k in registry.kernels_for(layer)]
-    hint = f"kernels for {layer.op}: {', '.join(known) or 'none'}; or null for TVM's own code"
+    able = [k.name for k in registry.kernels_for(layer) if k.reject(layer) is None]
+    hint = f"kernels that can: {', '.join(able) or 'none'}; or null for TVM's own code"
     if entry.op != layer.op:
         raise PlanError(f'the plan says "{entry.op}", the model has "{layer.op}"', where=where)
     if entry.kernel not in known:
@@ -82,12 +83,14 @@ def planned_option(layer: Layer, entry: LayerPlan) -> Option:
     if reason is not None:
         raise PlanError(f"kernel {entry.kernel} cannot run it: {reason}", where=where, hint=hint)
     legal = [dict(config) for config in kernel.configs(layer)]
+    if not entry.config:
+        return [option(layer, kernel, config) for config in legal]
     if entry.config not in legal:
         shown = ", ".join(str(config) for config in legal[:6]) + (", ..." if len(legal) > 6 else "")
         raise PlanError(
             f"kernel {entry.kernel} has no configuration {entry.config} for it", where=where, hint=f"possible: {shown}"
         )
-    return option(layer, kernel, entry.config)
+    return [option(layer, kernel, entry.config)]
 
 
 def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet) -> dict[str, list[Option]]:
@@ -108,7 +111,7 @@ def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelS
         elif planned.kernel is None:
             found[site.name] = []
         else:
-            found[site.name] = [planned_option(site.layer, planned)]
+            found[site.name] = planned_options(site.layer, planned)
     return found
 
 

@@ -15,6 +15,11 @@ Expr = Any
 RNG = np.random.default_rng(7)
 
 
+def reseed() -> None:
+    """Start :data:`RNG` anew, so that a network does not depend on what ran before in the same process."""
+    RNG.bit_generator.state = np.random.default_rng(7).bit_generator.state
+
+
 def scale(value: float) -> Expr:
     return relay.const(np.float32(value))
 

@@ -148,7 +148,8 @@ def test_fewer_bits_cost_more(
         if row.weights:
             assert sum(row.weights[8]) == 0
             assert sum(row.weights[2]) > 4 * sum(row.weights[4]) > 0
-        if row.activations:
+        # a single gradient of the labels' loss may cancel over a map: only sums of squares must grow
+        if row.activations and not (labelled and order == 1):
             assert row.activation_error(2) > row.activation_error(4) > row.activation_error(8) > 0
     assert table[twin.layers[4].name].activations == {}  # a max pool adds nothing to what its input has
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rqdkm_tvm.graph import calls, composite_name
-from rqdkm_tvm.offload.base import op_name
+from rqdkm_tvm.graph import calls, composite_name, op_name
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any

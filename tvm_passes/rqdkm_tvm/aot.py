@@ -8,8 +8,8 @@ from typing import Any
 
 from rqdkm_tvm import memory
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
-from rqdkm_tvm.graph import RESHAPES, calls, outputs, source_name
-from rqdkm_tvm.offload.base import op_name, shape_of
+from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs, source_name
+from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.operators import is_layer_call
 from rqdkm_tvm.tvm_import import relay, tvm
 

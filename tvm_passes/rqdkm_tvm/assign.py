@@ -72,14 +72,14 @@ def planned_options(layer: Layer, entry: LayerPlan) -> list[Option]:
     """
     where = f'plan: layer "{layer.name}"'
     known = [k.name for k in registry.kernels_for(layer)]
-    able = [k.name for k in registry.kernels_for(layer) if k.reject(layer) is None]
+    able = [k.name for k in registry.kernels_for(layer) if registry.rejection(k, layer) is None]
     hint = f"kernels that can: {', '.join(able) or 'none'}; or null for TVM's own code"
     if entry.op != layer.op:
         raise PlanError(f'the plan says "{entry.op}", the model has "{layer.op}"', where=where)
     if entry.kernel not in known:
         raise PlanError(f'no kernel "{entry.kernel}" for {layer.op}', where=where, hint=hint)
     kernel = registry.get(entry.kernel)
-    reason = kernel.reject(layer)
+    reason = registry.rejection(kernel, layer)
     if reason is not None:
         raise PlanError(f"kernel {entry.kernel} cannot run it: {reason}", where=where, hint=hint)
     legal = [dict(config) for config in kernel.configs(layer)]
@@ -252,8 +252,8 @@ def assign(
 
 
 def _why_none(layer: Layer) -> str:
-    rejections = [f"{k.name}: {k.reject(layer)}" for k in registry.kernels_for(layer) if k.reject(layer) is not None]
-    return "; ".join(rejections) or f"no kernel for {layer.op}"
+    reasons = [(k.name, registry.rejection(k, layer)) for k in registry.kernels_for(layer)]
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason) or f"no kernel for {layer.op}"
 
 
 def AssignKernels(  # noqa: N802 (passes are named like TVM's)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rqdkm_tvm.graph import Rewriter, children, module_pass, outputs, rebuild, require_static, with_main
-from rqdkm_tvm.offload.base import Quantization, is_scalar, op_name, scalar_quantization
+from rqdkm_tvm.graph import Rewriter, children, module_pass, op_name, outputs, rebuild, require_static, with_main
+from rqdkm_tvm.offload.base import Quantization, is_scalar, scalar_quantization
 from rqdkm_tvm.tvm_import import relay
 
 IO_ATTR = "rqdkm_io"  # on main: JSON {"inputs": {"0": [scale, zero_point]}, "outputs": {...}} of what was stripped

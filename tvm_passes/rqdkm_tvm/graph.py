@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,8 @@ from rqdkm_tvm.tvm_import import relay, tvm
 Expr = Any
 LAYER_ATTR = "rqdkm_layer"  # on composite functions: the layer's name
 COMPOSITE_ATTR = "Composite"
+# on composite functions, JSON: {"output": bits of the result, "weights": [bits of each output channel, or none]}
+BITS_ATTR = "rqdkm_bits"
 
 # operators that only rename the shape of a tensor: they cost nothing, since kernels take plain pointers
 RESHAPES = ("reshape", "squeeze", "expand_dims", "nn.batch_flatten")
@@ -73,6 +76,21 @@ def layer_name(expr: Expr) -> str:
     if composite_name(expr) and LAYER_ATTR in expr.op.attrs.keys():  # noqa: SIM118
         return str(expr.op.attrs[LAYER_ATTR])
     return ""
+
+
+def bits_of(expr: Expr) -> tuple[int, tuple[int, ...]]:
+    """Storage bits of an expression's result, and of its weights by output channel (empty: all 8)."""
+    while op_name(expr) in RESHAPES:
+        expr = expr.args[0]
+    if composite_name(expr) and BITS_ATTR in expr.op.attrs.keys():  # noqa: SIM118
+        found = json.loads(str(expr.op.attrs[BITS_ATTR]))
+        return int(found["output"]), tuple(int(bits) for bits in found["weights"])
+    return 8, ()
+
+
+def op_name(expr: Expr) -> str:
+    """Name of the called operator, or "" when ``expr`` is no call of an operator."""
+    return str(expr.op.name) if isinstance(expr, relay.Call) and hasattr(expr.op, "name") else ""
 
 
 def users(function: Expr) -> dict[Expr, list[Expr]]:

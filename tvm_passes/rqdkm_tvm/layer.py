@@ -19,16 +19,27 @@ NDArray = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Tensor:
-    """Type and quantization of one activation tensor. ``scale`` holds the float32 value of the model file."""
+    """Type and quantization of one activation tensor. ``scale`` holds the float32 value of the model file.
+
+    ``bits`` is 8, 4 or 2: int8 values in ``[-2^(bits-1), 2^(bits-1))``. Below 8 they are packed in memory, several to a
+    byte, low bits first ([1, 2, 3, 4] at 4 bits is 0x21 0x43), and the last axis is a multiple of 8 / bits.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "int8"
     scale: float = 1.0
     zero_point: int = 0
+    bits: int = 8
 
     @property
     def size(self) -> int:
+        """Elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        """Shape in bytes as it lies in memory (int8 tensors)."""
+        return self.shape if self.bits == 8 else (*self.shape[:-1], self.shape[-1] * self.bits // 8)
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class Layer:
 
     ``op`` and the keys of ``attrs`` are listed in :data:`OPS`. Weight layouts are TFLite's:
     convolution OHWI, depthwise (1, KH, KW, C * multiplier), fully connected (O, I).
+
+    ``weight_bits`` is 8, 4 or 2 per output channel, empty where all have 8; ``weights`` holds plain int8 integers in
+    range, kernels pack them. ``epilogue`` is an operator computed on the result before it is stored, as the layer it
+    would be alone: its ``inputs[0]`` is this layer's ``output``; the second operand of an ``add`` follows this layer's
+    own in ``inputs``.
     """
 
     name: str
@@ -48,6 +64,22 @@ class Layer:
     weight_scales: NDArray | None = None
     weight_zero_point: int = 0
     bias: NDArray | None = None
+    weight_bits: tuple[int, ...] = ()
+    epilogue: Layer | None = None
+
+    @property
+    def stored(self) -> Tensor:
+        """What the call writes: the result of the epilogue where there is one."""
+        return self.output if self.epilogue is None else self.epilogue.output
+
+    @property
+    def packs_tensors(self) -> bool:
+        """Whether a tensor that the call reads or writes is stored below 8 bits."""
+        return any(tensor.bits != 8 for tensor in (*self.inputs, self.stored))
+
+    @property
+    def packs_weights(self) -> bool:
+        return any(bits != 8 for bits in self.weight_bits)
 
 
 # op -> attribute keys. Pairs are (height, width); padding is (top, left, bottom, right).

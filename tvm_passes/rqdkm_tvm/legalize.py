@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, Rewriter, module_pass, rebuild, users, with_main
+from rqdkm_tvm.graph import RESHAPES, Rewriter, module_pass, op_name, rebuild, users, with_main
 from rqdkm_tvm.offload.base import (
     constant,
     dtype_of,
     ints,
     is_scalar,
-    op_name,
     padding4,
     scalar_quantization,
     shape_of,

@@ -11,6 +11,7 @@ from rqdkm_tvm.graph import (
     composite_name,
     identifier,
     module_pass,
+    op_name,
     outputs,
     rebuild,
     users,
@@ -18,7 +19,7 @@ from rqdkm_tvm.graph import (
 )
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.offload import PREFIX
-from rqdkm_tvm.offload.base import dtype_of, op_name, shape_of
+from rqdkm_tvm.offload.base import dtype_of, shape_of
 from rqdkm_tvm.operators import is_layer_call, layer_call, reshaped
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import Site, read_sites

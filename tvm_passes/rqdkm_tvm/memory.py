@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, outputs, source_name
-from rqdkm_tvm.offload.base import ints, op_name
+from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, outputs, source_name
+from rqdkm_tvm.offload.base import ints
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rqdkm_tvm.graph import c_type, calls
+from rqdkm_tvm.graph import c_type, calls, op_name
 from rqdkm_tvm.layer import KernelCall
-from rqdkm_tvm.offload.base import dtype_of, op_name
+from rqdkm_tvm.offload.base import dtype_of
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any

@@ -13,12 +13,12 @@ from rqdkm_tvm.graph import (
     calls,
     composite_name,
     module_pass,
+    op_name,
     rebuild,
     source_name,
     with_main,
 )
 from rqdkm_tvm.offload import OFFLOADS, PREFIX, Offload
-from rqdkm_tvm.offload.base import op_name
 from rqdkm_tvm.tvm_import import relay
 
 Expr = Any

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, source_name
-from rqdkm_tvm.offload.base import op_name, shape_of
+from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, source_name
+from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.partition import refusals
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import read_sites

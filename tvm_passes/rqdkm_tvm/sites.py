@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqdkm_tvm.boundary import recorded_io
-from rqdkm_tvm.graph import LAYER_ATTR, RESHAPES, calls, composite_name, outputs
+from rqdkm_tvm.graph import LAYER_ATTR, RESHAPES, bits_of, calls, composite_name, op_name, outputs
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.offload import by_composite
-from rqdkm_tvm.offload.base import Draft, Quantization, constant, dtype_of, is_scalar, op_name, shape_of
+from rqdkm_tvm.offload.base import Draft, Quantization, constant, dtype_of, is_scalar, shape_of
 from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any
@@ -135,7 +135,7 @@ class QuantizationMap:
 
     def tensor(self, expr: Expr) -> Tensor:
         quantization = self.known.get(expr, Quantization(1.0, 0))
-        return Tensor(shape_of(expr), dtype_of(expr), quantization.scale, quantization.zero_point)
+        return Tensor(shape_of(expr), dtype_of(expr), quantization.scale, quantization.zero_point, bits_of(expr)[0])
 
 
 def _operands(call: Expr) -> list[Expr]:
@@ -165,14 +165,14 @@ _layers: OrderedDict[tuple[_Composite, tuple[Tensor, ...], Tensor], Layer] = Ord
 _KEPT = 512
 
 
-def _layer(composite: _Composite, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor) -> Layer:
+def _layer(call: Expr, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor) -> Layer:
     """The same object for the same layer in every pass, so that kernels may remember what they worked out for it."""
-    key = (composite, inputs, output)
+    key = (_Composite(call.op), inputs, output)
     if key not in _layers:
         if len(_layers) >= _KEPT:
             _layers.popitem(last=False)
         _layers[key] = Layer(
-            name=str(composite.function.attrs[LAYER_ATTR]),
+            name=str(call.op.attrs[LAYER_ATTR]),
             op=draft.op,
             inputs=inputs,
             output=output,
@@ -181,6 +181,7 @@ def _layer(composite: _Composite, draft: Draft, inputs: tuple[Tensor, ...], outp
             weight_scales=draft.weight_scales,
             weight_zero_point=draft.weight_zero_point,
             bias=draft.bias,
+            weight_bits=bits_of(call)[1],
         )
     _layers.move_to_end(key)
     return _layers[key]
@@ -195,7 +196,7 @@ def read_sites(function: Expr) -> list[Site]:
         if draft is None:
             continue
         inputs = tuple(quantization.tensor(arg) for arg in _operands(call))
-        found.append(Site(call, _layer(_Composite(call.op), draft, inputs, quantization.tensor(call))))
+        found.append(Site(call, _layer(call, draft, inputs, quantization.tensor(call))))
     return found
 
 

@@ -25,6 +25,9 @@ class Kernel(ABC):
     ops: ClassVar[tuple[str, ...]]  # keys of rqdkm_tvm.layer.OPS
     reference: ClassVar[bool] = False  # the plain C reference, always applicable, never chosen for speed
     direct: ClassVar[bool] = True  # multiplies as often as the definition says; False for Winograd and its like
+    packed_weights: ClassVar[bool] = False  # takes Layer.weight_bits below 8
+    packed_tensors: ClassVar[bool] = False  # takes tensors below 8 bits
+    epilogues: ClassVar[frozenset[str]] = frozenset()  # operators it can compute on its result
 
     @abstractmethod
     def reject(self, layer: Layer) -> str | None:
@@ -76,12 +79,23 @@ def belongs(kernel: Kernel, kernel_set: KernelSet) -> bool:
     return kernel.reference or kernel_set == "auto" or (kernel_set == "direct" and kernel.direct)
 
 
+def rejection(kernel: Kernel, layer: Layer) -> str | None:
+    """Why ``kernel`` cannot run ``layer``, in a sentence; None if it can."""
+    if layer.packs_weights and not kernel.packed_weights:
+        return "it takes 8-bit weights only"
+    if layer.packs_tensors and not kernel.packed_tensors:
+        return "it takes 8-bit tensors only"
+    if layer.epilogue is not None and layer.epilogue.op not in kernel.epilogues:
+        return f"it does not compute {layer.epilogue.op} on its result"
+    return kernel.reject(layer)
+
+
 def candidates(layer: Layer, kernel_set: KernelSet = "auto") -> list[tuple[Kernel, Config]]:
     """Kernels of a set and their configurations that can run ``layer``, fastest expected first, references last."""
     found = [
         (kernel.estimate_cycles(layer, config), order, kernel, config)
         for kernel in kernels_for(layer)
-        if belongs(kernel, kernel_set) and kernel.reject(layer) is None
+        if belongs(kernel, kernel_set) and rejection(kernel, layer) is None
         for order, config in enumerate(kernel.configs(layer))
     ]
     found.sort(key=lambda item: (item[2].reference, item[0], item[1]))

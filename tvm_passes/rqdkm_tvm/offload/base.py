@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rqdkm_tvm.graph import op_name
 from rqdkm_tvm.layer import NDArray
-from rqdkm_tvm.tvm_import import relay
 
 Expr = Any  # tvm.relay.Expr: TVM's Python classes carry no type information
 Pattern = Any  # tvm.relay.dataflow_pattern.DFPattern
@@ -78,13 +78,6 @@ def scalar_quantization(scale: Expr, zero_point: Expr) -> Quantization:
 
 def is_scalar(expr: Expr) -> bool:
     return int(constant(expr).size) == 1
-
-
-def op_name(expr: Expr) -> str:
-    """Name of the called operator, or "" when ``expr`` is no call of an operator."""
-    if isinstance(expr, relay.Call) and hasattr(expr.op, "name"):
-        return str(expr.op.name)
-    return ""
 
 
 def strip_ops(expr: Expr, *names: str) -> tuple[Expr, dict[str, Expr]]:

@@ -7,10 +7,9 @@ from typing import Any
 
 from rqdkm_tvm import memory
 from rqdkm_tvm.bitwidths import Costs, LayerCosts
-from rqdkm_tvm.graph import RESHAPES, composite_name, layer_name, outputs
+from rqdkm_tvm.graph import RESHAPES, composite_name, layer_name, op_name, outputs
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.lowbit import BITS
-from rqdkm_tvm.offload.base import op_name
 from rqdkm_tvm.sites import read_sites
 
 # cycles of a layer with weights of the first and an output of the second number of bits

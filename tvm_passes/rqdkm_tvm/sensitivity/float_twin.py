@@ -26,10 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm_tvm.errors import UnsupportedOperatorError
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, outputs
+from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, outputs
 from rqdkm_tvm.layer import Layer, NDArray, Tensor
 from rqdkm_tvm.lowbit import dequantize_weights, fake_quantize, integer_range
-from rqdkm_tvm.offload.base import op_name, shape_of
+from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.sensitivity import gradients
 from rqdkm_tvm.sites import QuantizationMap, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm

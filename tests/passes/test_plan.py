@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
-from rqdkm_tvm.plan import LayerPlan, Plan
+from rqdkm_tvm.plan import LayerPlan, OutputPlan, ParametersFile, Plan, runs
 from rqdkm_tvm.sites import read_sites
 from tests.passes import graphs as g
 
@@ -123,18 +124,39 @@ def test_a_kernel_that_refuses_the_layer_says_why(mod: Any, complete: Plan, monk
     assert complete.layers[0].name in caught.value.where
 
 
-GOOD = {"schema": "rqdkm.plan", "version": 1, "layers": []}
+GOOD = {"schema": "rqdkm.plan", "version": 2, "layers": []}
 LAYER = {"name": "a", "op": "conv2d", "kernel": "k", "config": {}}
+OUTPUT = {"bits": 4, "scale": 0.5, "zero_point": -8}
 MALFORMED = {
     "not json": ("{", "not JSON"),
     "a list": ("[]", "expected an object"),
-    "no layers": (json.dumps({"schema": "rqdkm.plan", "version": 1}), '"layers" is missing'),
+    "no layers": (json.dumps({"schema": "rqdkm.plan", "version": 2}), '"layers" is missing'),
     "another schema": (json.dumps({**GOOD, "schema": "other"}), 'schema is "other"'),
-    "a later version": (json.dumps({**GOOD, "version": 2}), "version 2 is not known"),
+    "a later version": (json.dumps({**GOOD, "version": 3}), "version 3 is not known"),
     "version is a bool": (json.dumps({**GOOD, "version": True}), "wrong type"),
     "an unknown key": (json.dumps({**GOOD, "patches": []}), '"patches" is not a known key'),
     "layers is an object": (json.dumps({**GOOD, "layers": {}}), "wrong type"),
-    "a layer without kernel": (json.dumps({**GOOD, "layers": [{"name": "a", "op": "b"}]}), '"kernel" is missing'),
+    "a layer without op": (json.dumps({**GOOD, "layers": [{"name": "a"}]}), '"op" is missing'),
+    "3 bits": (json.dumps({**GOOD, "layers": [{**LAYER, "weights": [[3, 8]]}]}), "expected .bits, channels."),
+    "no channels": (json.dumps({**GOOD, "layers": [{**LAYER, "weights": [[4, 0]]}]}), "expected .bits, channels."),
+    "flat bits": (
+        json.dumps({**GOOD, "layers": [{**LAYER, "weights": [4, 8]}]}),
+        "expected .bits, channels.",
+    ),
+    "an output of 5 bits": (json.dumps({**GOOD, "layers": [{**LAYER, "output": {**OUTPUT, "bits": 5}}]}), "5 bits"),
+    "a scale of zero": (json.dumps({**GOOD, "layers": [{**LAYER, "output": {**OUTPUT, "scale": 0}}]}), "positive"),
+    "scale NaN": (
+        json.dumps({**GOOD, "layers": [{**LAYER, "output": {**OUTPUT, "scale": math.nan}}]}),
+        "positive",
+    ),
+    "a zero point out of range": (
+        json.dumps({**GOOD, "layers": [{**LAYER, "output": {**OUTPUT, "zero_point": 8}}]}),
+        "outside the range of 4 bits",
+    ),
+    "parameters elsewhere": (
+        json.dumps({**GOOD, "parameters": {"file": "../x.npz", "sha256": ""}}),
+        "outside the plan's folder",
+    ),
     "a layer's unknown key": (json.dumps({**GOOD, "layers": [{**LAYER, "bits": 4}]}), '"bits" is not a known key'),
     "a layer twice": (json.dumps({**GOOD, "layers": [LAYER, LAYER]}), "listed twice"),
     "a nested config": (json.dumps({**GOOD, "layers": [{**LAYER, "config": {"x": [1]}}]}), "expected a number"),
@@ -147,3 +169,28 @@ def test_malformed_plans_are_refused(name: str) -> None:
     text, reason = MALFORMED[name]
     with pytest.raises(PlanError, match=reason):
         Plan.from_json(text)
+
+
+def test_bit_widths_survive_json_byte_for_byte() -> None:
+    layers = [
+        LayerPlan("a", "conv2d", "k", {"rows": 2}, weights=((8, 4), (2, 12)), output=OutputPlan(4, 0.1, -8)),
+        LayerPlan("b", "add", output=OutputPlan(2, 1 / 3, 1)),
+        LayerPlan("c", "softmax", None),
+    ]
+    plan = Plan(layers, ParametersFile("parameters.npz", "00ff"))
+    read = Plan.from_json(plan.to_json())
+    assert read == plan
+    assert read.to_json() == plan.to_json()
+    assert read.layers[0].weight_bits == (8,) * 4 + (2,) * 12
+    assert plan.is_mixed
+    assert not Plan([LayerPlan("c", "softmax", None)]).is_mixed
+
+
+def test_a_plan_of_version_1_is_read() -> None:
+    assert Plan.from_json(json.dumps({**GOOD, "version": 1, "layers": [LAYER]})).layers[0].kernel == "k"
+
+
+def test_runs_join_equal_neighbours() -> None:
+    assert runs([8, 8, 4, 4, 4, 8]) == ((8, 2), (4, 3), (8, 1))
+    assert runs([8] * 5) == ()
+    assert runs([]) == ()

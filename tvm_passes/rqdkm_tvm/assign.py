@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
-from rqdkm_tvm.plan import LayerPlan, Plan
+from rqdkm_tvm.plan import UNDECIDED, LayerPlan, Plan
 from rqdkm_tvm.sites import Site, read_sites
 
 # without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
@@ -106,7 +107,7 @@ def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelS
     found: dict[str, list[Option]] = {}
     for site in sites:
         planned = plan.get(site.name)
-        if planned is None:
+        if planned is None or planned.kernel == UNDECIDED:
             found[site.name] = options(site.layer, kernel_set)
         elif planned.kernel is None:
             found[site.name] = []
@@ -242,11 +243,13 @@ def assign(
     for site in sites:
         planned = plan.get(site.name)
         option = chosen.get(site.name)
+        entry = planned or LayerPlan(site.name, site.layer.op)
         if option is None:
-            entries.append(LayerPlan(site.name, site.layer.op, None))
-            reasons[site.name] = "the plan leaves it to TVM" if planned is not None else _why_none(site.layer)
+            entries.append(dataclasses.replace(entry, kernel=None, config={}))
+            left = planned is not None and planned.kernel is None
+            reasons[site.name] = "the plan leaves it to TVM" if left else _why_none(site.layer)
         else:
-            entries.append(LayerPlan(site.name, site.layer.op, option.kernel.name, dict(option.config)))
+            entries.append(dataclasses.replace(entry, kernel=option.kernel.name, config=dict(option.config)))
     plan.replace(entries)
     return reasons
 

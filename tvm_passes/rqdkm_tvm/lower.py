@@ -21,7 +21,7 @@ from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.offload import PREFIX
 from rqdkm_tvm.offload.base import dtype_of, shape_of
 from rqdkm_tvm.operators import is_layer_call, layer_call, reshaped
-from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.plan import UNDECIDED, Plan
 from rqdkm_tvm.sites import Site, read_sites
 from rqdkm_tvm.tvm_import import relay
 
@@ -56,9 +56,9 @@ class _Lowering(Rewriter):
 
     def _layer(self, call: Expr, original: Expr, site: Site) -> Expr:
         entry = self.plan.get(site.name)
-        if entry is None:
+        if entry is None or entry.kernel == UNDECIDED:
             raise PlanError(
-                "the plan has no entry for it", where=f'layer "{site.name}"', hint="run AssignKernels first"
+                "the plan has no kernel for it", where=f'layer "{site.name}"', hint="run AssignKernels first"
             )
         if entry.kernel is None:
             return relay.bind(call.op.body, dict(zip(call.op.params, call.args, strict=True)))

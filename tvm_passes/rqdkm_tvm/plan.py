@@ -1,17 +1,25 @@
-"""The plan: which kernel runs each layer, and how. Passes write it, people read and edit it, passes obey it.
+"""The plan: bit-widths of every tensor, and which kernel runs each layer, and how. Passes write it, people read and
+edit it, passes obey it.
 
 As JSON (``plan.json``)::
 
-    {"schema": "rqdkm.plan", "version": 1,
-     "layers": [{"name": "model/conv2d/Relu", "op": "conv2d", "kernel": "conv2d_s8_direct", "config": {"strip": 4}}]}
+    {"schema": "rqdkm.plan", "version": 2,
+     "parameters": {"file": "parameters.npz", "sha256": "..."},
+     "layers": [{"name": "conv2d", "op": "conv2d", "kernel": "conv2d_s8_direct", "config": {"rows": 4},
+                 "weights": [[8, 16], [4, 16]], "output": {"bits": 4, "scale": 0.0625, "zero_point": -8}}]}
 
-``kernel`` null leaves a layer to TVM's own C code. Layers that a plan does not mention are chosen automatically.
-A later version adds keys; a reader refuses versions and keys it does not know, so that nothing is ignored.
+``kernel`` null leaves a layer to TVM's own C code, a layer without ``kernel`` gets one. ``weights`` are runs of (bits,
+output channels); absent: 8 bits. ``output`` is how the layer's result is quantized; absent: as in the model file.
+``parameters`` names the file beside the plan that holds the integers of the weights, where they are not simply those
+nearest to the model's (:mod:`rqdkm_tvm.parameters`). Layers that a plan does not mention are as in the model file and
+get a kernel. A reader refuses versions and keys it does not know, so that nothing is ignored; version 1 is a plan
+without bit-widths.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,19 +27,48 @@ from typing import Any
 from rqdkm_tvm.errors import PlanError
 
 SCHEMA = "rqdkm.plan"
-VERSION = 1
+VERSION = 2
+BITS = (2, 4, 8)
 
 Value = int | str | bool
+UNDECIDED = ""  # LayerPlan.kernel: to be chosen
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """A result's quantization: ``real = scale * (q - zero_point)``, ``bits`` each in memory."""
+
+    bits: int
+    scale: float  # a float32 value
+    zero_point: int
 
 
 @dataclass
 class LayerPlan:
-    """What happens to one layer. ``kernel`` is None when TVM compiles it."""
+    """What happens to one layer. ``kernel`` is None when TVM compiles it, ``UNDECIDED`` when nobody has chosen one.
+
+    ``weights`` are runs of (bits, output channels), empty for 8 bits throughout.
+    """
 
     name: str
     op: str
-    kernel: str | None
+    kernel: str | None = UNDECIDED
     config: dict[str, Value] = field(default_factory=dict)
+    weights: tuple[tuple[int, int], ...] = ()
+    output: OutputPlan | None = None
+
+    @property
+    def weight_bits(self) -> tuple[int, ...]:
+        """Bits of each output channel's weights; empty for 8 throughout."""
+        return tuple(bits for bits, channels in self.weights for _ in range(channels))
+
+
+@dataclass(frozen=True)
+class ParametersFile:
+    """A file of weights beside the plan."""
+
+    file: str
+    sha256: str
 
 
 @dataclass
@@ -39,6 +76,7 @@ class Plan:
     """One entry per layer, in execution order."""
 
     layers: list[LayerPlan] = field(default_factory=list)
+    parameters: ParametersFile | None = None
 
     def get(self, name: str) -> LayerPlan | None:
         return next((layer for layer in self.layers if layer.name == name), None)
@@ -47,17 +85,21 @@ class Plan:
         """Take over completed entries (the plan object itself stays the caller's)."""
         self.layers = list(layers)
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it changes any bit-width or quantization of the model."""
+        return self.parameters is not None or any(x.weights or x.output for x in self.layers)
+
     # ---- JSON
 
     def to_json(self) -> str:
         """Deterministic text: the same plan gives the same bytes."""
-        layers = [
-            {"name": x.name, "op": x.op, "kernel": x.kernel, "config": dict(sorted(x.config.items()))}
-            for x in self.layers
-        ]
-        head = f'{{\n  "schema": "{SCHEMA}",\n  "version": {VERSION},\n  "layers": ['
-        rows = ",".join(f"\n    {json.dumps(layer)}" for layer in layers)
-        return f"{head}{rows}\n  ]\n}}\n"
+        head = f'{{\n  "schema": "{SCHEMA}",\n  "version": {VERSION},\n'
+        if self.parameters is not None:
+            names = {"file": self.parameters.file, "sha256": self.parameters.sha256}
+            head += f'  "parameters": {json.dumps(names)},\n'
+        rows = ",".join(f"\n    {json.dumps(_layer_json(layer))}" for layer in self.layers)
+        return f'{head}  "layers": [{rows}\n  ]\n}}\n'
 
     @staticmethod
     def from_json(text: str, *, where: str = "plan.json") -> Plan:
@@ -70,31 +112,92 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise PlanError(f"not JSON: {error}", where=where) from error
-        _object(data, where, required={"schema": str, "version": int, "layers": list})
+        _object(data, where, required={"schema": str, "version": int, "layers": list}, optional={"parameters": dict})
         if data["schema"] != SCHEMA:
             raise PlanError(f'schema is "{data["schema"]}", expected "{SCHEMA}"', where=where)
-        if data["version"] != VERSION:
+        if not 1 <= data["version"] <= VERSION:
             raise PlanError(
                 f"version {data['version']} is not known",
                 where=where,
-                hint=f"this release reads version {VERSION}; write the plan anew or use the matching release",
+                hint=f"this release reads versions up to {VERSION}; write the plan anew or use the matching release",
             )
-        layers: list[LayerPlan] = []
+        plan = Plan()
+        if "parameters" in data:
+            _object(data["parameters"], f"{where}: parameters", required={"file": str, "sha256": str})
+            if "/" in data["parameters"]["file"] or "\\" in data["parameters"]["file"]:
+                raise PlanError("names a file outside the plan's folder", where=f"{where}: parameters")
+            plan.parameters = ParametersFile(data["parameters"]["file"], data["parameters"]["sha256"])
         names: set[str] = set()
         for index, entry in enumerate(data["layers"]):
-            at = f"{where}: layers[{index}]"
-            _object(
-                entry, at, required={"name": str, "op": str, "kernel": (str, type(None))}, optional={"config": dict}
+            layer = _read_layer(entry, f"{where}: layers[{index}]")
+            if layer.name in names:
+                raise PlanError(f'layer "{layer.name}" is listed twice', where=f"{where}: layers[{index}]")
+            names.add(layer.name)
+            plan.layers.append(layer)
+        return plan
+
+
+def runs(bits: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Bits per output channel as runs of (bits, channels); 8 throughout is ()."""
+    found: list[list[int]] = []
+    for b in bits:
+        if found and found[-1][0] == b:
+            found[-1][1] += 1
+        else:
+            found.append([int(b), 1])
+    return () if [b for b, _ in found] in ([8], []) else tuple((b, count) for b, count in found)
+
+
+def _layer_json(layer: LayerPlan) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": layer.name, "op": layer.op}
+    if layer.kernel != UNDECIDED:
+        found |= {"kernel": layer.kernel, "config": dict(sorted(layer.config.items()))}
+    if layer.weights:
+        found["weights"] = [list(run) for run in layer.weights]
+    if layer.output is not None:
+        found["output"] = {
+            "bits": layer.output.bits,
+            "scale": layer.output.scale,
+            "zero_point": layer.output.zero_point,
+        }
+    return found
+
+
+def _read_layer(entry: Any, at: str) -> LayerPlan:
+    _object(
+        entry,
+        at,
+        required={"name": str, "op": str},
+        optional={"kernel": (str, type(None)), "config": dict, "weights": list, "output": dict},
+    )
+    config = entry.get("config", {})
+    for key, value in config.items():
+        if not isinstance(value, (int, str)):
+            raise PlanError(f'config "{key}" is {json.dumps(value)}, expected a number, text or bool', where=at)
+    weights: list[tuple[int, int]] = []
+    for run in entry.get("weights", []):
+        good = isinstance(run, list) and len(run) == 2 and all(type(x) is int for x in run)
+        if not good or run[0] not in BITS or run[1] < 1:
+            raise PlanError(
+                f'"weights" holds {json.dumps(run)}, expected [bits, channels]', where=at, hint="bits: 2, 4, 8"
             )
-            if entry["name"] in names:
-                raise PlanError(f'layer "{entry["name"]}" is listed twice', where=at)
-            names.add(entry["name"])
-            config = entry.get("config", {})
-            for key, value in config.items():
-                if not isinstance(value, (int, str)):
-                    raise PlanError(f'config "{key}" is {json.dumps(value)}, expected a number, text or bool', where=at)
-            layers.append(LayerPlan(entry["name"], entry["op"], entry["kernel"], dict(config)))
-        return Plan(layers)
+        weights.append((run[0], run[1]))
+    output = None
+    if "output" in entry:
+        output = _read_output(entry["output"], f"{at}: output")
+    return LayerPlan(entry["name"], entry["op"], entry.get("kernel", UNDECIDED), dict(config), tuple(weights), output)
+
+
+def _read_output(entry: Any, at: str) -> OutputPlan:
+    _object(entry, at, required={"bits": int, "scale": (float, int), "zero_point": int})
+    bits, scale, zero_point = entry["bits"], float(entry["scale"]), entry["zero_point"]
+    if bits not in BITS:
+        raise PlanError(f"{bits} bits cannot be stored", where=at, hint="bits: 2, 4, 8")
+    if not (math.isfinite(scale) and scale > 0):
+        raise PlanError(f"scale is {scale}, expected a positive number", where=at)
+    if not -(1 << (bits - 1)) <= zero_point < 1 << (bits - 1):
+        raise PlanError(f"zero point {zero_point} is outside the range of {bits} bits", where=at)
+    return OutputPlan(bits, scale, zero_point)
 
 
 def _object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:

@@ -48,7 +48,7 @@ def report(function: Any, plan: Plan) -> OffloadReport:
         if name:
             entry = plan.get(name)
             kernel = entry.kernel if entry is not None else None
-            if entry is not None and kernel is not None:
+            if entry is not None and kernel:
                 rows.append(OffloadRow(name, layers[name].op, True, kernel, dict(entry.config)))
             else:
                 rows.append(OffloadRow(name, layers[name].op, False, reason=reasons.get(name, "not in the plan")))

@@ -17,9 +17,10 @@ from rqdkm.models import fixedpoint as fp
 from rqdkm.models.graph import Graph
 from rqdkm.models.layers import WiredLayer, graph_layers
 from rqdkm_tvm.errors import UnsupportedOperatorError
+from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs
 from rqdkm_tvm.layer import Layer
-
-NAME = "NumPy interpreter of TFLite's int8 arithmetic, double rounding"
+from rqdkm_tvm.offload.base import shape_of
+from rqdkm_tvm.sites import read_sites
 
 NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
 
@@ -54,6 +55,31 @@ def run_layers(layers: Sequence[WiredLayer], values: dict[int, Int8]) -> None:
     """Run layers in order; ``values`` maps tensor numbers to (n, ...) arrays and is extended."""
     for wired in layers:
         values[wired.output] = run_layer(wired.layer, [values[i] for i in wired.inputs])
+
+
+def run_function(function: Any, inputs: Sequence[Int8]) -> list[Int8]:
+    """Run samples through a partitioned main function (types inferred), mixed precision included.
+
+    Args:
+        inputs: per model input (n, *shape without its batch dimension), int8.
+
+    Returns:
+        Per output (n, *shape without batch dimension).
+
+    Raises:
+        UnsupportedOperatorError: an operator that is no layer.
+    """
+    layers = {site.call: site.layer for site in read_sites(function)}
+    values: dict[Any, Int8] = dict(zip(function.params, map(np.asarray, inputs), strict=True))
+    for call in calls(function):
+        operands = [leaf for arg in call.args for leaf in (arg.fields if hasattr(arg, "fields") else [arg])]
+        if call in layers:
+            values[call] = run_layer(layers[call], [values[x] for x in operands])
+        elif op_name(call) in RESHAPES:
+            values[call] = values[operands[0]].reshape(-1, *shape_of(call)[1:])
+        else:
+            raise UnsupportedOperatorError(f"the NumPy reference has no {op_name(call)}", where="reference")
+    return [values[x] for x in outputs(function)]
 
 
 def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:

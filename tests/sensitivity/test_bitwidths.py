@@ -83,7 +83,7 @@ def brute_force(items: list[Item], cost: Costs, budgets: Budgets, objective: str
 
 
 @pytest.mark.parametrize("seed", range(15))
-@pytest.mark.parametrize("objective", ["error", "flash", "ram", "cycles"])
+@pytest.mark.parametrize("objective", ["error", "flash", "ram", "cycles", "memory"])
 def test_exact_equals_brute_force(seed: int, objective: str) -> None:
     cost, rng = costs(3, seed), np.random.default_rng(seed)
     items = items_of(table(3, seed), cost)
@@ -134,6 +134,21 @@ def test_among_equal_errors_the_fewest_bits_win(method: str) -> None:
     items = [Item((("a", "weights", -1),), choices), Item((("b", "weights", -1),), choices)]
     found = search(items, Costs((), ()), Budgets(), method=method)  # type: ignore[arg-type]
     assert found.picks == (1, 1)
+
+
+def test_where_memory_is_the_objective_bits_that_save_none_are_kept() -> None:
+    """A feature map beside the peak keeps its 8 bits; ties are broken by the error."""
+    cost = Costs(
+        (
+            LayerCosts("a", ram={8: 1000, 4: 500}, steps=(0,)),
+            LayerCosts("b", ram={8: 100, 4: 50}, steps=(1,)),
+        ),
+        (0, 0),
+    )
+    rows = tuple(LayerSensitivity(n, "add", activations={8: (0.0,), 4: (1.0,)}) for n in "ab")
+    items = items_of(Sensitivity("rep", "", 1.0, 1, rows), cost)
+    found = to_assignment(items, exact(items, cost, Budgets(error=5.0), "memory").picks)
+    assert found.activations == {"a": 4, "b": 8}
 
 
 def test_bmax_holds() -> None:

@@ -22,6 +22,7 @@ from rqdkm_tvm.graph import (
     RESHAPES,
     Rewriter,
     bits_of,
+    calls,
     composite_name,
     module_pass,
     op_name,
@@ -30,7 +31,7 @@ from rqdkm_tvm.graph import (
     with_main,
 )
 from rqdkm_tvm.layer import Layer, NDArray
-from rqdkm_tvm.lowbit import channel_axis, integer_range, requantize_weights
+from rqdkm_tvm.lowbit import BITS, channel_axis, integer_range, requantize_weights
 from rqdkm_tvm.offload.base import Quantization, clip_bounds, constant, shape_of, strip_ops
 from rqdkm_tvm.parameters import LayerParameters, Parameters
 from rqdkm_tvm.plan import LayerPlan, Plan
@@ -191,6 +192,47 @@ def _scale(quantization: Quantization) -> Expr:
 
 def _zero(quantization: Quantization) -> Expr:
     return relay.const(np.int32(quantization.zero_point))
+
+
+# ---- what may change
+
+
+def storable(function: Expr) -> Callable[[Layer], tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Per layer of a partitioned main function: the bit-widths its weights and its result may have.
+
+    A result may have fewer than 8 where its operator can be quantized anew, every reader (followers passed through)
+    takes it, it is no output of the model, and a pixel ends on a byte.
+    """
+    sites = read_sites(function)
+    layer_of = {site.call: site.layer for site in sites}
+    results = {_source(expr) for expr in outputs(function)}
+    readers: dict[Expr, list[Expr]] = {}
+    for call in calls(function):
+        for operand in _operands(call):
+            readers.setdefault(_source(operand), []).append(call)
+
+    def free(call: Expr) -> bool:
+        """Whether nobody minds how ``call``'s result is quantized."""
+        if call in results:
+            return False
+        for reader in readers.get(call, []):
+            if op_name(reader) in RESHAPES:
+                continue  # its readers are listed here, too
+            layer = layer_of.get(reader)
+            if layer is None or layer.op not in READERS or (layer.op in FOLLOWERS and not free(reader)):
+                return False
+        return True
+
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    for call, layer in layer_of.items():
+        weights: tuple[int, ...] = ()
+        if layer.weights is not None:
+            weights = BITS if layer.weight_zero_point == 0 else (8,)
+        follows = layer.op in FOLLOWERS
+        own = (layer.op in PRODUCERS or follows) and free(call)
+        result = tuple(b for b in BITS if layer.output.shape[-1] * b % 8 == 0) if own else (8,)
+        found[layer.name] = weights, result
+    return lambda layer: found[layer.name]
 
 
 # ---- the module

@@ -24,6 +24,8 @@ from rqdkm_tvm.sites import read_sites
 
 NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
 
+_BATCH = 32  # samples at a time: windows are copied
+
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 
@@ -70,7 +72,15 @@ def run_function(function: Any, inputs: Sequence[Int8]) -> list[Int8]:
         UnsupportedOperatorError: an operator that is no layer.
     """
     layers = {site.call: site.layer for site in read_sites(function)}
-    values: dict[Any, Int8] = dict(zip(function.params, map(np.asarray, inputs), strict=True))
+    count = len(inputs[0])
+    parts = [
+        _run_part(function, layers, [np.asarray(x)[i : i + _BATCH] for x in inputs]) for i in range(0, count, _BATCH)
+    ]
+    return [np.concatenate(found) for found in zip(*parts, strict=True)]
+
+
+def _run_part(function: Any, layers: Mapping[Any, Layer], inputs: Sequence[Int8]) -> list[Int8]:
+    values: dict[Any, Int8] = dict(zip(function.params, inputs, strict=True))
     for call in calls(function):
         operands = [leaf for arg in call.args for leaf in (arg.fields if hasattr(arg, "fields") else [arg])]
         if call in layers:
@@ -138,11 +148,19 @@ def _windows(layer: Layer, x: npt.NDArray[Any], window: tuple[int, int], fill: f
     return view[:, ::sh, ::sw, :, ::dh, ::dw][:, :height, :width]
 
 
+def _exact_float(layer: Layer, fan_in: int) -> type[np.float32] | type[np.float64]:
+    """The narrower float type in which sums of ``fan_in`` products are exact integers."""
+    assert layer.weights is not None
+    largest = fan_in * int(np.abs(layer.weights.astype(np.int32)).max(initial=0)) * 255
+    return np.float32 if largest < 1 << 24 else np.float64
+
+
 def _conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
     assert layer.weights is not None
-    x = (inputs[0] - layer.inputs[0].zero_point).astype(np.float64)  # exact: sums stay below 2^53
-    weights = np.asarray(layer.weights, np.float64)
-    channels, kh, kw, depth = weights.shape
+    channels, kh, kw, depth = layer.weights.shape
+    exact = _exact_float(layer, kh * kw * depth)
+    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
+    weights = np.asarray(layer.weights, exact)
     view = _windows(layer, x, (kh, kw), 0)
     per_group = channels // layer.attrs["groups"]
     sums = [
@@ -169,8 +187,9 @@ def _depthwise_conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
 
 def _fully_connected(layer: Layer, inputs: list[Ints]) -> Ints:
     assert layer.weights is not None
-    weights = np.asarray(layer.weights, np.float64)
-    x = (inputs[0] - layer.inputs[0].zero_point).astype(np.float64)
+    exact = _exact_float(layer, layer.weights.shape[1])
+    weights = np.asarray(layer.weights, exact)
+    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
     sums = x.reshape(len(x), -1, weights.shape[1]) @ weights.T
     return _requantize_accumulators(layer, sums.astype(np.int64))
 

@@ -28,6 +28,7 @@ from rqdkm_tvm.bitwidths.items import (
     totals,
 )
 from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.quiet import native_silence
 
 Method = Literal["exact", "greedy", "rule"]
 NODE_LIMIT = 50_000  # of the branch and bound; a limit on time would make the plan depend on the machine
@@ -249,13 +250,14 @@ class _Program:
         constraints = [self.constraint]
         if extra is not None:
             constraints.append(optimize.LinearConstraint(extra[0][None], -np.inf, extra[1]))
-        result = optimize.milp(
-            goal,
-            constraints=constraints,
-            bounds=self.bounds,
-            integrality=self.integrality,
-            options={"mip_rel_gap": 0.0, "node_limit": NODE_LIMIT},
-        )
+        with native_silence(1):  # HiGHS prints debugging lines now and then, whatever its options say
+            result = optimize.milp(
+                goal,
+                constraints=constraints,
+                bounds=self.bounds,
+                integrality=self.integrality,
+                options={"mip_rel_gap": 0.0, "node_limit": NODE_LIMIT},
+            )
         if result.x is None:
             return None
         picks = []

@@ -30,6 +30,7 @@ from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name
 from rqdkm_tvm.layer import Layer, NDArray, Tensor
 from rqdkm_tvm.lowbit import dequantize_weights, fake_quantize, integer_range
 from rqdkm_tvm.offload.base import shape_of
+from rqdkm_tvm.quiet import native_silence
 from rqdkm_tvm.sensitivity import gradients
 from rqdkm_tvm.sites import QuantizationMap, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -355,7 +356,8 @@ def _compile(function: Expr, names: list[str]) -> Callable[..., list[Floats]]:
     cpu = tvm.target.codegen.llvm_get_system_cpu()
     module = relay.transform.InferType()(tvm.IRModule.from_expr(function))
     # common subexpressions of vector type make debug information that newer LLVM refuses
-    with _quiet(), tvm.transform.PassContext(opt_level=3, config={"tir.disable_cse_tir": True}):
+    # TVM's scheduler warns on stderr of every max pool's gradient, whose argmax nobody reads
+    with _quiet(), native_silence(2), tvm.transform.PassContext(opt_level=3, config={"tir.disable_cse_tir": True}):
         library = relay.build(module, target=f"llvm -mcpu={cpu}")
     executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
 

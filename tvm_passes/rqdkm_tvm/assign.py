@@ -17,7 +17,7 @@ from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
-from rqdkm_tvm.plan import UNDECIDED, LayerPlan, Plan
+from rqdkm_tvm.plan import FUSED_KERNEL, UNDECIDED, LayerPlan, Plan
 from rqdkm_tvm.sites import Site, read_sites
 
 # without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
@@ -96,7 +96,7 @@ def planned_options(layer: Layer, entry: LayerPlan) -> list[Option]:
 
 def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet) -> dict[str, list[Option]]:
     """Options by layer; none where TVM compiles it."""
-    names = {site.name for site in sites}
+    names = {name for site in sites for name in site.names}
     for entry in plan.layers:
         if entry.name not in names:
             raise PlanError(
@@ -250,6 +250,10 @@ def assign(
             reasons[site.name] = "the plan leaves it to TVM" if left else _why_none(site.layer)
         else:
             entries.append(dataclasses.replace(entry, kernel=option.kernel.name, config=dict(option.config)))
+        if site.layer.epilogue is not None:
+            follower = site.layer.epilogue
+            entry = plan.get(follower.name) or LayerPlan(follower.name, follower.op)
+            entries.append(dataclasses.replace(entry, kernel=FUSED_KERNEL, config={}))
     plan.replace(entries)
     return reasons
 

@@ -10,6 +10,7 @@ from typing import Any
 from rqdkm_tvm import aot, cost, layers_c, memory
 from rqdkm_tvm.assign import AssignKernels, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
+from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.graph import calls, outputs
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Layer
@@ -17,7 +18,7 @@ from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.operators import LoweredLayer, is_layer_call, lowered_layers
 from rqdkm_tvm.partition import PartitionLayers
-from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.plan import FUSED_KERNEL, Plan
 from rqdkm_tvm.reporter import OffloadReport, report
 from rqdkm_tvm.sites import IoTensor, read_io, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -105,6 +106,7 @@ def compile_model(
         [relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn(), PartitionLayers()]
     )(mod)
     given = plan or Plan()
+    mod = FuseEpilogues(given, kernel_set=kernel_set)(mod)
     budget = ram_budget
     for _attempt in range(4):
         completed = copy.deepcopy(given)
@@ -164,7 +166,7 @@ def _working_memory(function: Any, generated: aot.Aot) -> int:
 
 def _assert_offloaded(function: Any, plan: Plan) -> None:
     """A layer that was planned for a kernel but went elsewhere would still compute right numbers, slowly."""
-    expected = sum(entry.kernel is not None for entry in plan.layers)
+    expected = sum(entry.kernel not in (None, FUSED_KERNEL) for entry in plan.layers)
     found = sum(is_layer_call(call) for call in calls(function))
     if expected != found:
         raise AssertionError(f"{expected} layers have a kernel, {found} were lowered")

@@ -13,6 +13,7 @@ from rqdkm_tvm.tvm_import import relay, tvm
 Expr = Any
 LAYER_ATTR = "rqdkm_layer"  # on composite functions: the layer's name
 COMPOSITE_ATTR = "Composite"
+FUSED = "rqdkm.fused"  # composite of two: a convolution and the operator computed on its result (fuse.py)
 # on composite functions, JSON: {"output": bits of the result, "weights": [bits of each output channel, or none]}
 BITS_ATTR = "rqdkm_bits"
 

@@ -73,6 +73,11 @@ class Layer:
         return self.output if self.epilogue is None else self.epilogue.output
 
     @property
+    def title(self) -> str:
+        """Name in reports: a layer with an epilogue has two."""
+        return self.name if self.epilogue is None else f"{self.name} + {self.epilogue.name}"
+
+    @property
     def packs_tensors(self) -> bool:
         """Whether a tensor that the call reads or writes is stored below 8 bits."""
         return any(tensor.bits != 8 for tensor in (*self.inputs, self.stored))

@@ -7,6 +7,7 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | StripBoundaryQuantize()  | float inputs/outputs that are quantized at once become int8; scales are recorded      |
 | LegalizeQnn()            | canonical form: pad folded into convolution, one kind of reshape, no-ops removed      |
 | PartitionLayers()        | what our kernels can run becomes composite functions ``rqdkm.<op>``, each with a name |
+| FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |
 | AssignKernels(plan, ..)  | every layer gets a kernel and a configuration; the plan is completed and checked      |
 | LowerKernels(plan)       | composites become custom operators, one C symbol each; reshapes between them vanish   |
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from rqdkm_tvm.assign import AssignKernels
 from rqdkm_tvm.boundary import StripBoundaryQuantize
+from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
@@ -42,6 +44,7 @@ def offload(plan: Plan, *, ram_budget: int | None = None, kernel_set: KernelSet 
             StripBoundaryQuantize(),
             LegalizeQnn(),
             PartitionLayers(),
+            FuseEpilogues(plan, kernel_set=kernel_set),
             AssignKernels(plan, ram_budget=ram_budget, kernel_set=kernel_set),
             LowerKernels(plan),
         ],
@@ -51,6 +54,7 @@ def offload(plan: Plan, *, ram_budget: int | None = None, kernel_set: KernelSet 
 
 __all__ = [
     "AssignKernels",
+    "FuseEpilogues",
     "LegalizeQnn",
     "LowerKernels",
     "PartitionLayers",

@@ -8,7 +8,8 @@ As JSON (``plan.json``)::
      "layers": [{"name": "conv2d", "op": "conv2d", "kernel": "conv2d_s8_direct", "config": {"rows": 4},
                  "weights": [[8, 16], [4, 16]], "output": {"bits": 4, "scale": 0.0625, "zero_point": -8}}]}
 
-``kernel`` null leaves a layer to TVM's own C code, a layer without ``kernel`` gets one. ``weights`` are runs of (bits,
+``kernel`` null leaves a layer to TVM's own C code, "fused" has it computed by the layer that it reads, a layer without
+``kernel`` gets one. ``weights`` are runs of (bits,
 output channels); absent: 8 bits. ``output`` is how the layer's result is quantized; absent: as in the model file.
 ``parameters`` names the file beside the plan that holds the integers of the weights, where they are not simply those
 nearest to the model's (:mod:`rqdkm_tvm.parameters`). Layers that a plan does not mention are as in the model file and
@@ -32,6 +33,7 @@ BITS = (2, 4, 8)
 
 Value = int | str | bool
 UNDECIDED = ""  # LayerPlan.kernel: to be chosen
+FUSED_KERNEL = "fused"  # LayerPlan.kernel: computed by the layer that it reads (fuse.py)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, source_name
 from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.partition import refusals
-from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.plan import FUSED_KERNEL, Plan
 from rqdkm_tvm.sites import read_sites
 
 
@@ -42,6 +42,7 @@ def report(function: Any, plan: Plan) -> OffloadReport:
     """Rows for a partitioned main function (types inferred) after AssignKernels, in execution order."""
     reasons = refusals(function)
     layers = {site.name: site.layer for site in read_sites(function)}
+    fused = {name: layer.epilogue for name, layer in layers.items() if layer.epilogue is not None}
     rows = []
     for call in calls(function):
         name = layer_name(call)
@@ -52,6 +53,8 @@ def report(function: Any, plan: Plan) -> OffloadReport:
                 rows.append(OffloadRow(name, layers[name].op, True, kernel, dict(entry.config)))
             else:
                 rows.append(OffloadRow(name, layers[name].op, False, reason=reasons.get(name, "not in the plan")))
+            if name in fused:
+                rows.append(OffloadRow(fused[name].name, fused[name].op, True, FUSED_KERNEL, reason=f"part of {name}"))
         elif op_name(call) in RESHAPES:
             source = f"{list(shape_of(call.args[0]))} to {list(shape_of(call))}"
             rows.append(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqdkm_tvm.boundary import recorded_io
-from rqdkm_tvm.graph import LAYER_ATTR, RESHAPES, bits_of, calls, composite_name, op_name, outputs
+from rqdkm_tvm.graph import LAYER_ATTR, RESHAPES, bits_of, calls, layer_name, op_name, outputs
 from rqdkm_tvm.layer import Layer, Tensor
-from rqdkm_tvm.offload import by_composite
+from rqdkm_tvm.offload import fused_parts, parse
 from rqdkm_tvm.offload.base import Draft, Quantization, constant, dtype_of, is_scalar, shape_of
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -60,6 +60,12 @@ class Site:
     def name(self) -> str:
         return self.layer.name
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the layer, and of the one that is fused with it."""
+        epilogue = self.layer.epilogue
+        return (self.layer.name,) if epilogue is None else (self.layer.name, epilogue.name)
+
 
 @dataclass(frozen=True)
 class IoTensor:
@@ -83,9 +89,9 @@ class QuantizationMap:
         self.drafts: dict[Expr, Draft] = {}
         order = list(calls(function))
         for call in order:
-            row = by_composite(composite_name(call))
-            if row is not None:
-                self.drafts[call] = row.parse(call.op.body)
+            draft = parse(call)
+            if draft is not None:
+                self.drafts[call] = draft
         record = recorded_io(function)
         for index, quantization in record["inputs"].items():
             self.known[function.params[index]] = quantization
@@ -134,8 +140,12 @@ class QuantizationMap:
         return changed
 
     def tensor(self, expr: Expr) -> Tensor:
-        quantization = self.known.get(expr, Quantization(1.0, 0))
-        return Tensor(shape_of(expr), dtype_of(expr), quantization.scale, quantization.zero_point, bits_of(expr)[0])
+        return _tensor(expr, self.known.get(expr))
+
+
+def _tensor(expr: Expr, quantization: Quantization | None) -> Tensor:
+    known = quantization or Quantization(1.0, 0)
+    return Tensor(shape_of(expr), dtype_of(expr), known.scale, known.zero_point, bits_of(expr)[0])
 
 
 def _operands(call: Expr) -> list[Expr]:
@@ -171,6 +181,12 @@ def _layer(call: Expr, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor)
     if key not in _layers:
         if len(_layers) >= _KEPT:
             _layers.popitem(last=False)
+        stored, epilogue = output, None
+        if draft.epilogue is not None:
+            producer, follower = fused_parts(call.op)
+            output = _tensor(producer, draft.epilogue.inputs[0])
+            operands = (output, *inputs[1:])
+            epilogue = Layer(layer_name(follower), draft.epilogue.op, operands, stored, draft.epilogue.attrs)
         _layers[key] = Layer(
             name=str(call.op.attrs[LAYER_ATTR]),
             op=draft.op,
@@ -182,6 +198,7 @@ def _layer(call: Expr, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor)
             weight_zero_point=draft.weight_zero_point,
             bias=draft.bias,
             weight_bits=bits_of(call)[1],
+            epilogue=epilogue,
         )
     _layers.move_to_end(key)
     return _layers[key]

@@ -152,7 +152,7 @@ def _layers(pieces: Pieces) -> tuple[Layer, ...]:
 def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
     layer, lowered = compiled.layer, compiled.lowered
     return Layer(
-        name=layer.name,
+        name=layer.title,
         op=layer.op,
         kernel=lowered.kernel,
         bits_weight=8 if layer.weights is not None else 0,
@@ -162,7 +162,7 @@ def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
         scratch_bytes=lowered.scratch_bytes,
         config=dict(lowered.config),
         input_shape=layer.inputs[0].shape,
-        output_shape=layer.output.shape,
+        output_shape=layer.stored.shape,
         weights_bytes=lowered.constant_bytes,
     )
 
@@ -198,7 +198,8 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _memory(pieces: Pieces) -> Memory:
     sizes, ran, plan = pieces.sizes, pieces.ran, pieces.compiled.memory
-    names = _unique([moment.name for moment in plan.moments])
+    titles = {layer.name: layer.layer.title for layer in pieces.compiled.layers}
+    names = _unique([titles.get(moment.name, moment.name) for moment in plan.moments])
     sram = sizes.ram_bytes - sizes.ccm_bytes
     return Memory(
         static_bytes=sizes.static_bytes,

@@ -7,6 +7,10 @@ register a kernel for it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from rqdkm_tvm.graph import FUSED, composite_name
 from rqdkm_tvm.offload.activation import HardSwish, LeakyRelu, Logistic, Softmax, Tanh
 from rqdkm_tvm.offload.base import PREFIX, Draft, Offload, Quantization
 from rqdkm_tvm.offload.boundary import Dequantize, Quantize
@@ -48,4 +52,32 @@ def by_composite(name: str) -> Offload | None:
     return next((row for row in OFFLOADS if PREFIX + row.name == name), None)
 
 
-__all__ = ["OFFLOADS", "PREFIX", "Draft", "Offload", "Quantization", "by_composite"]
+def parse(call: Any) -> Draft | None:
+    """What a composite call stands for; None for any other expression."""
+    if composite_name(call) == FUSED:
+        return _parse_fused(call.op)
+    row = by_composite(composite_name(call))
+    return None if row is None else row.parse(call.op.body)
+
+
+def fused_parts(function: Any) -> tuple[Any, Any]:
+    """The two composite calls within a fused function: (the convolution, the follower)."""
+    follower = function.body
+    return next(arg for arg in follower.args if composite_name(arg)), follower
+
+
+def _parse_fused(function: Any) -> Draft:
+    """The convolution with its follower as ``epilogue``; operands in the order of the fused function's parameters."""
+    producer, follower = fused_parts(function)
+    first, second = parse(producer), parse(follower)
+    assert first is not None and second is not None
+    others = tuple(q for arg, q in zip(follower.args, second.inputs, strict=True) if not arg.same_as(producer))
+    return replace(
+        first,
+        inputs=(*first.inputs, *others),
+        output=second.output or first.output,
+        epilogue=replace(second, inputs=(first.output, *others)),
+    )
+
+
+__all__ = ["OFFLOADS", "PREFIX", "Draft", "Offload", "Quantization", "by_composite", "fused_parts", "parse"]

@@ -32,7 +32,8 @@ class Quantization:
 class Draft:
     """A parsed match. ``None`` stands for a quantization that this operator does not carry itself.
 
-    With ``passes_through`` input and output share one quantization (pooling, padding, clipping).
+    With ``passes_through`` input and output share one quantization (pooling, padding, clipping). ``epilogue`` is what
+    is computed on the result, as it would be alone: its first input is that result.
     """
 
     op: str
@@ -44,6 +45,7 @@ class Draft:
     weight_zero_point: int = 0
     bias: NDArray | None = None
     passes_through: bool = False
+    epilogue: Draft | None = None
 
 
 class Offload(ABC):

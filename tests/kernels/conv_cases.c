@@ -50,7 +50,7 @@ static int32_t scratch_bytes(const record *r) {
 }
 
 static int32_t run(const record *r, void **b, int8_t *out, void *scratch) {
-  const rqdkm_packed_quant quant = {(rqdkm_requantize_form)r->form, (const rqdkm_pair_quant *)b[1]};
+  const rqdkm_packed_quant quant = {(rqdkm_requantize_form)r->form, (const rqdkm_pair_quant *)b[1], (const uint8_t *)b[3]};
   const int32_t *k = r->constants;
   switch (r->kernel) {
     case kReference: {
@@ -65,11 +65,11 @@ static int32_t run(const record *r, void **b, int8_t *out, void *scratch) {
       return rqdkm_conv2d_s8_im2row(&r->params, &quant, &r->input, (const int8_t *)b[2], &r->filter,
                                     (const int8_t *)b[0], &r->output, out, &r->tile, scratch);
     case kDirect:
-      return rqdkm_conv2d_s8_direct_template(&r->params, quant.pairs, &r->input, (const int8_t *)b[2], &r->filter,
+      return rqdkm_conv2d_s8_direct_template(&r->params, &quant, &r->input, (const int8_t *)b[2], &r->filter,
                                              (const int8_t *)b[0], &r->output, out, &r->tile, scratch, k[0], k[1], k[2],
                                              quant.form);
     default:
-      return rqdkm_conv2d_s8_narrow_template(&r->params, quant.pairs, &r->input, (const int8_t *)b[2], &r->filter,
+      return rqdkm_conv2d_s8_narrow_template(&r->params, &quant, &r->input, (const int8_t *)b[2], &r->filter,
                                              (const int8_t *)b[0], &r->output, out, &r->tile, scratch, k[0], k[1], k[2],
                                              k[3], k[4], k[5], k[6], quant.form);
   }

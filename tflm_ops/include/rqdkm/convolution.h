@@ -34,6 +34,12 @@ int32_t rqdkm_conv2d_s8_ref(const rqdkm_conv_params *params, const rqdkm_channel
                             const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
                             const int8_t *filter, const int32_t *bias, const rqdkm_dims *output_dims, int8_t *output);
 
+/* The same where tensors and weights may have 8, 4 or 2 bits. */
+int32_t rqdkm_conv2d_mixed_ref(const rqdkm_conv_params *params, const rqdkm_channel_quant *quant,
+                               const rqdkm_bits *bits, const rqdkm_dims *input_dims, const void *input,
+                               const rqdkm_dims *filter_dims, const void *filter, const int32_t *bias,
+                               const rqdkm_dims *output_dims, void *output);
+
 /* Convolution as a matrix product, gathered tap by tap straight from the int8 input: 1x1 convolutions (strided or not)
    and everything whose group has a multiple of 4 input channels. Weights packed "crossed". Uses tile->pixels,
    ->resident. */
@@ -82,8 +88,14 @@ int32_t rqdkm_fully_connected_s8_ref(const rqdkm_fully_connected_params *params,
                                      int32_t batches, const int8_t *input, const int8_t *weights, const int32_t *bias,
                                      int8_t *output);
 
+/* The same where tensors and weights may have 8, 4 or 2 bits. */
+int32_t rqdkm_fully_connected_mixed_ref(const rqdkm_fully_connected_params *params, const rqdkm_channel_quant *quant,
+                                        const rqdkm_bits *bits, int32_t batches, const void *input, const void *weights,
+                                        const int32_t *bias, void *output);
+
 /* Weights straight from flash, four outputs at a time, every 16-byte flash line read once. Weights packed in groups of
-   four outputs; the last group is filled up with zeros, its pairs too. weight_offset must be 0. */
+   four outputs; the last group is filled up with zeros, its pairs too; both pairs of a group have the same bits.
+   weight_offset must be 0. */
 int32_t rqdkm_fully_connected_s8_fast(const rqdkm_fully_connected_params *params, const rqdkm_packed_quant *quant,
                                       int32_t batches, const int8_t *input, const int8_t *weights, int8_t *output,
                                       void *scratch);

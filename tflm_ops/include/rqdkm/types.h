@@ -46,6 +46,14 @@ typedef struct {
   const int32_t *shift;
 } rqdkm_channel_quant;
 
+/* Storage widths of a layer: 8, 4 or 2 bits. Below 8, elements are packed low bits first (at 4 bits [1, 2, 3, 4] is
+   0x21 0x43), tensors along their flat order. Every output channel's weights start at a byte of their own, channel
+   after channel, each channel's taps in TFLite's order. */
+typedef struct {
+  int32_t input, output;
+  const uint8_t *weights; /* per output channel */
+} rqdkm_bits;
+
 /* How the compiler proved the outputs of a layer can be requantized; see requantize.h. Fixed values: tables store them.
  */
 typedef enum {
@@ -73,6 +81,7 @@ typedef struct {
 typedef struct {
   rqdkm_requantize_form form;
   const rqdkm_pair_quant *pairs;
+  const uint8_t *bits; /* of each pair's weights: 8, 4 or 2 (kernels/weights.h); NULL: all have 8 */
 } rqdkm_packed_quant;
 
 #ifdef __cplusplus

@@ -59,11 +59,12 @@ typedef struct rqdkm_winograd_params {
   rqdkm_winograd_weights transform;  /* NULL: the weights are U already, for all pairs one after the other */
   rqdkm_winograd_output finish;      /* one of the functions below */
   rqdkm_winograd_output finish_wide; /* for channels marked wide; may be NULL when there is none */
+  const uint8_t *bits; /* of each channel pair's weights, if transformed on line; see rqdkm_packed_quant */
 } rqdkm_winograd_params;
 
-/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4] or U, word
- * aligned, for an even number of output channels, the added one anything; scratch: *_scratch_bytes, word aligned,
- * contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
+/* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4], packed
+ * pair by pair (kernels/weights.h) where bits says so, or U, word aligned, for an even number of output channels, the
+ * added one anything; scratch: *_scratch_bytes, word aligned, contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
                                       const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params);

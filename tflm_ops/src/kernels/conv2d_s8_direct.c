@@ -10,9 +10,9 @@ int32_t rqdkm_conv2d_s8_direct_scratch_bytes(const rqdkm_conv_params *params, co
   return rqdkm_round_up(4 * weight_words * (tile->resident ? (output_dims->c + 1) / 2 : 1) + strip_bytes, 8);
 }
 
-#define INSTANCE(bytes, form)                                                                                        \
-  rqdkm_conv2d_s8_direct_template(params, quant->pairs, input_dims, input, filter_dims, filter, output_dims, output, \
-                                  tile, scratch, bytes, 12, 0, form)
+#define INSTANCE(bytes, form)                                                                                       \
+  rqdkm_conv2d_s8_direct_template(params, quant, input_dims, input, filter_dims, filter, output_dims, output, tile, \
+                                  scratch, bytes, 12, 0, form)
 #define INSTANCES(bytes)                                                             \
   case bytes:                                                                        \
     return quant->form == RQDKM_REQUANTIZE_UP ? INSTANCE(bytes, RQDKM_REQUANTIZE_UP) \

@@ -3,6 +3,7 @@
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/panel.h"
 #include "rqdkm/kernels/strip.h"
+#include "rqdkm/kernels/weights.h"
 
 typedef struct {
   const rqdkm_conv_params *params;
@@ -129,20 +130,24 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
   }
   source s = {params, input_dims, filter_dims, input, padding};
   for (int32_t group = 0; group < groups; group++) {
-    const int8_t *const group_filter = filter + 2 * words * pairs * group;
+    const int8_t *packed = filter; /* the next pair's weights */
+    const uint8_t *const bits = quant->bits == 0 ? 0 : quant->bits + pairs * group;
     const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
     s.input = input + filter_dims->c * group;
     if (tile->resident) {
-      rqdkm_weights_expand(weights, group_filter, words / 4 * pairs);
+      packed = rqdkm_weights_expand_pairs(weights, filter, words / 4, pairs, bits);
     }
     for (int32_t first = 0; first < positions; first += tile->pixels) {
       const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
       int8_t *const out = output + first * output_dims->c + channels * group;
       fill_panel(panel, &s, first, pixels, output_dims->w, pointwise);
+      if (!tile->resident) {
+        packed = filter;
+      }
       for (int32_t pair = 0; pair < pairs; pair++) {
         const uint32_t *pair_weights = weights + (tile->resident ? words * pair : 0);
         if (!tile->resident) {
-          rqdkm_weights_expand(weights, group_filter + 2 * words * pair, words / 4);
+          packed = rqdkm_weights_expand_pair(weights, packed, words / 4, rqdkm_pair_bits(bits, pair));
         }
         if (channels > 1) {
           multiply(panel, pair_weights, steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),
@@ -155,6 +160,7 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
         }
       }
     }
+    filter = packed;
   }
   rqdkm_clamp_s8(output, positions * output_dims->c, &params->clamp);
   return RQDKM_OK;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conv_winograd_2d.h"
 
+#include "conv_winograd_pair.h"
+
 typedef struct {
   int32_t tile, edge, positions;
   int32_t tiles_x, tiles;    /* of the whole map */
@@ -29,7 +31,7 @@ static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
   g.u_words = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_U;
   g.v_words = ceil_div(g.strip_tiles, 4) * g.v_group;
   g.u_offset = g.v_words + g.strip_tiles * (int32_t)(sizeof(rqdkm_winograd_place) / 4);
-  g.product_words = (p->transform ? g.u_words : 0) + 8 * g.positions;
+  g.product_words = (p->transform ? g.u_words : 0) + max32(8 * g.positions, rqdkm_winograd_unpacked_words(p));
   const int32_t columns = min32(g.strip_tiles, g.tiles_x) * tile + 2;
   g.pad_words = min32(columns, p->input.w) * p->input.c / 4;
   g.input_words = columns * 2 * g.edge + g.pad_words;
@@ -112,10 +114,11 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
       memset(u + g.u_words - g.positions * RQDKM_WINOGRAD_BLOCK_U, 0,
              sizeof(uint32_t) * (size_t)(g.positions * RQDKM_WINOGRAD_BLOCK_U));
     }
+    const int8_t *packed = weights;
     for (int32_t co = 0; co < out_c; co += 2) {
       const uint32_t *products = u;
       if (params->transform) {
-        params->transform((const int8_t *)weights + co * 9 * params->input.c, params->input.c, u);
+        packed = rqdkm_winograd_pair_transform(params, co >> 1, packed, m, u);
       } else {
         products = (const uint32_t *)weights + (co >> 1) * g.u_words;
       }

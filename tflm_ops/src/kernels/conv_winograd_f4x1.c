@@ -7,6 +7,7 @@
  * lane = band * lanes_x + tile column within the group */
 #include "conv_winograd_f4.h"
 #include "conv_winograd_gemm.h"
+#include "conv_winograd_pair.h"
 #include "rqdkm/winograd.h"
 
 enum { P = 6, TILE = 4, TAPS = 3 };
@@ -43,7 +44,9 @@ static geometry measure(const rqdkm_winograd_params *p) {
 
 int32_t rqdkm_conv2d_s8_winograd_f4x1_scratch_bytes(const rqdkm_winograd_params *params) {
   const geometry g = measure(params);
-  return 4 * g.u_offset + max32(4 * ((params->transform ? g.u_words : 0) + 8 * P), g.row_bytes);
+  return 4 * g.u_offset +
+         max32(4 * ((params->transform ? g.u_words : 0) + max32(8 * P, rqdkm_winograd_unpacked_words(params))),
+               g.row_bytes);
 }
 
 /* One input row, padded by the zero point, into `row`. */
@@ -139,10 +142,11 @@ int32_t rqdkm_conv2d_s8_winograd_f4x1(const rqdkm_winograd_params *params, const
     if (params->transform && params->input.c % 16 != 0) {
       memset(u, 0, sizeof(uint32_t) * (size_t)g.u_words);
     }
+    const int8_t *packed = weights;
     for (int32_t co = 0; co < params->output.c; co += 2) {
       const uint32_t *products = u;
       if (params->transform) {
-        params->transform((const int8_t *)weights + co * 9 * params->input.c, params->input.c, u);
+        packed = rqdkm_winograd_pair_transform(params, co >> 1, packed, m, u);
       } else {
         products = (const uint32_t *)weights + (co >> 1) * g.u_words;
       }

@@ -3,6 +3,7 @@
 #include "rqdkm/kernels/conv_common.h"
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/output.h"
+#include "rqdkm/kernels/weights.h"
 
 /* Input lanes are crossed; inputs past the last multiple of four are zero lanes, as their weights are. */
 static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
@@ -13,6 +14,17 @@ static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
     memcpy(tail, input + inputs - rest, (size_t)rest);
     rqdkm_expand_crossed(lanes + inputs / 4 * 2, tail, 1, 1);
   }
+}
+
+/* Sum of all lanes: what an offset of 1 in every weight adds. */
+static int32_t sum_lanes(const uint32_t *lanes, const uint32_t *end) {
+  int32_t sum = 0;
+  RQDKM_NO_UNROLL
+  for (; lanes != end; lanes += 2) {
+    const uint32_t first = rqdkm_load32(lanes), second = rqdkm_load32(lanes + 1);
+    sum = rqdkm_smlad(second, 0x00010001u, rqdkm_smlad(first, 0x00010001u, sum));
+  }
+  return sum;
 }
 
 /* Four outputs, all inputs (a multiple of four, `end` - lanes words): acc[o] += sum_i w[o][i] x[i]. 16 weights are one
@@ -30,6 +42,23 @@ static const int8_t *multiply_c(const int8_t *weights, const uint32_t *lanes, co
   return weights;
 }
 
+/* The same with weights at 4 or 2 bits, which still hold their offset: lanes of the k-th output in a word are its bits
+   k * bits, or 8 more for the second two inputs, under a mask of two lanes. */
+static const int8_t *multiply_packed_c(const int8_t *weights, const uint32_t *lanes, const uint32_t *end, int32_t *acc,
+                                       int32_t bits) {
+  const uint32_t mask = bits == 4 ? 0x000f000fu : 0x00030003u;
+  RQDKM_NO_UNROLL
+  for (; lanes != end; lanes += 2) {
+    for (int32_t o = 0; o < 4; o++) {
+      const uint32_t w = rqdkm_load32(weights + o * bits / 8 * 4) >> o * bits % 8;
+      acc[o] = rqdkm_smlad(lanes[0], mask & w, acc[o]);
+      acc[o] = rqdkm_smlad(lanes[1], mask & (w >> 8), acc[o]);
+    }
+    weights += bits * 2;
+  }
+  return weights;
+}
+
 #if RQDKM_ASM_BLOCKS
 /* clang-format off */
 /* 24 cycles for 16 MACs: two words of lanes in r2 r3, four of weights in r4-r7 */
@@ -43,13 +72,35 @@ static const int8_t *multiply_c(const int8_t *weights, const uint32_t *lanes, co
   "sxtb16 r12, r5, ror #8\n smlad %[c1], r3, r12, %[c1]\n"    \
   "sxtb16 r12, r6, ror #8\n smlad %[c2], r3, r12, %[c2]\n"    \
   "sxtb16 r12, r7, ror #8\n smlad %[c3], r3, r12, %[c3]\n"
+/* Lanes LANES times those of output C, at SHIFT in word W; the mask is in r7. */
+#define RQDKM_MASKED(C, LANES, W, SHIFT) "and r12, r7, " W SHIFT "\n smlad %[" C "], " LANES ", r12, %[" C "]\n"
+/* 22 cycles: r4 holds the first two outputs, r5 the others */
+#define RQDKM_QUAD_4                                          \
+  "ldmia %[x]!, {r2, r3}\n ldmia %[w]!, {r4, r5}\n"           \
+  RQDKM_MASKED("c0", "r2", "r4", "") RQDKM_MASKED("c1", "r2", "r4", ", lsr #4")          \
+  RQDKM_MASKED("c2", "r2", "r5", "") RQDKM_MASKED("c3", "r2", "r5", ", lsr #4")          \
+  RQDKM_MASKED("c0", "r3", "r4", ", lsr #8") RQDKM_MASKED("c1", "r3", "r4", ", lsr #12") \
+  RQDKM_MASKED("c2", "r3", "r5", ", lsr #8") RQDKM_MASKED("c3", "r3", "r5", ", lsr #12")
+/* 19 cycles: all outputs in one word, loaded with that of the next quad */
+#define RQDKM_QUAD_2(W)                                       \
+  "ldmia %[x]!, {r2, r3}\n"                                   \
+  RQDKM_MASKED("c0", "r2", W, "") RQDKM_MASKED("c1", "r2", W, ", lsr #2")                \
+  RQDKM_MASKED("c2", "r2", W, ", lsr #4") RQDKM_MASKED("c3", "r2", W, ", lsr #6")        \
+  RQDKM_MASKED("c0", "r3", W, ", lsr #8") RQDKM_MASKED("c1", "r3", W, ", lsr #10")       \
+  RQDKM_MASKED("c2", "r3", W, ", lsr #12") RQDKM_MASKED("c3", "r3", W, ", lsr #14")
+#define RQDKM_LOOP(BODY)                                                                                       \
+  __asm volatile("1:\n" BODY "cmp %[x], %[stop]\n bne 1b\n"                                                    \
+                 : [x] "+r"(x), [w] "+r"(w), [c0] "+r"(c0), [c1] "+r"(c1), [c2] "+r"(c2), [c3] "+r"(c3), "+r"(mask) \
+                 : [stop] "r"(stop)                                                                            \
+                 : "r2", "r3", "r4", "r5", "r6", "r12", "cc", "memory")
 /* clang-format on */
 
-/* The same; 4 cycles more per two quads of inputs. */
+/* The same at any width; 4 cycles more per two quads of inputs. */
 static RQDKM_NOINLINE const int8_t *multiply(const int8_t *weights, const uint32_t *lanes, const uint32_t *end,
-                                             int32_t *acc) {
+                                             int32_t *acc, int32_t bits) {
   if ((end - lanes) % 4 != 0) {
-    weights = multiply_c(weights, lanes, lanes + 2, acc);
+    weights = bits == 8 ? multiply_c(weights, lanes, lanes + 2, acc)
+                        : multiply_packed_c(weights, lanes, lanes + 2, acc, bits);
     lanes += 2;
   }
   if (lanes != end) {
@@ -58,10 +109,14 @@ static RQDKM_NOINLINE const int8_t *multiply(const int8_t *weights, const uint32
     register int32_t c0 __asm("r8") = acc[0], c1 __asm("r9") = acc[1], c2 __asm("r10") = acc[2],
                         c3 __asm("r11") = acc[3];
     register const uint32_t *stop __asm("lr") = end;
-    __asm volatile("1:\n" RQDKM_QUAD RQDKM_QUAD "cmp %[x], %[stop]\n bne 1b\n"
-                   : [x] "+r"(x), [w] "+r"(w), [c0] "+r"(c0), [c1] "+r"(c1), [c2] "+r"(c2), [c3] "+r"(c3)
-                   : [stop] "r"(stop)
-                   : "r2", "r3", "r4", "r5", "r6", "r7", "r12", "cc", "memory");
+    register uint32_t mask __asm("r7") = bits == 4 ? 0x000f000fu : 0x00030003u; /* at 8 bits one more word of weights */
+    if (bits == 8) {
+      RQDKM_LOOP(RQDKM_QUAD RQDKM_QUAD);
+    } else if (bits == 4) {
+      RQDKM_LOOP(RQDKM_QUAD_4 RQDKM_QUAD_4);
+    } else {
+      RQDKM_LOOP("ldmia %[w]!, {r4, r5}\n" RQDKM_QUAD_2("r4") RQDKM_QUAD_2("r5"));
+    }
     weights = w;
     acc[0] = c0;
     acc[1] = c1;
@@ -71,7 +126,10 @@ static RQDKM_NOINLINE const int8_t *multiply(const int8_t *weights, const uint32
   return weights;
 }
 #else
-#define multiply multiply_c
+static const int8_t *multiply(const int8_t *weights, const uint32_t *lanes, const uint32_t *end, int32_t *acc,
+                              int32_t bits) {
+  return bits == 8 ? multiply_c(weights, lanes, end, acc) : multiply_packed_c(weights, lanes, end, acc, bits);
+}
 #endif
 
 /* Requantize and store the first `count` of four outputs. */
@@ -112,10 +170,16 @@ int32_t rqdkm_fully_connected_s8_fast(const rqdkm_fully_connected_params *params
   for (int32_t batch = 0; batch < batches; batch++) {
     const int8_t *w = weights;
     expand_input(lanes, input, params->inputs);
+    const int32_t sum = quant->bits != 0 ? sum_lanes(lanes, end) : 0;
     for (int32_t o = 0; o < params->outputs; o += 4) {
       const rqdkm_pair_quant *const pairs = quant->pairs + o / 2;
-      int32_t acc[4] = {pairs[0].bias[0], pairs[0].bias[1], pairs[1].bias[0], pairs[1].bias[1]};
-      w = multiply(w, lanes, end, acc);
+      const int32_t bits = rqdkm_pair_bits(quant->bits, o / 2);
+      const uint32_t offset = bits == 8 ? 0u : (uint32_t)sum << (bits - 1);
+      int32_t acc[4];
+      for (int32_t i = 0; i < 4; i++) {
+        acc[i] = (int32_t)((uint32_t)pairs[i / 2].bias[i % 2] - offset);
+      }
+      w = multiply(w, lanes, end, acc, bits);
       store(output + o, rqdkm_min(4, params->outputs - o), acc, quant, pairs);
     }
     input += params->inputs;

@@ -12,10 +12,14 @@ from rqdkm_tvm.kernels._c import constant, dims, is_image
 from rqdkm_tvm.kernels.pack import (
     Int8Array,
     Int32Array,
+    channel_bits,
     channel_pairs,
     doubled_bias,
+    pack_channels,
+    pack_groups,
     pack_pair_quant,
     round_up,
+    widest,
 )
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import (
@@ -28,7 +32,10 @@ from rqdkm_tvm.kernels.requantize import (
     choose_requantize,
     convolution_multipliers,
 )
-from rqdkm_tvm.layer import KernelCall, Layer
+from rqdkm_tvm.layer import KernelCall, Layer, NDArray
+
+#: Cycles to expand weights, by the bits they are stored in, relative to 8 bits; flash misses included.
+EXPAND_COST = {8: 1.0, 4: 0.93, 2: 0.9}
 
 #: Forms that the panel and direct kernels implement.
 FORMS = (Form.UP, Form.AWAY, Form.WIDE)
@@ -247,10 +254,60 @@ class Conv2dReference(Kernel):
         )
 
 
+@register
+class Conv2dMixedReference(Kernel):
+    """Plain C with tensors and weights of any width."""
+
+    name = "conv2d_mixed_ref"
+    ops = ("conv2d",)
+    reference = True
+    packed_weights = True
+    packed_tensors = True
+
+    def reject(self, layer: Layer) -> str | None:
+        return reject_convolution(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        g = geometry(layer)
+        return 30.0 * g.macs + 100.0 * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        channels = layer.output.shape[3]
+        bits = channel_bits(layer)
+        multipliers, shifts = convolution_multipliers(layer, channels)
+        body = (
+            conv_constants(layer)
+            + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
+            + bits_constant(layer, "c4")
+            + "  return rqdkm_conv2d_mixed_ref(&params, &quant, &bits, &input_dims, in0, &filter_dims, c0,\n"
+            + "                                (const int32_t *)c1, &output_dims, out);\n"
+        )
+        weights = pack_channels(layer.weights.reshape(channels, -1), bits)
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(weights, bias_of(layer, channels), multipliers, shifts, np.array(bits, np.uint8)),
+            scratch_bytes=0,
+            body=body,
+            includes=("rqdkm/convolution.h",),
+            macs=geometry(layer).macs,
+        )
+
+
+def bits_constant(layer: Layer, weights: str) -> str:
+    """The ``rqdkm_bits`` of a layer, as a line of a function body."""
+    return f"  const rqdkm_bits bits = {{{layer.inputs[0].bits}, {layer.output.bits}, (const uint8_t *){weights}}};\n"
+
+
 class PackedConv2d(Kernel):
     """What the kernels with packed weights share. The last pair table and the weights are per group."""
 
     ops = ("conv2d",)
+    packed_weights = True
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_convolution(layer) or self._reject_shape(geometry(layer))
@@ -264,36 +321,54 @@ class PackedConv2d(Kernel):
 
     @abstractmethod
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
-        """(group outputs, KH, KW, group_c) of one group -> packed."""
+        """(group outputs, KH, KW, group_c) of one group -> packed at 8 bits, pairs one after the other."""
 
-    def _packed(self, layer: Layer) -> tuple[Form, Int8Array, Int32Array]:
+    @staticmethod
+    def _pairs(g: Geometry) -> list[tuple[int, int]]:
+        """Pairs of output channels, group after group."""
+        return [
+            (first + a, first + b)
+            for first in range(0, g.output_c, g.group_outputs)
+            for a, b in channel_pairs(g.group_outputs)
+        ]
+
+    def _pair_bits(self, layer: Layer) -> list[int]:
+        return widest(channel_bits(layer), self._pairs(geometry(layer)))
+
+    def _expand_cycles(self, layer: Layer, at_8_bits: float) -> float:
+        """Expanding the weights of all pairs once; ``at_8_bits``: those of one pair."""
+        return sum(EXPAND_COST[bits] for bits in self._pair_bits(layer)) * at_8_bits
+
+    def _packed(self, layer: Layer) -> tuple[Form, tuple[NDArray, ...]]:
+        """The form, and the constants: weights, pair table, and bits of every pair where not all have 8."""
         assert layer.weights is not None
         g = geometry(layer)
         requantize = plan_requantize(layer)
         assert requantize is not None
         groups = np.split(layer.weights, g.groups)
-        weights = np.concatenate([self._pack_weights(g, group) for group in groups])
+        bits = self._pair_bits(layer)
+        weights = pack_groups(np.concatenate([self._pack_weights(g, group) for group in groups]), bits)
         bias = doubled_bias(
             layer.weights.reshape(g.output_c, -1),
             bias_of(layer, g.output_c) + requantize.bias_delta,
             layer.inputs[0].zero_point,
         )
-        pairs = [
-            (first + a, first + b)
-            for first in range(0, g.output_c, g.group_outputs)
-            for a, b in channel_pairs(g.group_outputs)
-        ]
-        return requantize.form, weights, pack_pair_quant(bias, requantize, pairs)
+        table = pack_pair_quant(bias, requantize, self._pairs(g))
+        return requantize.form, (weights, table, *([np.array(bits, np.uint8)] if layer.packs_weights else []))
 
-    def _panel_cycles(self, g: Geometry, steps: int, pixels: int, resident: bool) -> float:
+    def _panel_cycles(self, layer: Layer, steps: int, pixels: int, resident: bool) -> float:
         """Products, requantization and weight expansion of a panel kernel; measured constants, see docs/kernels.md."""
+        g = geometry(layer)
         pairs = g.group_pairs * g.groups
         blocks = g.positions / 4
         panels = 1 if resident else -(-g.positions // pixels)
-        return pairs * (blocks * (16.3 * steps + 72) + panels * 3.7 * 2 * steps + -(-g.positions // pixels) * 60)
+        return pairs * (blocks * (16.3 * steps + 72) + -(-g.positions // pixels) * 60) + panels * self._expand_cycles(
+            layer, 3.7 * 2 * steps
+        )
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
-        form, weights, pairs = self._packed(layer)
+        form, constants = self._packed(layer)
+        bits = "(const uint8_t *)c2" if layer.packs_weights else "0"
         body = (
             conv_constants(layer)
             + constant(
@@ -303,13 +378,13 @@ class PackedConv2d(Kernel):
                 pixels=int(config.get("pixels", 1)),
                 resident=int(config.get("resident", 0)),
             )
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1}};\n"
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}}};\n"
             + self._invoke(geometry(layer), form, config)
         )
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(weights, pairs),
+            constants=constants,
             scratch_bytes=self.scratch_bytes(layer, config),
             body=body,
             includes=self._includes(),

@@ -37,7 +37,7 @@ class Conv2dGemm(PackedConv2d):
         g = geometry(layer)
         tap = 12 if g.kernel_h * g.kernel_w == 1 and not g.pads else 85
         gather = g.groups * g.positions * (2.1 * g.taps + tap * g.kernel_h * g.kernel_w)
-        return gather + self._panel_cycles(g, g.taps // 2, int(config["pixels"]), bool(config["resident"]))
+        return gather + self._panel_cycles(layer, g.taps // 2, int(config["pixels"]), bool(config["resident"]))
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
@@ -86,7 +86,7 @@ class Conv2dIm2row(PackedConv2d):
         expand = g.groups * strips * g.strip_rows(rows) * (2.6 * g.strip_row_lanes + 60)
         gather = g.groups * g.positions * runs * (50 + 6.0 * words)
         panel_pixels = min(pixels, rows * g.output_w)
-        return expand + gather + self._panel_cycles(g, runs * words, panel_pixels, bool(config["resident"]))
+        return expand + gather + self._panel_cycles(layer, runs * words, panel_pixels, bool(config["resident"]))
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         runs, words = self._runs(g)

@@ -73,7 +73,7 @@ class StripConv2d(PackedConv2d):
         call = f"rqdkm_{self.name}_template"
         indent = " " * len(f"  return {call}(")
         return (
-            f"  return {call}(&params, quant.pairs, &input_dims, (const int8_t *)in0, &filter_dims,\n"
+            f"  return {call}(&params, &quant, &input_dims, (const int8_t *)in0, &filter_dims,\n"
             f"{indent}(const int8_t *)c0, &output_dims, (int8_t *)out, &tile, scratch,\n"
             f"{indent}{', '.join(map(str, self._constants(g, form, config)))}, {FORM_NAMES[form]});\n"
         )
@@ -128,8 +128,8 @@ class Conv2dDirect(StripConv2d):
         turns = self._steps(g) // self._unroll(g)
         products = g.kernel_h * (16.0 * self._steps(g) + 4 * turns + 10)
         expand = 1.9 * sum(self._strip(g, rows) for rows in strips)
-        weights = 3.5 * g.taps * (1 if config["resident"] else len(strips))
-        return expand + g.group_pairs * (self._block_cycles(g, config, products, 60) + weights)
+        weights = self._expand_cycles(layer, 3.5 * g.taps) * (1 if config["resident"] else len(strips))
+        return expand + g.group_pairs * self._block_cycles(g, config, products, 60) + weights
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
@@ -197,8 +197,8 @@ class Conv2dNarrow(StripConv2d):
         products = 16.0 * g.kernel_h * self._steps(g) + (5 * turns if turns > 1 else 1)
         lane = 3.4 + 2.0 * (self._pixel_lanes(g) % 2)
         expand = sum(g.strip_rows(rows) for rows in strips) * (lane * g.strip_row_lanes + 60)
-        weights = 1.75 * self._weight_words(g) * (1 if config["resident"] else len(strips))
-        return expand + g.group_pairs * (self._block_cycles(g, config, products, 60) + weights)
+        weights = self._expand_cycles(layer, 1.75 * self._weight_words(g)) * (1 if config["resident"] else len(strips))
+        return expand + g.group_pairs * self._block_cycles(g, config, products, 60) + weights
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         runs = pad_taps(weights.reshape(g.group_outputs * g.kernel_h, -1), 2)

@@ -13,11 +13,13 @@ import numpy as np
 
 from rqdkm_tvm.kernels import winograd_pack as pack
 from rqdkm_tvm.kernels._c import braces, hwc, is_image
+from rqdkm_tvm.kernels.pack import channel_bits, pack_groups, packed_bytes, widest
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolution_multipliers
-from rqdkm_tvm.layer import KernelCall, Layer
+from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
 INT8_CLAMP = (-128, 127)
+UNPACK_CYCLES = {8: 0.0, 4: 110.0, 2: 110.0}  # four input channels of a pair of output channels to int8
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class WinogradConv2d(Kernel):
 
     direct = False
     ops = ("conv2d",)
+    packed_weights = True
     algorithm: ClassVar[str] = "winograd"  # the `baseline` configuration keeps to direct convolutions
     form: ClassVar[pack.Algorithm]
     cost: ClassVar[Cost]
@@ -104,6 +107,20 @@ class WinogradConv2d(Kernel):
             f"exact below 2^{31 - self.form.power} = {limit} only"
         )
 
+    @staticmethod
+    def _pair_bits(layer: Layer) -> list[int]:
+        """Bits of the weights of every pair of output channels; an added last one has any."""
+        bits = channel_bits(layer)
+        return widest(bits, [range(first, min(first + 2, len(bits))) for first in range(0, len(bits), 2)])
+
+    def _unpack_cycles(self, layer: Layer) -> float:
+        """Four input channels of all pairs of output channels to int8."""
+        return sum(UNPACK_CYCLES[bits] for bits in self._pair_bits(layer)) if layer.packs_weights else 0.0
+
+    def _unpacked_words(self, layer: Layer, config: Config) -> int:
+        """Words of scratch for a pair of output channels as int8; M can lie there too."""
+        return 18 * (hwc(layer.inputs[0])[2] // 4) if layer.packs_weights and config["weights"] == "online" else 0
+
     # ---- configurations --------------------------------------------------------------------------------
 
     def _strips(self, layer: Layer) -> list[int]:
@@ -131,7 +148,7 @@ class WinogradConv2d(Kernel):
         )
         return (
             inputs * quads * self.cost.input
-            + (strips * outputs * quads * self.cost.weights if online else 0.0)
+            + (strips * quads * (outputs * self.cost.weights + self._unpack_cycles(layer)) if online else 0.0)
             + groups * pairs * (_product_cycles(self.form, channels, online) + self.cost.group)
             + finishing
             + strips * self.cost.strip
@@ -141,7 +158,8 @@ class WinogradConv2d(Kernel):
         """Flash that the constants of ``lower(layer, config)`` take, without packing them."""
         channels, outputs = hwc(layer.inputs[0])[2], hwc(layer.output)[2]
         if config["weights"] == "online":
-            weights = 2 * _ceil(outputs, 2) * 9 * channels
+            weights = sum(packed_bytes(2 * 9 * channels, bits) for bits in self._pair_bits(layer))
+            weights += len(self._pair_bits(layer)) if layer.packs_weights else 0
         else:
             blocks = self.form.kernel_rows * _ceil(channels, pack.BLOCK)
             weights = _ceil(outputs, 2) * blocks * self.form.positions * 64
@@ -180,21 +198,28 @@ class WinogradConv2d(Kernel):
         table = self.table(layer)
         fast, wide = self._forms(layer, table)
         online = config["weights"] == "online"
-        weights = pack.pack_weights_online(layer.weights) if online else pack.pack_weights(self.form, layer.weights)
+        packed = online and layer.packs_weights
+        pair_bits = self._pair_bits(layer)
+        weights: NDArray = (
+            pack_groups(pack.pack_weights_online(layer.weights), pair_bits)
+            if online
+            else pack.pack_weights(self.form, layer.weights)
+        )
         top, left, *_ = layer.attrs["padding"]
         transform = f"rqdkm_winograd_{self.form.name}_weights" if online else "0"
         input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.output))
+        bits = "(const uint8_t *)c2" if packed else "0"
         body = (
-            "  static const rqdkm_winograd_params params = {\n"
+            f"  {'' if packed else 'static '}const rqdkm_winograd_params params = {{\n"
             f"      {input_dims}, {output_dims}, {top}, {left}, {layer.inputs[0].zero_point}, {config['strip']},\n"
-            f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}}};\n"
+            f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}, {bits}}};\n"
             f"  return rqdkm_{self.name}(&params, (const int8_t *)in0, c0, (const rqdkm_winograd_channel *)c1,\n"
             "      (int8_t *)out, scratch);\n"
         )
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(weights, table.words),
+            constants=(weights, table.words, *([np.array(pair_bits, np.uint8)] if packed else [])),
             scratch_bytes=self.scratch_bytes(layer, config),
             body=body,
             includes=("rqdkm/winograd.h",),
@@ -223,7 +248,9 @@ class WinogradConv2d2d(WinogradConv2d):
         edge, blocks, positions = self.form.tile[0] + 2, _ceil(channels, pack.BLOCK), self.form.positions
         tiles = min(4 * int(config["strip"]), rows * columns)
         transformed = _ceil(tiles, 4) * blocks * positions * 32
-        products = (blocks * positions * 16 if config["weights"] == "online" else 0) + 8 * positions
+        products = (blocks * positions * 16 if config["weights"] == "online" else 0) + max(
+            8 * positions, self._unpacked_words(layer, config)
+        )
         run = min(tiles, columns) * self.form.tile[1] + 2
         columns_kept = run * 2 * edge + min(run, width) * channels // 4
         return 4 * (transformed + 2 * tiles + max(products, columns_kept))
@@ -288,7 +315,9 @@ class WinogradF4x1(WinogradConv2d):
         blocks, positions = _ceil(channels, pack.BLOCK), self.form.positions
         rows = _ceil(min(int(config["strip"]), height), bands)
         transformed = columns * (rows + 2) * blocks * positions * 32
-        products = (3 * blocks * positions * 16 if config["weights"] == "online" else 0) + 8 * positions
+        products = (3 * blocks * positions * 16 if config["weights"] == "online" else 0) + max(
+            8 * positions, self._unpacked_words(layer, config)
+        )
         padded_row = (_ceil(width, 4) * 4 + 2) * channels
         return 4 * (transformed + columns * rows * 4 * 2) + max(4 * products, padded_row)
 

@@ -28,6 +28,7 @@ class DepthwiseAsConv(Kernel):
 
     name = "depthwise_conv2d_s8_as_conv2d"
     ops = ("depthwise_conv2d",)
+    packed_weights = True
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_depthwise(layer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, dims, is_image
+from rqdkm_tvm.kernels.conv2d import bits_constant
+from rqdkm_tvm.kernels.pack import channel_bits, pack_channels
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -32,6 +34,26 @@ def layer_bias(layer: Layer, channels: int) -> np.ndarray:
     return np.zeros(channels, np.int32) if layer.bias is None else np.asarray(layer.bias, np.int32).reshape(channels)
 
 
+def reference_constants(layer: Layer) -> str:
+    """The parameter structs of the references, as lines of a function body."""
+    assert layer.weights is not None
+    return (
+        constant(
+            "rqdkm_conv_params",
+            "params",
+            input_offset=-layer.inputs[0].zero_point,
+            output_offset=layer.output.zero_point,
+            stride=layer.attrs["strides"],
+            dilation=layer.attrs["dilation"],
+            padding=layer.attrs["padding"],
+            clamp=layer.attrs["clamp"],
+        )
+        + dims("input_dims", layer.inputs[0])
+        + dims("output_dims", layer.output)
+        + constant("rqdkm_hw", "kernel", h=int(layer.weights.shape[1]), w=int(layer.weights.shape[2]))
+    )
+
+
 @register
 class DepthwiseConv2dReference(Kernel):
     """Plain C: any kernel, stride, padding, dilation and channel multiplier."""
@@ -54,19 +76,7 @@ class DepthwiseConv2dReference(Kernel):
         channels = layer.output.shape[3]
         multipliers, shifts = convolution_multipliers(layer, channels)
         body = (
-            constant(
-                "rqdkm_conv_params",
-                "params",
-                input_offset=-layer.inputs[0].zero_point,
-                output_offset=layer.output.zero_point,
-                stride=layer.attrs["strides"],
-                dilation=layer.attrs["dilation"],
-                padding=layer.attrs["padding"],
-                clamp=layer.attrs["clamp"],
-            )
-            + dims("input_dims", layer.inputs[0])
-            + dims("output_dims", layer.output)
-            + constant("rqdkm_hw", "kernel", h=int(layer.weights.shape[1]), w=int(layer.weights.shape[2]))
+            reference_constants(layer)
             + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
             "  return rqdkm_depthwise_conv2d_s8_ref(&params, &quant, &input_dims, (const int8_t *)in0, &kernel,\n"
             "                                       (const int8_t *)c0, (const int32_t *)c1, &output_dims,\n"
@@ -76,6 +86,49 @@ class DepthwiseConv2dReference(Kernel):
             kernel=self.name,
             config=config,
             constants=(layer.weights, layer_bias(layer, channels), multipliers, shifts),
+            scratch_bytes=0,
+            body=body,
+            includes=("rqdkm/depthwise.h",),
+            macs=depthwise_macs(layer),
+        )
+
+
+@register
+class DepthwiseConv2dMixedReference(Kernel):
+    """Plain C with tensors and weights of any width."""
+
+    name = "depthwise_conv2d_mixed_ref"
+    ops = ("depthwise_conv2d",)
+    reference = True
+    packed_weights = True
+    packed_tensors = True
+
+    def reject(self, layer: Layer) -> str | None:
+        return reject_depthwise(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 40.0 * depthwise_macs(layer) + 100.0 * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        channels = layer.output.shape[3]
+        bits = channel_bits(layer)
+        multipliers, shifts = convolution_multipliers(layer, channels)
+        body = (
+            reference_constants(layer)
+            + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
+            + bits_constant(layer, "c4")
+            + "  return rqdkm_depthwise_conv2d_mixed_ref(&params, &quant, &bits, &input_dims, in0, &kernel, c0,\n"
+            "                                          (const int32_t *)c1, &output_dims, out);\n"
+        )
+        weights = pack_channels(layer.weights.reshape(-1, channels).T, bits)
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(weights, layer_bias(layer, channels), multipliers, shifts, np.array(bits, np.uint8)),
             scratch_bytes=0,
             body=body,
             includes=("rqdkm/depthwise.h",),

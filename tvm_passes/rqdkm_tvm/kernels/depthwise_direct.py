@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
 from rqdkm_tvm.kernels.depthwise_strip import LayerKey, depthwise_channels
+from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
+from rqdkm_tvm.kernels.pack import channel_bits, widest
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -61,7 +62,7 @@ def _pair(values: tuple[int, int]) -> tuple[int, int]:
 class _Solved:
     form: Form
     right_shift: int  # the layer's; in form SHIFT each channel has its own
-    table: npt.NDArray[np.int32]
+    table: Table
 
 
 @lru_cache(maxsize=64)
@@ -74,7 +75,13 @@ def _solve(key: LayerKey) -> _Solved | None:
     return _Solved(form, floors[0].right_shift, _table(layer, floors))
 
 
-def _table(layer: Layer, floors: list[Floor]) -> npt.NDArray[np.int32]:
+def _row_channels(count: int) -> list[tuple[int, int]]:
+    """Channels of every row of the table: pairs, then single channels, paired with themselves."""
+    quads = count // 4 * 4
+    return [(c + o, c + o + 2) for c in range(0, quads, 4) for o in (0, 1)] + [(c, c) for c in range(quads, count)]
+
+
+def _table(layer: Layer, floors: list[Floor]) -> Table:
     """Rows of the C table: pairs (c, c + 2), (c + 1, c + 3) of every four channels, then single channels."""
     assert layer.weights is not None
     count = layer.output.shape[3]
@@ -85,18 +92,16 @@ def _table(layer: Layer, floors: list[Floor]) -> npt.NDArray[np.int32]:
     folded = layer_bias(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=0)
     bias = (folded - np.array([floor.base for floor in floors])) << k
     held = max(taps, _REGISTER_TAPS)
-    quads = count // 4 * 4
-    pairs: list[tuple[int, int | None]] = [(c + o, c + o + 2) for c in range(0, quads, 4) for o in (0, 1)]
-    pairs += [(c, None) for c in range(quads, count)]
+    pairs = _row_channels(count)
     table = np.zeros((len(pairs), held + 10), np.int64)
     for row, (first, second) in zip(table, pairs, strict=True):
         row[:taps] = scaled[:, first] & 0xFFFF
         row[[held, held + 2, held + 3, held + 6, held + 8]] = bias[first], *_constants(floors[first])
-        if second is not None:
+        if second != first:
             row[:taps] |= (scaled[:, second] & 0xFFFF) << 16
             row[[held + 1, held + 4, held + 5, held + 7, held + 9]] = bias[second], *_constants(floors[second])
     # biases may exceed 32 bits where the accumulators do not: modulo 2**32 they are the same
-    return (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return Table((table & 0xFFFFFFFF).astype(np.uint32).view(np.int32), held, k[np.array(pairs)])
 
 
 def _constants(floor: Floor) -> tuple[int, int, int, int]:
@@ -105,10 +110,12 @@ def _constants(floor: Floor) -> tuple[int, int, int, int]:
 
 @register
 class DepthwiseDirect(Kernel):
-    """Any kernel, stride, padding and dilation; channel multiplier 1. Config ``rows``: output rows per padded strip."""
+    """Any kernel, stride, padding and dilation; channel multiplier 1. Config ``rows``: output rows per padded strip;
+    ``packed`` as for the strip kernel."""
 
     name = "depthwise_conv2d_s8_direct"
     ops = ("depthwise_conv2d",)
+    packed_weights = True
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_depthwise(layer)
@@ -123,14 +130,19 @@ class DepthwiseDirect(Kernel):
     def configs(self, layer: Layer) -> list[Config]:
         shape = geometry(layer)
         if not shape.padded:
-            return [{"rows": shape.output_h}]
-        return [{"rows": shape.output_h}, *({"rows": rows} for rows in (8, 4, 2, 1) if rows < shape.output_h)]
+            return with_packed(layer, [{"rows": shape.output_h}])
+        rows: list[Config] = [
+            {"rows": shape.output_h},
+            *({"rows": rows} for rows in (8, 4, 2, 1) if rows < shape.output_h),
+        ]
+        return with_packed(layer, rows)
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         shape = geometry(layer)
+        table = self._solved(layer).table.scratch_bytes if config.get("packed") else 0
         if not shape.padded:
-            return 0
-        return shape.extent(int(config["rows"]), 0) * shape.extent(shape.output_w, 1) * layer.inputs[0].shape[3]
+            return table
+        return table + shape.extent(int(config["rows"]), 0) * shape.extent(shape.output_w, 1) * layer.inputs[0].shape[3]
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         shape, channels = geometry(layer), layer.output.shape[3]
@@ -145,8 +157,10 @@ class DepthwiseDirect(Kernel):
         finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
         single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
+        unpack = self._solved(layer).table.unpack_cycles if config.get("packed") else 0.0
         return (
-            finish * layer.output.size
+            unpack
+            + finish * layer.output.size
             + shape.output_h * pairs * (row + 40.0)
             + strips * pairs * 60.0
             + copied * 0.9
@@ -154,8 +168,8 @@ class DepthwiseDirect(Kernel):
         )
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
-        solved = _solve(LayerKey(layer))
-        assert solved is not None
+        solved = self._solved(layer)
+        packed = bool(config.get("packed"))
         shape, channels = geometry(layer), layer.output.shape[3]
         scratch = self.scratch_bytes(layer, config)
         body = (
@@ -174,15 +188,25 @@ class DepthwiseDirect(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_direct_layer(&params, (const int8_t *)in0, (const uint32_t *)c0,\n"
-            f"      (int8_t *)out, {'scratch' if scratch else '0'});\n"
+            + (solved.table.unpack() if packed else IN_FLASH if scratch else IN_FLASH.replace("scratch", "0"))
+            + "  return rqdkm_depthwise_direct_layer(&params, (const int8_t *)in0, table, (int8_t *)out, rest);\n"
         )
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(solved.table,),
+            constants=(
+                solved.table.constants(widest(channel_bits(layer), _row_channels(channels)))
+                if packed
+                else (solved.table.words,)
+            ),
             scratch_bytes=scratch,
             body=body,
             includes=("rqdkm/depthwise_direct.h",),
             macs=depthwise_macs(layer),
         )
+
+    @staticmethod
+    def _solved(layer: Layer) -> _Solved:
+        solved = _solve(LayerKey(layer))
+        assert solved is not None
+        return solved

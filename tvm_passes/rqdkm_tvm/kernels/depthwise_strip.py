@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
+from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Channel, Form, solve_layer
+from rqdkm_tvm.kernels.pack import channel_bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -37,7 +39,7 @@ def depthwise_channels(layer: Layer) -> list[Channel]:
 class _Solved:
     form: Form
     right_shift: int  # the layer's; in form SHIFT each channel has its own
-    table: npt.NDArray[np.int32]
+    table: Table
 
 
 @lru_cache(maxsize=64)
@@ -63,7 +65,8 @@ def _solve(key: LayerKey) -> _Solved | None:
     table[:, 9] = [floor.addend for floor in floors]
     table[:, 10] = [floor.right_shift for floor in floors]
     # the folded bias alone may exceed 32 bits, the accumulator does not: modulo 2**32 it is the same
-    return _Solved(form, floors[0].right_shift, (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32))
+    words = (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    return _Solved(form, floors[0].right_shift, Table(words, 6, np.stack([k - _LANE_SHIFT] * 2, axis=1)))
 
 
 class LayerKey:
@@ -85,10 +88,12 @@ def _pair(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArra
 
 @register
 class DepthwiseStrip(Kernel):
-    """3x3, stride 1, C a multiple of 4. Config ``pairs``: pairs of output rows per strip."""
+    """3x3, stride 1, C a multiple of 4. Config ``pairs``: pairs of output rows per strip; ``packed``: weights below
+    8 bits are unpacked into scratch first, else flash holds the whole table."""
 
     name = "depthwise_conv2d_s8_strip"
     ops = ("depthwise_conv2d",)
+    packed_weights = True
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_depthwise(layer)
@@ -108,10 +113,11 @@ class DepthwiseStrip(Kernel):
 
     def configs(self, layer: Layer) -> list[Config]:
         whole = (hwc(layer.output)[0] + 1) // 2
-        return [{"pairs": whole}, *({"pairs": pairs} for pairs in (8, 4, 2, 1) if pairs < whole)]
+        return with_packed(layer, [{"pairs": whole}, *({"pairs": pairs} for pairs in (8, 4, 2, 1) if pairs < whole)])
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
-        return (int(config["pairs"]) + 1) * 16 * (hwc(layer.output)[1] + 2)
+        strip = (int(config["pairs"]) + 1) * 16 * (hwc(layer.output)[1] + 2)
+        return strip + (self._table(layer).scratch_bytes if config.get("packed") else 0)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         h, w, c = hwc(layer.output)
@@ -124,11 +130,13 @@ class DepthwiseStrip(Kernel):
         single_row = quads * 60.0 + (15.0 + 12.0 * rest if rest else 0.0) + 57.0
         layout = c / 4 * ((double + single + 1) * (w * 17.0 + 35.0) + (strips - 1) * (4.0 * w + 30.0) * 6.0)
         rows = double * double_row + single * single_row + strips * 43.0
-        return layout + c * (rows + finish * h * w)
+        unpack = self._table(layer).unpack_cycles if config.get("packed") else 0.0
+        return unpack + layout + c * (rows + finish * h * w)
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         solved = self._solved(layer)
         assert solved is not None
+        packed = bool(config.get("packed"))
         body = (
             constant(
                 "rqdkm_depthwise_strip_params",
@@ -143,18 +151,23 @@ class DepthwiseStrip(Kernel):
                 form=int(solved.form),
                 clamp=layer.attrs["clamp"],
             )
-            + "  return rqdkm_depthwise_strip_layer(&params, (const int8_t *)in0, (const uint32_t *)c0,\n"
-            "      (int8_t *)out, scratch);\n"
+            + (solved.table.unpack() if packed else IN_FLASH)
+            + "  return rqdkm_depthwise_strip_layer(&params, (const int8_t *)in0, table, (int8_t *)out, rest);\n"
         )
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(solved.table,),
+            constants=solved.table.constants(channel_bits(layer)) if packed else (solved.table.words,),
             scratch_bytes=self.scratch_bytes(layer, config),
             body=body,
             includes=("rqdkm/depthwise_strip.h",),
             macs=depthwise_macs(layer),
         )
+
+    def _table(self, layer: Layer) -> Table:
+        solved = self._solved(layer)
+        assert solved is not None
+        return solved.table
 
     def _solved(self, layer: Layer) -> _Solved | None:
         return _solve(LayerKey(layer))

@@ -5,15 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, doubled_requantize
-from rqdkm_tvm.kernels.pack import doubled_bias, pack_fours, pack_pair_quant, pad_taps, round_up
+from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, bits_constant, doubled_requantize
+from rqdkm_tvm.kernels.pack import (
+    channel_bits,
+    doubled_bias,
+    pack_channels,
+    pack_fours,
+    pack_groups,
+    pack_pair_quant,
+    pad_taps,
+    round_up,
+    widest,
+)
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import (
     Requantize,
     accumulator_bounds,
     fully_connected_multipliers,
 )
-from rqdkm_tvm.layer import KernelCall, Layer
+from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
 
 def reject_fully_connected(layer: Layer) -> str | None:
@@ -103,11 +113,64 @@ class FullyConnectedReference(Kernel):
 
 
 @register
+class FullyConnectedMixedReference(Kernel):
+    """Plain C with tensors and weights of any width, asymmetric weights included."""
+
+    name = "fully_connected_mixed_ref"
+    ops = ("fully_connected",)
+    reference = True
+    packed_weights = True
+    packed_tensors = True
+
+    def reject(self, layer: Layer) -> str | None:
+        return reject_fully_connected(layer)
+
+    def scratch_bytes(self, layer: Layer, config: Config) -> int:
+        return 0
+
+    def estimate_cycles(self, layer: Layer, config: Config) -> float:
+        return 28.0 * _macs(layer) + 100.0 * layer.output.size
+
+    def lower(self, layer: Layer, config: Config) -> KernelCall:
+        assert layer.weights is not None
+        outputs = layer.weights.shape[0]
+        bits = channel_bits(layer)
+        multipliers, shifts = fully_connected_multipliers(layer, outputs)
+        body = (
+            _params(layer)
+            + "  const rqdkm_channel_quant quant = {(const int32_t *)c2, (const int32_t *)c3};\n"
+            + bits_constant(layer, "c4")
+            + f"  return rqdkm_fully_connected_mixed_ref(&params, &quant, &bits, {_batches(layer)}, in0, c0,\n"
+            + "                                         (const int32_t *)c1, out);\n"
+        )
+        return KernelCall(
+            kernel=self.name,
+            config=config,
+            constants=(
+                pack_channels(layer.weights, bits),
+                bias_of(layer, outputs),
+                multipliers,
+                shifts,
+                np.array(bits, np.uint8),
+            ),
+            scratch_bytes=0,
+            body=body,
+            includes=("rqdkm/convolution.h",),
+            macs=_macs(layer),
+        )
+
+
+#: Cycles per multiply-accumulate, by the bits of the weights: flash included.
+MAC_CYCLES = {8: 2.0, 4: 1.65, 2: 1.45}
+
+
+@register
 class FullyConnectedFast(Kernel):
     """Four outputs at a time, weights straight from flash."""
 
     name = "fully_connected_s8_fast"
     ops = ("fully_connected",)
+    packed_weights = True
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_fully_connected(layer)
@@ -123,8 +186,20 @@ class FullyConnectedFast(Kernel):
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         assert layer.weights is not None
-        outputs, inputs = (int(size) for size in layer.weights.shape)
-        return _batches(layer) * (2.5 * inputs + round_up(outputs, 4) * (2.0 * round_up(inputs, 4) + 40))
+        inputs = int(layer.weights.shape[1])
+        lane = 4.0 if layer.packs_weights else 2.5  # packed weights need the sum of the inputs
+        fours = sum(4 * (MAC_CYCLES[bits] * round_up(inputs, 4) + 40) for bits in self._four_bits(layer))
+        return _batches(layer) * (lane * inputs + fours)
+
+    @staticmethod
+    def _fours(layer: Layer) -> list[list[int]]:
+        """Whole fours of outputs: those past the last repeat it and are not stored."""
+        assert layer.weights is not None
+        outputs = int(layer.weights.shape[0])
+        return [[min(first + i, outputs - 1) for i in range(4)] for first in range(0, outputs, 4)]
+
+    def _four_bits(self, layer: Layer) -> list[int]:
+        return widest(channel_bits(layer), self._fours(layer))
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         assert layer.weights is not None
@@ -132,19 +207,25 @@ class FullyConnectedFast(Kernel):
         requantize = _plan_requantize(layer)
         assert requantize is not None
         bias = doubled_bias(layer.weights, bias_of(layer, outputs) + requantize.bias_delta, layer.inputs[0].zero_point)
-        # whole fours: channels past the last repeat it and are not stored
-        channels = [min(index, outputs - 1) for index in range(round_up(outputs, 4))]
-        pairs = list(zip(channels[::2], channels[1::2], strict=True))
+        bits = self._four_bits(layer)
+        pairs = [pair for a, b, c, d in self._fours(layer) for pair in ((a, b), (c, d))]
+        constants: list[NDArray] = [
+            pack_groups(pack_fours(pad_taps(layer.weights, 4)), bits),
+            pack_pair_quant(bias, requantize, pairs),
+        ]
+        if layer.packs_weights:
+            constants.append(np.repeat(np.array(bits, np.uint8), 2))
         body = (
             _params(layer)
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[requantize.form]}, (const rqdkm_pair_quant *)c1}};\n"
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[requantize.form]}, (const rqdkm_pair_quant *)c1, "
+            + f"{'(const uint8_t *)c2' if layer.packs_weights else '0'}}};\n"
             + f"  return rqdkm_fully_connected_s8_fast(&params, &quant, {_batches(layer)}, (const int8_t *)in0,\n"
             + "                                       (const int8_t *)c0, (int8_t *)out, scratch);\n"
         )
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(pack_fours(pad_taps(layer.weights, 4)), pack_pair_quant(bias, requantize, pairs)),
+            constants=tuple(constants),
             scratch_bytes=self.scratch_bytes(layer, config),
             body=body,
             includes=("rqdkm/convolution.h",),

@@ -12,18 +12,19 @@
 #include "rqdkm/kernels/block.h"
 #include "rqdkm/kernels/panel.h"
 #include "rqdkm/kernels/strip.h"
+#include "rqdkm/kernels/weights.h"
 
 /* Arguments as rqdkm_conv2d_s8_direct. Compile-time constants:
  *   pitch     bytes from one pixel of a block to the next: 2 * stride.w * channels, or stride.h rows of the strip
  *   unroll    steps per turn of the inner loop; divides filter_dims->w * input_dims->c / 2
  *   vertical  0 or 1
  *   form      not WIDE */
-RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *params,
-                                                     const rqdkm_pair_quant *pair_quant, const rqdkm_dims *input_dims,
-                                                     const int8_t *input, const rqdkm_dims *filter_dims,
-                                                     const int8_t *filter, const rqdkm_dims *output_dims,
-                                                     int8_t *output, const rqdkm_conv_tile *tile, void *scratch,
-                                                     const int32_t pitch, const int32_t unroll, const int32_t vertical,
+RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *params, const rqdkm_packed_quant *quant,
+                                                     const rqdkm_dims *input_dims, const int8_t *input,
+                                                     const rqdkm_dims *filter_dims, const int8_t *filter,
+                                                     const rqdkm_dims *output_dims, int8_t *output,
+                                                     const rqdkm_conv_tile *tile, void *scratch, const int32_t pitch,
+                                                     const int32_t unroll, const int32_t vertical,
                                                      const rqdkm_requantize_form form) {
   const int32_t columns = rqdkm_strip_columns(params, input_dims, filter_dims, output_dims);
   const int32_t row_bytes = 2 * columns * input_dims->c, steps = filter_dims->w * input_dims->c / 2;
@@ -40,7 +41,7 @@ RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *pa
   row.row_gap = params->dilation.h * row_bytes - 4 * steps;
   row.stride = vertical ? out_down : out_right;
   if (tile->resident) {
-    rqdkm_weights_expand(weights, filter, weight_words / 4 * pairs);
+    rqdkm_weights_expand_pairs(weights, filter, weight_words / 4, pairs, quant->bits);
   }
   for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
     const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0);
@@ -48,15 +49,16 @@ RQDKM_INLINE int32_t rqdkm_conv2d_s8_direct_template(const rqdkm_conv_params *pa
     const rqdkm_panel_cut cut = rqdkm_cut_panel(vertical ? rows : output_dims->w);
     rqdkm_strip_fill(strip, columns, params, input_dims, input, y0 * params->stride.h - params->padding.top,
                      rqdkm_strip_rows(params, filter_dims, rows));
+    const int8_t *packed = filter;
     for (int32_t pair = 0; pair < pairs; pair++) {
       const uint8_t *line = (const uint8_t *)strip;
       int8_t *out = output + y0 * out_down + rqdkm_pair_channel(pair, output_dims->c);
       row.weights = weights;
-      row.quant = pair_quant + pair;
+      row.quant = quant->pairs + pair;
       if (tile->resident) {
         row.weights += weight_words * pair;
       } else {
-        rqdkm_weights_expand(weights, filter + 2 * weight_words * pair, weight_words / 4);
+        packed = rqdkm_weights_expand_pair(weights, packed, weight_words / 4, rqdkm_pair_bits(quant->bits, pair));
       }
       for (int32_t i = 0; i < lines; i++) {
         const uint8_t *a = line;

@@ -11,6 +11,7 @@
 #include "rqdkm/kernels/block.h"
 #include "rqdkm/kernels/panel.h"
 #include "rqdkm/kernels/strip.h"
+#include "rqdkm/kernels/weights.h"
 
 /* Arguments as rqdkm_conv2d_s8_direct; weights packed "linear by runs". Compile-time constants:
  *   pixel_lanes  stride.w * channels
@@ -22,11 +23,11 @@
  *   vertical     0 or 1, as in the direct template
  *   form         not WIDE */
 RQDKM_INLINE int32_t rqdkm_conv2d_s8_narrow_template(
-    const rqdkm_conv_params *params, const rqdkm_pair_quant *pair_quant, const rqdkm_dims *input_dims,
-    const int8_t *input, const rqdkm_dims *filter_dims, const int8_t *filter, const rqdkm_dims *output_dims,
-    int8_t *output, const rqdkm_conv_tile *tile, void *scratch, const int32_t pixel_lanes, const int32_t steps,
-    const int32_t row_lanes, const int32_t row_stride, const int32_t kernel_rows, const int32_t turn_rows,
-    const int32_t vertical, const rqdkm_requantize_form form) {
+    const rqdkm_conv_params *params, const rqdkm_packed_quant *quant, const rqdkm_dims *input_dims, const int8_t *input,
+    const rqdkm_dims *filter_dims, const int8_t *filter, const rqdkm_dims *output_dims, int8_t *output,
+    const rqdkm_conv_tile *tile, void *scratch, const int32_t pixel_lanes, const int32_t steps, const int32_t row_lanes,
+    const int32_t row_stride, const int32_t kernel_rows, const int32_t turn_rows, const int32_t vertical,
+    const rqdkm_requantize_form form) {
   const int32_t shifted = pixel_lanes % 2, row_bytes = 2 * row_lanes * (1 + shifted), turns = kernel_rows / turn_rows;
   const int32_t down = row_stride * row_bytes;
   /* lane n, n odd, is lane n - 1 of the shifted row */
@@ -46,7 +47,7 @@ RQDKM_INLINE int32_t rqdkm_conv2d_s8_narrow_template(
   row.row_gap = row_bytes - 4 * steps;
   row.stride = vertical ? out_down : out_right;
   if (tile->resident) {
-    rqdkm_weights_expand(weights, filter, weight_words / 4 * pairs);
+    rqdkm_weights_expand_pairs(weights, filter, weight_words / 4, pairs, quant->bits);
   }
   for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
     const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0);
@@ -59,14 +60,15 @@ RQDKM_INLINE int32_t rqdkm_conv2d_s8_narrow_template(
     }
     rqdkm_strip_fill_linear(strip, row_lanes, shifted, params, input_dims, input, y0 * row_stride - params->padding.top,
                             rqdkm_strip_rows(params, filter_dims, rows));
+    const int8_t *packed = filter;
     for (int32_t pair = 0; pair < pairs; pair++) {
       int8_t *out = output + y0 * out_down + rqdkm_pair_channel(pair, output_dims->c);
       row.weights = weights;
-      row.quant = pair_quant + pair;
+      row.quant = quant->pairs + pair;
       if (tile->resident) {
         row.weights += weight_words * pair;
       } else {
-        rqdkm_weights_expand(weights, filter + 2 * weight_words * pair, weight_words / 4);
+        packed = rqdkm_weights_expand_pair(weights, packed, weight_words / 4, rqdkm_pair_bits(quant->bits, pair));
       }
       for (int32_t i = 0; i < lines; i++) {
         const int32_t offset = vertical ? 2 * i * pixel_lanes + (i * pixel_lanes % 2 != 0 ? odd : 0) : i * down;

@@ -55,20 +55,4 @@ RQDKM_INLINE void rqdkm_expand_crossed_4(uint32_t *dst, const int8_t *p0, const 
   } while (dst != end);
 }
 
-/* Packed int8 weights of two output channels (per 4 taps one word of each) -> dst[step][channel] lanes.
-   `quads`: taps / 4, even or odd; writes 4 * quads words. */
-RQDKM_INLINE void rqdkm_expand_weights(uint32_t *dst, const int8_t *src, int32_t quads) {
-  const int8_t *const end = src + 8 * quads;
-  RQDKM_NO_UNROLL
-  do {
-    const uint32_t a = rqdkm_load32(src), b = rqdkm_load32(src + 4);
-    rqdkm_store32(dst + 0, rqdkm_sxtb16(a));
-    rqdkm_store32(dst + 1, rqdkm_sxtb16(b));
-    rqdkm_store32(dst + 2, rqdkm_sxtb16_ror8(a));
-    rqdkm_store32(dst + 3, rqdkm_sxtb16_ror8(b));
-    src += 8;
-    dst += 4;
-  } while (src != end);
-}
-
 #endif

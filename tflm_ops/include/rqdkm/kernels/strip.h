@@ -34,7 +34,4 @@ RQDKM_INLINE int32_t rqdkm_strip_row_lanes(const rqdkm_conv_params *params, cons
   return rqdkm_round_up(rqdkm_strip_columns(params, input_dims, filter_dims, output_dims) * input_dims->c, 2);
 }
 
-/* rqdkm_expand_weights as a function. */
-void rqdkm_weights_expand(uint32_t *dst, const int8_t *src, int32_t quads);
-
 #endif

@@ -113,6 +113,11 @@ class DepthwiseStrip(Kernel):
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return (int(config["pairs"]) + 1) * 16 * (hwc(layer.output)[1] + 2)
 
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """One strip for the whole map: four channels are laid out before the first of their results is written."""
+        (h, w, _), whole = hwc(layer.output), self.configs(layer)[0]
+        return (0,) if dict(config) == whole and hwc(layer.inputs[0])[:2] == (h, w) else ()
+
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         h, w, c = hwc(layer.output)
         pairs, (double, single) = int(config["pairs"]), divmod(h, 2)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm import memory
+from rqdkm_tvm import in_place, memory
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs, source_name
 from rqdkm_tvm.offload.base import shape_of
@@ -122,7 +122,8 @@ def _build(mod: Any, *, workspace_io: bool) -> Any:
         "aot",
         {"interface-api": "c", "unpacked-api": True, "workspace-byte-alignment": memory.ALIGNMENT},
     )
-    with tvm.transform.PassContext(opt_level=3, config=config):
+    sharing = memory.sharing()
+    with sharing as shared, tvm.transform.PassContext(opt_level=3, config=config, instruments=[_planning(mod, shared)]):
         return relay.build(
             mod,
             target=target,
@@ -131,6 +132,19 @@ def _build(mod: Any, *, workspace_io: bool) -> Any:
             mod_name=MODULE,
             workspace_memory_pools=pools.WorkspaceMemoryPools([arena]),
         )
+
+
+def _planning(mod: Any, shared: dict[str, str]) -> Any:
+    """A pass instrument that tells the memory planner, before it starts, which buffers share their place."""
+    operands = in_place.shared_operands(mod["main"])
+
+    @tvm.instrument.pass_instrument
+    class Planning:
+        def run_before_pass(self, tir: Any, info: Any) -> None:
+            if operands and str(info.name) == "tir.usmp.AssignPoolInfo":
+                shared.update(in_place.shared_buffers(tir, operands))
+
+    return Planning()
 
 
 def _with_plain_names(mod: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
-from rqdkm_tvm import knapsack, memory
+from rqdkm_tvm import in_place, knapsack, memory
 from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
@@ -38,6 +38,12 @@ class Option:
     cycles: float
     scratch_bytes: int
     constant_bytes: int
+    shared_bytes: int = 0  # of the result, where it is written over an operand
+
+    @property
+    def ram_bytes(self) -> int:
+        """What the layer adds to the tensors that are alive while it runs."""
+        return memory.aligned(self.scratch_bytes) - memory.aligned(self.shared_bytes)
 
     @property
     def cost(self) -> float:
@@ -45,35 +51,45 @@ class Option:
         return self.cycles + FLASH_PRICE * self.constant_bytes
 
 
-def option(layer: Layer, kernel: registry.Kernel, config: registry.Config) -> Option:
+def option(layer: Layer, kernel: registry.Kernel, config: registry.Config, overwritable: Sequence[int] = ()) -> Option:
+    """The option of a kernel and its configuration; in place where kernel and graph allow it.
+
+    Args:
+        overwritable: operands that the graph allows to overwrite, see :func:`in_place.overwritable`.
+    """
+    operand = next((i for i in kernel.in_place(layer, config) if i in overwritable), None)
     return Option(
         kernel,
-        config,
+        config if operand is None else {**config, in_place.CONFIG: operand},
         kernel.estimate_cycles(layer, config),
         kernel.scratch_bytes(layer, config),
         kernel.constant_bytes(layer, config),
+        0 if operand is None else math.prod(layer.stored.packed_shape),
     )
 
 
-def options(layer: Layer, kernel_set: registry.KernelSet = "auto") -> list[Option]:
+def options(layer: Layer, kernel_set: registry.KernelSet = "auto", overwritable: Sequence[int] = ()) -> list[Option]:
     """Every way to run ``layer``, fastest expected first, without those that are slower and need no less memory."""
     kept: list[Option] = []
     for kernel, config in registry.candidates(layer, kernel_set):
-        found = option(layer, kernel, config)
-        if not any(o.scratch_bytes <= found.scratch_bytes and o.constant_bytes <= found.constant_bytes for o in kept):
+        found = option(layer, kernel, config, overwritable)
+        if not any(o.ram_bytes <= found.ram_bytes and o.constant_bytes <= found.constant_bytes for o in kept):
             kept.append(found)
     return kept
 
 
-def planned_options(layer: Layer, entry: LayerPlan) -> list[Option]:
+def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] = ()) -> list[Option]:
     """The option a plan asks for, or all of its kernel's where it leaves the configuration open.
+
+    Args:
+        overwritable: operands that the graph allows to overwrite.
 
     Raises:
         PlanError: the kernel does not exist, is for another operator, refuses the layer or the configuration.
     """
     where = f'plan: layer "{layer.name}"'
     known = [k.name for k in registry.kernels_for(layer)]
-    able = [k.name for k in registry.kernels_for(layer) if registry.rejection(k, layer) is None]
+    able = [k.name for k in registry.able(layer)]
     hint = f"kernels that can: {', '.join(able) or 'none'}; or null for TVM's own code"
     if entry.op != layer.op:
         raise PlanError(f'the plan says "{entry.op}", the model has "{layer.op}"', where=where)
@@ -85,16 +101,29 @@ def planned_options(layer: Layer, entry: LayerPlan) -> list[Option]:
         raise PlanError(f"kernel {entry.kernel} cannot run it: {reason}", where=where, hint=hint)
     legal = [dict(config) for config in kernel.configs(layer)]
     if not entry.config:
-        return [option(layer, kernel, config) for config in legal]
-    if entry.config not in legal:
+        return [option(layer, kernel, config, overwritable) for config in legal]
+    config, operand = in_place.without(entry.config), in_place.operand_of(entry.config)
+    if config not in legal:
         shown = ", ".join(str(config) for config in legal[:6]) + (", ..." if len(legal) > 6 else "")
         raise PlanError(
             f"kernel {entry.kernel} has no configuration {entry.config} for it", where=where, hint=f"possible: {shown}"
         )
-    return [option(layer, kernel, entry.config)]
+    if operand is None:
+        return [option(layer, kernel, config)]
+    if operand not in kernel.in_place(layer, config):
+        raise PlanError(f"kernel {entry.kernel} cannot write its result over operand {operand}", where=where)
+    if operand not in overwritable:
+        raise PlanError(
+            f"operand {operand} must survive: it or the result is an input or output of the model, or it is read later",
+            where=where,
+            hint=f'leave "{in_place.CONFIG}" out',
+        )
+    return [option(layer, kernel, config, (operand,))]
 
 
-def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet) -> dict[str, list[Option]]:
+def _all_options(
+    function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet
+) -> dict[str, list[Option]]:
     """Options by layer; none where TVM compiles it."""
     names = {name for site in sites for name in site.names}
     for entry in plan.layers:
@@ -104,15 +133,24 @@ def _all_options(sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelS
                 where="plan",
                 hint="layer names are in the offload report; a plan belongs to one model",
             )
+    planned = {entry.name: entry for entry in plan.layers if entry.kernel != UNDECIDED}
+    overwritable = in_place.overwritable(
+        function,
+        {
+            site.name
+            for site in sites
+            if (planned[site.name].kernel if site.name in planned else registry.able(site.layer, kernel_set))
+        },
+    )
     found: dict[str, list[Option]] = {}
     for site in sites:
-        planned = plan.get(site.name)
-        if planned is None or planned.kernel == UNDECIDED:
-            found[site.name] = options(site.layer, kernel_set)
-        elif planned.kernel is None:
+        allowed = overwritable.get(site.name, ())
+        if site.name not in planned:
+            found[site.name] = options(site.layer, kernel_set, allowed)
+        elif planned[site.name].kernel is None:
             found[site.name] = []
         else:
-            found[site.name] = planned_options(site.layer, planned)
+            found[site.name] = planned_options(site.layer, planned[site.name], allowed)
     return found
 
 
@@ -127,9 +165,9 @@ def choose(
 
     For a cap on the bytes alive while a layer runs (tensors and scratch), :func:`fastest` chooses among the options
     under it. With a RAM budget the largest cap is taken whose arena fits it: the fastest network the budget allows.
-    Without one, the cap is what the tensors need and ``SCRATCH_SHARE`` of it for scratch; if that costs more than
-    ``WORTH`` times what the fastest network does, the smallest cap that does not. Bytes that buy no more than
-    ``NEGLIGIBLE`` speed are given back.
+    Without one, the cap is what the tensors would need if none were in place, and ``SCRATCH_SHARE`` of it for scratch:
+    what in-place layers save, scratch may take. If that costs more than ``WORTH`` times what the fastest network does,
+    it is the smallest cap that does not. Bytes that buy no more than ``NEGLIGIBLE`` speed are given back.
 
     Args:
         ram_budget: bytes of tensors and scratch together.
@@ -140,11 +178,9 @@ def choose(
     """
     live = dict(zip(timeline.steps, timeline.live(), strict=True))
     offloaded = {name: found for name, found in choices.items() if found}
-    needs = {
-        name: [live[name] + memory.aligned(option.scratch_bytes) for option in found]
-        for name, found in offloaded.items()
-    }
-    floor = max([*live.values(), *(min(found) for found in needs.values())], default=0)
+    needs = {name: [live[name] + option.ram_bytes for option in found] for name, found in offloaded.items()}
+    others = [size for name, size in live.items() if name not in needs]
+    floor = max([*others, *(min(found) for found in needs.values())], default=0)
     caps = sorted({floor} | {need for found in needs.values() for need in found if need > floor})
 
     @functools.cache
@@ -172,10 +208,24 @@ def choose(
         taken = under(cap)
         if taken is None:  # the options under smaller caps are fewer: no less flash either
             break
-        if timeline.pack({name: option.scratch_bytes for name, option in taken.items()}) <= ram_budget:
+        if arena_bytes(timeline, taken) <= ram_budget:
             return taken
-    least = _least_ram(timeline, under, caps)
-    raise budget_error(timeline, {n: min(o.scratch_bytes for o in f) for n, f in offloaded.items()}, least, ram_budget)
+    smallest = {name: min(found, key=lambda option: option.ram_bytes) for name, found in offloaded.items()}
+    raise budget_error(timeline, smallest, _least_ram(timeline, under, caps), ram_budget)
+
+
+def arena_bytes(timeline: memory.Timeline, taken: Mapping[str, Option]) -> int:
+    """Bytes of tensors and scratch with these options."""
+    return timeline.pack(*_needs(taken))
+
+
+def _needs(taken: Mapping[str, Option]) -> tuple[dict[str, int], dict[str, int]]:
+    """(scratch bytes, operand that is overwritten) by layer."""
+    operands = {name: in_place.operand_of(option.config) for name, option in taken.items()}
+    return (
+        {name: option.scratch_bytes for name, option in taken.items()},
+        {name: operand for name, operand in operands.items() if operand is not None},
+    )
 
 
 Under = Callable[[int], "dict[str, Option] | None"]
@@ -207,7 +257,7 @@ def _modest(
 def _least_ram(timeline: memory.Timeline, under: Under, caps: Sequence[int]) -> int:
     """Bytes of the arena at the smallest cap that the flash allows."""
     taken = next(found for cap in caps if (found := under(cap)) is not None)
-    return timeline.pack({name: option.scratch_bytes for name, option in taken.items()})
+    return arena_bytes(timeline, taken)
 
 
 def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> FlashBudgetError:
@@ -221,8 +271,8 @@ def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> FlashBu
     )
 
 
-def budget_error(timeline: memory.Timeline, scratch: Mapping[str, int], needed: int, budget: int) -> BudgetError:
-    peak = max(timeline.moments(scratch), key=lambda moment: moment.bytes)
+def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed: int, budget: int) -> BudgetError:
+    peak = max(timeline.moments(*_needs(taken)), key=lambda moment: moment.bytes)
     return BudgetError(
         f"the model needs at least {needed:,} bytes of working memory, the budget is {budget:,}",
         where=f'layer "{peak.name}" is the peak: {peak.tensors_bytes:,} bytes of tensors, '
@@ -237,7 +287,7 @@ def assign(
 ) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
-    choices = _all_options(sites, plan, kernel_set)
+    choices = _all_options(function, sites, plan, kernel_set)
     chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget, flash_budget=flash_budget)
     entries, reasons = [], {}
     for site in sites:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm import aot, cost, layers_c, memory
+from rqdkm_tvm import aot, cost, in_place, layers_c, memory
 from rqdkm_tvm.assign import AssignKernels, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
 from rqdkm_tvm.fuse import FuseEpilogues
@@ -136,8 +136,8 @@ def _result(partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, outp
         layers.append(CompiledLayer(layer, call, macs, cost.bitops(macs)))
     _assert_offloaded(lowered["main"], plan)
     scratch = {layer.name: layer.lowered.scratch_bytes for layer in layers}
-    steps = memory.timeline(function)
-    moments = tuple(steps.moments(scratch))
+    operands = {layer.name: in_place.operand_of(layer.lowered.config) for layer in layers}
+    moments = tuple(memory.timeline(function).moments(scratch, {n: i for n, i in operands.items() if i is not None}))
     arena = _working_memory(lowered["main"], generated)
     ins, outs = read_io(function, output_names)
     return CompiledModel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rqdkm_tvm import in_place
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import (
     RESHAPES,
@@ -39,6 +40,8 @@ class _Lowering(Rewriter):
         super().__init__()
         self.plan = plan
         self.sites = {site.call: site for site in read_sites(function)}
+        kernels = {entry.name for entry in plan.layers if entry.kernel is not None}
+        self.overwritable = in_place.overwritable(function, kernels)
         self.users = users(function)
         self.results = {_without_reshapes(output) for output in outputs(function)}
         self.count = 0
@@ -63,6 +66,9 @@ class _Lowering(Rewriter):
         if entry.kernel is None:
             return relay.bind(call.op.body, dict(zip(call.op.params, call.args, strict=True)))
         lowered = registry.get(entry.kernel).lower(site.layer, entry.config)
+        operand = in_place.operand_of(entry.config)
+        if operand is not None and operand not in self.overwritable.get(site.name, ()):
+            raise PlanError(f"its result may not be written over operand {operand}", where=f'layer "{site.name}"')
         symbol = f"rqdkm_layer_{self.count:03d}_{identifier(site.layer.op)}"
         self.count += 1
         # kernels take pointers: the shape in which a tensor arrives does not matter

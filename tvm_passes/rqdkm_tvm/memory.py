@@ -2,13 +2,15 @@
 
 The timeline follows TVM's executor: operators run one after the other in the order of :func:`rqdkm_tvm.graph.calls`;
 a tensor lives from the operator that writes it to the last one that reads it, the model's inputs from the start, its
-outputs to the end. Scratch lives during its layer only.
+outputs to the end. Scratch lives during its layer only. A result that is written in place begins where the operand
+that it overwrites begins, and takes no bytes of its own while its layer runs.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ from rqdkm_tvm.tvm_import import relay, tvm
 
 Expr = Any
 ALIGNMENT = 8
+NOWHERE: Mapping[str, int] = {}  # no layer in place
 _BYTES = {"float32": 4, "int32": 4, "int64": 8, "int16": 2, "uint16": 2, "float64": 8, "float16": 2, "uint32": 4}
 
 
@@ -59,10 +62,12 @@ class Moment:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Steps by name, in order, and the tensors that live across them."""
+    """The steps, and the tensors that live across them."""
 
     steps: tuple[str, ...]
     tensors: tuple[Interval, ...]
+    reads: tuple[tuple[int, ...], ...]  # by step, the index in `tensors` of each operand; -1 for a constant
+    writes: tuple[int, ...]  # by step, the index of its result
 
     def live(self) -> list[int]:
         """Bytes of tensors during each step, every one aligned."""
@@ -72,22 +77,33 @@ class Timeline:
                 totals[step] += aligned(tensor.size)
         return totals
 
-    def moments(self, scratch: Mapping[str, int]) -> list[Moment]:
+    def moments(self, scratch: Mapping[str, int], in_place: Mapping[str, int] = NOWHERE) -> list[Moment]:
+        """What is in memory step by step.
+
+        Args:
+            scratch: bytes by layer.
+            in_place: layer -> operand that its result is written over.
+        """
         return [
-            Moment(name, live, aligned(scratch.get(name, 0)))
-            for name, live in zip(self.steps, self.live(), strict=True)
+            Moment(
+                name,
+                live - (aligned(self.tensors[result].size) if name in in_place else 0),
+                aligned(scratch.get(name, 0)),
+            )
+            for name, live, result in zip(self.steps, self.live(), self.writes, strict=True)
         ]
 
-    def pack(self, scratch: Mapping[str, int]) -> int:
-        """Bytes of an arena that holds everything, as :func:`pack` arranges it."""
+    def pack(self, scratch: Mapping[str, int], in_place: Mapping[str, int] = NOWHERE) -> int:
+        """Bytes of an arena that holds everything, as :func:`pack` arranges it; arguments as for :meth:`moments`."""
         intervals = list(self.tensors)
         intervals += [Interval(scratch[n], i, i) for i, n in enumerate(self.steps) if scratch.get(n, 0) > 0]
         conflicts = [
             [j for j, b in enumerate(intervals) if j != i and a.first <= b.last and b.first <= a.last]
             for i, a in enumerate(intervals)
         ]
-        bound = max((m.bytes for m in self.moments(scratch)), default=0)
-        return pack([aligned(i.size) for i in intervals], conflicts, bound)[1]
+        shared = {self.writes[i]: self.reads[i][in_place[n]] for i, n in enumerate(self.steps) if n in in_place}
+        bound = max((m.bytes for m in self.moments(scratch, in_place)), default=0)
+        return pack([aligned(i.size) for i in intervals], conflicts, bound, shared)[1]
 
 
 def timeline(function: Expr) -> Timeline:
@@ -96,6 +112,7 @@ def timeline(function: Expr) -> Timeline:
     step_of: dict[Expr, int] = {}
     root: dict[Expr, Expr] = {}
     last: dict[Expr, int] = {}
+    operands: list[list[Expr]] = []
     for call in calls(function):
         sources = [_root(arg, root) for arg in _leaves(call.args)]
         if op_name(call) in RESHAPES:
@@ -104,14 +121,22 @@ def timeline(function: Expr) -> Timeline:
         step = len(steps)
         step_of[call] = step
         steps.append(layer_name(call) or source_name(call) or op_name(call) or composite_name(call))
+        operands.append(sources)
         for source in sources:
             last[source] = step
     end = max(len(steps) - 1, 0)
     for output in outputs(function):
         last[_root(output, root)] = end
-    tensors = [Interval(tensor_bytes(v.checked_type), 0, last[v]) for v in function.params if v in last]
+    living = [v for v in function.params if v in last]
+    tensors = [Interval(tensor_bytes(v.checked_type), 0, last[v]) for v in living]
     tensors += [Interval(tensor_bytes(c.checked_type), s, last.get(c, s)) for c, s in step_of.items()]
-    return Timeline(tuple(steps), tuple(tensors))
+    index_of = {value: index for index, value in enumerate([*living, *step_of])}
+    return Timeline(
+        tuple(steps),
+        tuple(tensors),
+        tuple(tuple(index_of.get(source, -1) for source in sources) for sources in operands),
+        tuple(index_of[call] for call in step_of),
+    )
 
 
 def _leaves(args: Sequence[Expr]) -> list[Expr]:
@@ -130,7 +155,9 @@ def _root(expr: Expr, root: Mapping[Expr, Expr]) -> Expr:
 # ---- placing buffers
 
 
-def pack(sizes: Sequence[int], conflicts: Sequence[Sequence[int]], bound: int) -> tuple[list[int], int]:
+def pack(
+    sizes: Sequence[int], conflicts: Sequence[Sequence[int]], bound: int, shared: Mapping[int, int] | None = None
+) -> tuple[list[int], int]:
     """Offsets for buffers of which conflicting ones must not overlap, and the bytes they need together.
 
     First fit, largest first; then a deterministic local search that brings the buffers at the top forward, until
@@ -140,47 +167,92 @@ def pack(sizes: Sequence[int], conflicts: Sequence[Sequence[int]], bound: int) -
         sizes: bytes per buffer, aligned already.
         conflicts: for each buffer the indices of those that live at the same time.
         bound: a lower bound of the result, e.g. the most that lives at once.
+        shared: buffer -> buffer that it begins with, whatever their conflicts; chains are possible.
     """
     if not sizes:
         return [], 0
+    groups = _groups(len(sizes), shared or {})
+    weight = [max(sizes[i] for i in group) for group in groups]
+    degree = [len({j for i in group for j in conflicts[i]}) for group in groups]
+    group_of = {i: g for g, group in enumerate(groups) for i in group}
+    rivals = [[(j, group_of[j]) for j in conflicts[i] if group_of[j] != group_of[i]] for i in range(len(sizes))]
     orders = [
-        sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)),
-        sorted(range(len(sizes)), key=lambda i: (-sizes[i] * (1 + len(conflicts[i])), i)),
-        sorted(range(len(sizes)), key=lambda i: (-len(conflicts[i]), -sizes[i], i)),
+        sorted(range(len(groups)), key=lambda g: (-weight[g], g)),
+        sorted(range(len(groups)), key=lambda g: (-weight[g] * (1 + degree[g]), g)),
+        sorted(range(len(groups)), key=lambda g: (-degree[g], -weight[g], g)),
     ]
-    best, peak = min((_first_fit(order, sizes, conflicts) for order in orders), key=lambda found: found[1])
-    order = min(orders, key=lambda o: _first_fit(o, sizes, conflicts)[1])
+    found = [_first_fit(order, groups, sizes, rivals) for order in orders]
+    best, peak = min(found, key=lambda fit: fit[1])
+    order = orders[found.index((best, peak))]
     rng = random.Random(0)
     patience = 0
     while peak > bound and patience < 400:
-        offsets, height = _first_fit(order, sizes, conflicts)
-        top = rng.choice([i for i in order if offsets[i] + sizes[i] == height])
+        offsets, height = _first_fit(order, groups, sizes, rivals)
+        top = rng.choice([g for g in order if offsets[g] + weight[g] == height])
         # swap a buffer that reaches the top with one placed before it
         position = order.index(top)
         other = rng.randrange(position) if position else rng.randrange(len(order))
         candidate = list(order)
         candidate[position], candidate[other] = candidate[other], candidate[position]
-        offsets, found = _first_fit(candidate, sizes, conflicts)
+        offsets, reached = _first_fit(candidate, groups, sizes, rivals)
         patience += 1
-        if found <= height or rng.random() < 0.1:
+        if reached <= height or rng.random() < 0.1:
             order = candidate
-        if found < peak:
-            best, peak, patience = offsets, found, 0
-    return best, peak
+        if reached < peak:
+            best, peak, patience = offsets, reached, 0
+    return [best[group_of[i]] for i in range(len(sizes))], peak
 
 
-def _first_fit(order: Sequence[int], sizes: Sequence[int], conflicts: Sequence[Sequence[int]]) -> tuple[list[int], int]:
-    offsets = [-1] * len(sizes)
+def _groups(count: int, shared: Mapping[int, int]) -> list[list[int]]:
+    """Buffers that begin at the same place, each in one group, in the order of their first members."""
+    first = list(range(count))
+    for i in range(count):
+        while first[i] in shared:
+            first[i] = shared[first[i]]
+    members: dict[int, list[int]] = {}
+    for i in range(count):
+        members.setdefault(first[i], []).append(i)
+    return list(members.values())
+
+
+def _first_fit(
+    order: Sequence[int],
+    groups: Sequence[Sequence[int]],
+    sizes: Sequence[int],
+    rivals: Sequence[Sequence[tuple[int, int]]],
+) -> tuple[list[int], int]:
+    """(offset of each group, bytes in all); ``rivals``: for each buffer the conflicting (buffer, its group)."""
+    offsets = [-1] * len(groups)
     peak = 0
-    for i in order:
+    for g in order:
+        # offsets strictly between the two would make a member overlap one that is placed already
+        forbidden = sorted(
+            (offsets[other] - sizes[i], offsets[other] + sizes[j])
+            for i in groups[g]
+            for j, other in rivals[i]
+            if offsets[other] >= 0
+        )
         offset = 0
-        for start, end in sorted((offsets[j], offsets[j] + sizes[j]) for j in conflicts[i] if offsets[j] >= 0):
-            if offset + sizes[i] <= start:
+        for low, high in forbidden:
+            if offset <= low:
                 break
-            offset = max(offset, end)
-        offsets[i] = offset
-        peak = max(peak, offset + sizes[i])
+            offset = max(offset, high)
+        offsets[g] = offset
+        peak = max(peak, offset + max(sizes[i] for i in groups[g]))
     return offsets, peak
+
+
+_shared_buffers: dict[str, str] = {}
+
+
+@contextmanager
+def sharing() -> Iterator[dict[str, str]]:
+    """While TVM plans memory: result -> operand whose place it takes, by the names of TVM's buffers; fill it in."""
+    _shared_buffers.clear()
+    try:
+        yield _shared_buffers
+    finally:
+        _shared_buffers.clear()
 
 
 @tvm.register_func("tir.usmp.algo.rqdkm", override=True)  # type: ignore[untyped-decorator]
@@ -199,15 +271,20 @@ def _usmp_algorithm(buffers: Any, _pressure: Any) -> Any:
         # conflicts in other pools do not matter here
         conflicts = [[local[index_of[c]] for c in found[i].conflicts if index_of.get(c) in local] for i in members]
         sizes = [aligned(int(found[i].size_bytes)) for i in members]
-        offsets, _ = pack(sizes, conflicts, _clique_bound(sizes, conflicts))
+        place = {str(found[i].name_hint): local[i] for i in members}
+        shared = {place[a]: place[b] for a, b in _shared_buffers.items() if a in place and b in place}
+        offsets, _ = pack(sizes, conflicts, _clique_bound(sizes, conflicts, shared), shared)
         for i, offset in zip(members, offsets, strict=True):
             placed[found[i]] = allocation(found[i].pool_candidates[0], offset)
     return placed
 
 
-def _clique_bound(sizes: Sequence[int], conflicts: Sequence[Sequence[int]]) -> int:
+def _clique_bound(sizes: Sequence[int], conflicts: Sequence[Sequence[int]], shared: Mapping[int, int]) -> int:
     """A lower bound: a buffer and those of its conflicts that all conflict with each other, greedily, largest first."""
     sets = [set(c) for c in conflicts]
+    for group in _groups(len(sizes), shared):
+        for i in group:
+            sets[i] -= set(group)
     best = 0
     for i in range(len(sizes)):
         clique = [i]

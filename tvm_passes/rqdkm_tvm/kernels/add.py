@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import multiply_by_quantized_multiplier, quantize_multiplier
 from rqdkm_tvm.layer import KernelCall, Layer, Tensor
 
@@ -94,6 +94,9 @@ class _AddKernel(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         return self.cycles_per_element * layer.output.size
@@ -218,6 +221,9 @@ class AddLinearForm(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         return 7.0 * layer.output.size + 20.0 * layer.output.size / _ordered_params(layer)[2]

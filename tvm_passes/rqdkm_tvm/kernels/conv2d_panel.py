@@ -39,6 +39,12 @@ class Conv2dGemm(PackedConv2d):
         gather = g.groups * g.positions * (2.1 * g.taps + tap * g.kernel_h * g.kernel_w)
         return gather + self._panel_cycles(layer, g.taps // 2, int(config["pixels"]), bool(config["resident"]))
 
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """1x1: a panel is expanded before its first result is written, and results never run ahead of the panels."""
+        g = geometry(layer)
+        pointwise = g.kernel_h * g.kernel_w == 1 and g.stride == (1, 1) and not g.pads and g.groups == 1
+        return (0,) if pointwise and g.output_c <= g.input_c and layer.epilogue is None else ()
+
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
 

@@ -119,6 +119,11 @@ class DepthwiseStrip(Kernel):
         strip = (int(config["pairs"]) + 1) * 16 * (hwc(layer.output)[1] + 2)
         return strip + (self._table(layer).scratch_bytes if config.get("packed") else 0)
 
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """One strip for the whole map: four channels are laid out before the first of their results is written."""
+        (h, w, _), whole = hwc(layer.output), self.configs(layer)[0]
+        return (0,) if dict(config) == whole and hwc(layer.inputs[0])[:2] == (h, w) else ()
+
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         h, w, c = hwc(layer.output)
         pairs, (double, single) = int(config["pairs"]), divmod(h, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rqdkm_tvm.kernels._c import constant
 from rqdkm_tvm.kernels.add import binary_call, broadcast_period, reject_binary
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import multiply_by_quantized_multiplier, quantize_multiplier
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -32,6 +32,9 @@ class _MulKernel(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         return self.cycles_per_element * layer.output.size
@@ -139,6 +142,9 @@ class MulLinearForm(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         return 8.0 * layer.output.size

@@ -49,9 +49,22 @@ class Kernel(ABC):
         """Flash that the constants of ``lower(layer, config)`` take; override it where packing them takes long."""
         return sum(constant.nbytes for constant in self.lower(layer, config).constants)
 
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """Operands over which the result may be written, each at least as large as the result, best first.
+
+        True of an operand if every element of the result is written after the last read of what lies there. The call
+        may get the operand's own pointer as ``out`` then, or another one.
+        """
+        return ()
+
     @abstractmethod
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         """Pack the constants and write the call."""
+
+
+def same_size_operands(layer: Layer) -> tuple[int, ...]:
+    """:meth:`Kernel.in_place` of a kernel that goes through its elements once, in order."""
+    return tuple(i for i, tensor in enumerate(layer.inputs) if tensor.size == layer.stored.size)
 
 
 _KERNELS: dict[str, Kernel] = {}
@@ -90,12 +103,16 @@ def rejection(kernel: Kernel, layer: Layer) -> str | None:
     return kernel.reject(layer)
 
 
+def able(layer: Layer, kernel_set: KernelSet = "auto") -> list[Kernel]:
+    """Kernels of a set that can run ``layer``."""
+    return [k for k in kernels_for(layer) if belongs(k, kernel_set) and rejection(k, layer) is None]
+
+
 def candidates(layer: Layer, kernel_set: KernelSet = "auto") -> list[tuple[Kernel, Config]]:
     """Kernels of a set and their configurations that can run ``layer``, fastest expected first, references last."""
     found = [
         (kernel.estimate_cycles(layer, config), order, kernel, config)
-        for kernel in kernels_for(layer)
-        if belongs(kernel, kernel_set) and rejection(kernel, layer) is None
+        for kernel in able(layer, kernel_set)
         for order, config in enumerate(kernel.configs(layer))
     ]
     found.sort(key=lambda item: (item[2].reference, item[0], item[1]))

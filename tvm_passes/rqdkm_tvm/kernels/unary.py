@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rqdkm_tvm.kernels._c import braces, same_quantization
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import quantize_multiplier
 from rqdkm_tvm.kernels.unary_tables import TABLES, unary_table
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -34,6 +34,9 @@ class _Lut(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         arguments = f"{layer.output.size}, (const int8_t *)c0, (const int8_t *)in0, (int8_t *)out"
@@ -87,6 +90,9 @@ class _Clip(Kernel):
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return same_size_operands(layer)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         return self.cycles_per_element * layer.output.size

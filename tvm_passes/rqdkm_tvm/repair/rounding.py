@@ -19,6 +19,8 @@ Steps 2 and 3 cannot raise e.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,9 +69,10 @@ def round_weights(
     """
     low, high = _ranges(bits)
     starts = [(np.asarray(values, np.float64), np.asarray(scales, np.float64))]
+    surgeon = _Surgeon.of(wanted, hessian)
     for factor in FACTORS:
         scale = scales * np.float64(factor)
-        starts.append((_surgeon(wanted, hessian, scale, low, high), scale))
+        starts.append((surgeon.round(scale, low, high), scale))
     errors = np.stack([_error(q, s, wanted, hessian) for q, s in starts])
     best = errors.argmin(axis=0)
     q = np.take_along_axis(np.stack([x for x, _ in starts]), best[None, :, :, None], axis=0)[0]
@@ -101,19 +104,30 @@ def _error(q: NDArray, s: NDArray, wanted: Doubles, hessian: Doubles) -> Doubles
     return np.asarray(((delta @ hessian) * delta).sum(axis=-1))
 
 
-def _surgeon(wanted: Doubles, hessian: Doubles, scale: Doubles, low: Doubles, high: Doubles) -> Doubles:
-    """Step 1 at one scale per channel; (G, R, K) integers."""
-    order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
-    back = np.argsort(order, axis=1)
-    permuted = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
-    factor = np.linalg.cholesky(np.linalg.inv(permuted)).transpose(0, 2, 1)  # H^-1 = U^T U
-    w = np.take_along_axis(wanted, order[:, None, :], 2).copy()
-    q = np.empty_like(w)
-    for k in range(w.shape[2]):
-        q[:, :, k] = np.clip(np.rint(w[:, :, k] / scale), low, high)
-        spread = (w[:, :, k] - q[:, :, k] * scale) / factor[:, k, k, None]
-        w[:, :, k + 1 :] -= spread[:, :, None] * factor[:, None, k, k + 1 :]
-    return np.asarray(np.take_along_axis(q, back[:, None, :], 2))
+@dataclass(frozen=True)
+class _Surgeon:
+    """Step 1: what does not depend on the scale is worked out once."""
+
+    order: npt.NDArray[np.int64]  # (G, K) elements, the largest H_kk first
+    factor: Doubles  # (G, K, K) U of H^-1 = U^T U, in that order
+    wanted: Doubles  # (G, R, K) likewise
+
+    @staticmethod
+    def of(wanted: Doubles, hessian: Doubles) -> _Surgeon:
+        order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
+        permuted = np.take_along_axis(np.take_along_axis(hessian, order[:, :, None], 1), order[:, None, :], 2)
+        factor = np.linalg.cholesky(np.linalg.inv(permuted)).transpose(0, 2, 1)
+        return _Surgeon(order, np.ascontiguousarray(factor), np.take_along_axis(wanted, order[:, None, :], 2))
+
+    def round(self, scale: Doubles, low: Doubles, high: Doubles) -> Doubles:
+        """(G, R, K) integers at one scale per channel."""
+        w = self.wanted.copy()
+        q = np.empty_like(w)
+        for k in range(w.shape[2]):
+            q[:, :, k] = np.clip(np.rint(w[:, :, k] / scale), low, high)
+            spread = (w[:, :, k] - q[:, :, k] * scale) / self.factor[:, k, k, None]
+            w[:, :, k + 1 :] -= spread[:, :, None] * self.factor[:, None, k, k + 1 :]
+        return np.asarray(np.take_along_axis(q, np.argsort(self.order, axis=1)[:, None, :], 2))
 
 
 def _descend(q: Doubles, scale: Doubles, wanted: Doubles, hessian: Doubles, low: Doubles, high: Doubles) -> None:

@@ -1,9 +1,9 @@
 """The float network that an int8 module approximates, with everything the sensitivity metric differentiates by.
 
-A twin computes the same layers in float32 on dequantized weights. Every layer k has a weight parameter and an additive
+A twin computes the same layers in float32 on dequantized weights. Every layer k has weights, a bias and an additive
 perturbation of its output::
 
-    a_k = op_k(inputs, W_k) + bias, limited to the range the int8 tensor can hold
+    a_k = op_k(inputs, W_k) + b_k, limited to the range the int8 tensor can hold
     y_k = a_k + d_k                      (what the next layers read)
 
 so that one gradient call at a sample gives d L / d W_k and d L / d y_k for all k. ``L = sum(v * logits)`` for any
@@ -58,9 +58,14 @@ class ActivationQuantizer:
 
 @dataclass(frozen=True)
 class TwinLayer:
-    """One layer upstream of the logits. ``tied_to`` names the layer whose output quantization this one shares."""
+    """One layer upstream of the logits. ``tied_to`` names the layer whose output quantization this one shares.
+
+    ``sources`` says where each input comes from, reshapes passed over: a position in ``FloatTwin.layers``, or -1 - i
+    for the model's input i.
+    """
 
     layer: Layer
+    sources: tuple[int, ...] = ()
     tied_to: str = ""
     tied_to_input: bool = False
 
@@ -88,7 +93,7 @@ class Backward:
 
 @dataclass
 class FloatTwin:
-    """See the module's text. Build with :meth:`of`."""
+    """See the module's text. Build with :meth:`of`. ``roots`` are the layers whose outputs the logits are."""
 
     layers: tuple[TwinLayer, ...]
     inputs: tuple[Tensor, ...]
@@ -96,7 +101,9 @@ class FloatTwin:
     classifies: bool
     _forward: Callable[..., list[Floats]] = field(repr=False)
     _backward: Callable[..., list[Floats]] = field(repr=False)
+    roots: frozenset[str] = frozenset()
     weights: dict[str, Floats] = field(default_factory=dict, repr=False)
+    biases: dict[str, Floats] = field(default_factory=dict, repr=False)
     quantizers: dict[str, ActivationQuantizer] = field(default_factory=dict)
     _reference: dict[str, Floats] = field(default_factory=dict, repr=False)
 
@@ -113,12 +120,17 @@ class FloatTwin:
         """The unquantized network: the weights of the int8 model, feature maps in float."""
         self.quantizers.clear()
         self.weights.clear()
+        self.biases.clear()
 
     def reference_weights(self, name: str) -> Floats:
         """Real weights of the int8 model, in the layer's layout."""
         if name not in self._reference:
             self._reference[name] = real_weights(self[name].layer)
         return self._reference[name]
+
+    def reference_bias(self, name: str) -> Floats:
+        """Real bias of the int8 model, (O,); zeros where it has none."""
+        return real_bias(self[name].layer)
 
     def __getitem__(self, name: str) -> TwinLayer:
         return next(x for x in self.layers if x.name == name)
@@ -135,7 +147,7 @@ class FloatTwin:
 
     def forward(self, sample: Sequence[NDArray]) -> Forward:
         """Run one sample (one array per input, with or without its batch dimension)."""
-        results = self._forward(self.dequantize(sample), self._weight_list(), [self._gate(x.name) for x in self.layers])
+        results = self._forward(self.dequantize(sample), self._parameters(), [self._gate(x.name) for x in self.layers])
         logits, activations = results[0], results[1:]
         perturbations = [
             np.zeros_like(a) if x.name not in self.quantizers else self.quantizers[x.name](a) - a
@@ -146,21 +158,21 @@ class FloatTwin:
     def logits(self, sample: Sequence[NDArray]) -> Floats:
         """Only the logits, flat."""
         gates = [self._gate(x.name) for x in self.layers]
-        return self._forward(self.dequantize(sample), self._weight_list(), gates)[0]
+        return self._forward(self.dequantize(sample), self._parameters(), gates)[0]
 
     def backward(self, sample: Sequence[NDArray], at: Forward, cotangent: Floats) -> Backward:
         """Gradients of ``sum(cotangent * logits)`` at a sample whose forward run is ``at``."""
         cotangent = np.asarray(cotangent, np.float32).reshape(self.logits_size)
-        results = self._backward(self.dequantize(sample), self._weight_list(), list(at.perturbations), cotangent)
+        results = self._backward(self.dequantize(sample), self._parameters(), list(at.perturbations), cotangent)
         weighted = [x for x in self.layers if x.layer.weights is not None]
         named = {x.name: from_relay_layout(x.layer, g) for x, g in zip(weighted, results[: len(weighted)], strict=True)}
         return Backward(named, tuple(results[len(weighted) :]))
 
-    def _weight_list(self) -> list[Floats]:
+    def _parameters(self) -> list[Floats]:
+        weighted = [x for x in self.layers if x.layer.weights is not None]
         return [
-            to_relay_layout(x.layer, self.weights.get(x.name, self.reference_weights(x.name)))
-            for x in self.layers
-            if x.layer.weights is not None
+            *(to_relay_layout(x.layer, self.weights.get(x.name, self.reference_weights(x.name))) for x in weighted),
+            *(np.asarray(self.biases.get(x.name, self.reference_bias(x.name)), np.float32) for x in weighted),
         ]
 
     def _gate(self, name: str) -> Floats:
@@ -190,6 +202,14 @@ def real_weights(layer: Layer) -> Floats:
     assert layer.weights is not None and layer.weight_scales is not None
     first = channels_first(layer, layer.weights).astype(np.float32) - np.float32(layer.weight_zero_point)
     return np.ascontiguousarray(channels_back(layer, dequantize_weights(first, layer.weight_scales)))
+
+
+def real_bias(layer: Layer) -> Floats:
+    """Dequantized bias, (O,); zeros where the layer has none."""
+    if layer.bias is None:
+        return np.zeros(layer.output.shape[-1], np.float32)
+    scales = np.asarray(layer.weight_scales, np.float64).reshape(-1) * layer.inputs[0].scale
+    return np.asarray(np.asarray(layer.bias, np.float64) * scales, np.float32)
 
 
 def to_relay_layout(layer: Layer, weights: NDArray) -> Floats:
@@ -245,75 +265,94 @@ class _Builder:
 
     def _tie(self) -> tuple[TwinLayer, ...]:
         found = []
+        positions = {call: index for index, call in enumerate(self.layer_of)}
+        positions |= {var: -1 - index for index, var in enumerate(self.function.params)}
         for call, layer in self.layer_of.items():
+            sources = tuple(positions[_through_reshapes(leaf)] for leaf in _leaves(call))
             source = call
             while op_name(source) in RESHAPES or (source in self.layer_of and self.layer_of[source].op in TIED):
                 source = source.args[0]
             if layer.op not in TIED:
-                found.append(TwinLayer(layer))
+                found.append(TwinLayer(layer, sources))
             elif source in self.layer_of:
-                found.append(TwinLayer(layer, self.layer_of[source].name))
+                found.append(TwinLayer(layer, sources, self.layer_of[source].name))
             else:
-                found.append(TwinLayer(layer, tied_to_input=True))
+                found.append(TwinLayer(layer, sources, tied_to_input=True))
         return tuple(found)
 
     def build(self) -> FloatTwin:
         size = sum(int(np.prod(shape_of(root))) for root in self.roots)
-        return FloatTwin(
-            self.layers, self.inputs, size, self.classifies, _compile(*self._forward()), _compile(*self._backward(size))
-        )
+        roots = frozenset(self.layer_of[root].name for root in self.roots if root in self.layer_of)
+        forward, backward = _compile(*self._forward()), _compile(*self._backward(size))
+        return FloatTwin(self.layers, self.inputs, size, self.classifies, forward, backward, roots)
 
-    def _variables(self) -> tuple[list[Expr], list[Expr]]:
+    def _variables(self) -> tuple[list[Expr], list[Expr], list[Expr]]:
         inputs = [relay.var(f"x{i}", shape=t.shape, dtype="float32") for i, t in enumerate(self.inputs)]
         weights = [
             relay.var(f"w{i}", shape=to_relay_layout(x.layer, real_weights(x.layer)).shape, dtype="float32")
             for i, x in enumerate(self.layers)
             if x.layer.weights is not None
         ]
-        return inputs, weights
+        biases = [
+            relay.var(f"b{i}", shape=(x.layer.output.shape[-1],), dtype="float32")
+            for i, x in enumerate(self.layers)
+            if x.layer.weights is not None
+        ]
+        return inputs, weights, biases
 
-    def _walk(self, inputs: list[Expr], weights: list[Expr], extra: Callable[[int, Expr], Expr]) -> list[Expr]:
+    def _walk(
+        self, inputs: list[Expr], weights: list[Expr], biases: list[Expr], extra: Callable[[int, Expr], Expr]
+    ) -> list[Expr]:
         """Logits first, then every layer's output before ``extra``."""
         value: dict[Expr, Expr] = dict(zip(self.function.params, inputs, strict=True))
-        parameters = iter(weights)
+        parameters = iter(zip(weights, biases, strict=True))
         before: list[Expr] = []
         for call in self.order:
             if op_name(call) in RESHAPES:
                 value[call] = relay.reshape(value[call.args[0]], shape_of(call))
                 continue
             layer = self.layer_of[call]
-            arguments = [
-                value[leaf] for arg in call.args for leaf in (arg.fields if isinstance(arg, relay.Tuple) else [arg])
-            ]
-            weight = next(parameters) if layer.weights is not None else None
-            result = _float_layer(layer, arguments, weight)
+            arguments = [value[leaf] for leaf in _leaves(call)]
+            weight, bias = next(parameters) if layer.weights is not None else (None, None)
+            result = _float_layer(layer, arguments, weight, bias)
             value[call] = extra(len(before), result)
             before.append(result)
         flat = [relay.reshape(value[root], (-1,)) for root in self.roots]
         return [flat[0] if len(flat) == 1 else relay.concatenate(flat, axis=0), *before]
 
     def _forward(self) -> tuple[Expr, list[str]]:
-        inputs, weights = self._variables()
+        inputs, weights, biases = self._variables()
         gates = [relay.var(f"q{i}", shape=(5,), dtype="float32") for i in range(len(self.layers))]
-        results = self._walk(inputs, weights, lambda i, y: _quantized(y, gates[i]))
-        params = [*inputs, *weights, *gates]
+        results = self._walk(inputs, weights, biases, lambda i, y: _quantized(y, gates[i]))
+        params = [*inputs, *weights, *biases, *gates]
         return relay.Function(params, relay.Tuple(results)), [p.name_hint for p in params]
 
     def _backward(self, size: int) -> tuple[Expr, list[str]]:
-        inputs, weights = self._variables()
+        inputs, weights, biases = self._variables()
         shifts = [
             relay.var(f"d{i}", shape=layer.output.shape, dtype="float32")
             for i, layer in enumerate(self.layer_of.values())
         ]
         cotangent = relay.var("v", shape=(size,), dtype="float32")
-        logits = self._walk(inputs, weights, lambda i, y: y + shifts[i])[0]
-        params = [*inputs, *weights, *shifts, cotangent]
+        logits = self._walk(inputs, weights, biases, lambda i, y: y + shifts[i])[0]
+        params = [*inputs, *weights, *biases, *shifts, cotangent]
         differentiated = gradients.gradient(relay.Function(params, relay.sum(logits * cotangent)))
         normal = relay.transform.ToGraphNormalForm()(tvm.IRModule.from_expr(differentiated))["main"]
         grads = normal.body.fields[1]
-        # the gradients by the inputs and by the cotangent are nobody's: dropped, nothing computes them
-        wanted = [grads.fields[i] for i in range(len(inputs), len(inputs) + len(weights) + len(shifts))]
+        # the gradients by the inputs, the biases and the cotangent are nobody's: dropped, nothing computes them
+        kept = {*weights, *shifts}
+        wanted = [grads.fields[i] for i, param in enumerate(params) if param in kept]
         return relay.Function(list(normal.params), relay.Tuple(wanted)), [p.name_hint for p in params]
+
+
+def _leaves(call: Expr) -> list[Expr]:
+    return [leaf for arg in call.args for leaf in (arg.fields if isinstance(arg, relay.Tuple) else [arg])]
+
+
+def _through_reshapes(expr: Expr) -> Expr:
+    while op_name(expr) in RESHAPES:
+        expr = expr.args[0]
+    return expr
 
 
 def _upstream(roots: Sequence[Expr]) -> set[Expr]:
@@ -374,17 +413,15 @@ def _compile(function: Expr, names: list[str]) -> Callable[..., list[Floats]]:
 # ---- layers
 
 
-def _float_layer(layer: Layer, x: list[Expr], weight: Expr | None) -> Expr:
+def _float_layer(layer: Layer, x: list[Expr], weight: Expr | None, bias: Expr | None) -> Expr:
     build = _LAYERS.get(layer.op)
     if build is None:
         raise UnsupportedOperatorError(
             f"{layer.op} has no counterpart in the float network", where=f'layer "{layer.name}"'
         )
     y = build(layer, x, weight)
-    if layer.bias is not None:
-        scales = np.asarray(layer.weight_scales, np.float64).reshape(-1) * layer.inputs[0].scale
-        bias = np.asarray(layer.bias, np.float64) * scales
-        y = relay.nn.bias_add(y, relay.const(bias.astype(np.float32)), axis=-1)
+    if bias is not None:
+        y = relay.nn.bias_add(y, bias, axis=-1)
     if "clamp" in layer.attrs:
         # without an activation function the bounds are those of int8: values beyond saturate
         low, high = ((bound - layer.output.zero_point) * layer.output.scale for bound in layer.attrs["clamp"])

@@ -1,0 +1,1 @@
+"""Repair without training, and the file of parameters it writes."""

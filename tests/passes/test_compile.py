@@ -66,7 +66,7 @@ def test_a_reshape_at_the_output_moves_into_the_layer() -> None:
 def test_macs_follow_the_direct_algorithm() -> None:
     compiled = compile_model(prepare(_classifier()))
     assert [layer.macs for layer in compiled.layers] == [8 * 8 * 16 * 9 * 4, 0, 16 * 5, 0]
-    assert compiled.layers[0].bitops == bitops(compiled.layers[0].macs) == compiled.layers[0].macs * 64
+    assert compiled.layers[0].bitops == bitops(compiled.layers[0].layer) == compiled.layers[0].macs * 64
     assert [layer.lowered.macs for layer in compiled.layers] == [layer.macs for layer in compiled.layers]
 
 

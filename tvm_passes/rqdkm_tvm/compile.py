@@ -16,7 +16,9 @@ from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
+from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.operators import LoweredLayer, is_layer_call, lowered_layers
+from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.plan import FUSED_KERNEL, Plan
 from rqdkm_tvm.reporter import OffloadReport, report
@@ -58,6 +60,7 @@ class CompiledModel:
     """Everything the exporter and the reports need."""
 
     module: Any  # lowered Relay, as relay.build got it
+    quantized: Any  # partitioned Relay with the plan's bit-widths: what the firmware computes
     plan: Plan
     report: OffloadReport
     layers: tuple[CompiledLayer, ...]
@@ -81,6 +84,7 @@ def compile_model(
     mod: Any,
     *,
     plan: Plan | None = None,
+    parameters: Parameters | None = None,
     ram_budget: int | None = None,
     flash_budget: int | None = None,
     kernel_set: KernelSet = "auto",
@@ -92,6 +96,7 @@ def compile_model(
     Args:
         mod: module with constants bound (see :func:`rqdkm_tvm.passes.prepare`).
         plan: obeyed where it says something; the result carries the completed copy.
+        parameters: the plan's weights, where they are not simply those nearest to the model's.
         ram_budget: bytes for tensors and scratch together (not stack, not static data); None: smallest arena that
             costs at most a few per cent of speed, see :func:`rqdkm_tvm.assign.choose`.
         flash_budget: bytes for the constants of all layers (not code); None: constants beyond the smallest must pay.
@@ -106,7 +111,8 @@ def compile_model(
         [relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn(), PartitionLayers()]
     )(mod)
     given = plan or Plan()
-    mod = FuseEpilogues(given, kernel_set=kernel_set)(mod)
+    quantized = LowerMixedPrecision(given, parameters)(mod)
+    mod = FuseEpilogues(given, kernel_set=kernel_set)(quantized)
     budget = ram_budget
     for _attempt in range(4):
         completed = copy.deepcopy(given)
@@ -123,17 +129,20 @@ def compile_model(
         budget -= excess
     else:
         raise budget_error(memory.timeline(partitioned["main"]), {}, needed, ram_budget or 0)
-    return _result(partitioned, lowered, completed, generated, output_names or _output_names(mod["main"]))
+    names = output_names or _output_names(mod["main"])
+    return _result(quantized, partitioned, lowered, completed, generated, names)
 
 
-def _result(partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]) -> CompiledModel:
+def _result(
+    quantized: Any, partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]
+) -> CompiledModel:
     function = partitioned["main"]
     layer_of = {site.name: site.layer for site in read_sites(function)}
     layers = []
     for call in lowered_layers(lowered["main"]):
         layer = layer_of[call.name]
         macs = cost.macs(layer)
-        layers.append(CompiledLayer(layer, call, macs, cost.bitops(macs)))
+        layers.append(CompiledLayer(layer, call, macs, cost.bitops(layer)))
     _assert_offloaded(lowered["main"], plan)
     scratch = {layer.name: layer.lowered.scratch_bytes for layer in layers}
     operands = {layer.name: in_place.operand_of(layer.lowered.config) for layer in layers}
@@ -142,6 +151,7 @@ def _result(partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, outp
     ins, outs = read_io(function, output_names)
     return CompiledModel(
         module=lowered,
+        quantized=quantized,
         plan=plan,
         report=report(function, plan),
         layers=tuple(layers),

@@ -25,6 +25,9 @@ def macs(layer: Layer) -> int:
     return 0
 
 
-def bitops(macs_: int, bits_weight: int = 8, bits_activation: int = 8) -> int:
-    """BitOPs = MACs * weight bits * activation bits (HAQ, QuantMCU)."""
-    return macs_ * bits_weight * bits_activation
+def bitops(layer: Layer) -> int:
+    """BitOPs = MACs * weight bits * activation bits (HAQ, QuantMCU), summed over output channels."""
+    total = macs(layer)
+    if not layer.weight_bits:
+        return total * 8 * layer.inputs[0].bits
+    return total // len(layer.weight_bits) * sum(layer.weight_bits) * layer.inputs[0].bits

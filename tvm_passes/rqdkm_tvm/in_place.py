@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from rqdkm_tvm.graph import RESHAPES, calls, children, layer_name, op_name, outputs
-from rqdkm_tvm.memory import tensor_bytes
+from rqdkm_tvm.memory import stored_bytes
 from rqdkm_tvm.operators import is_layer_call
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -58,7 +58,7 @@ def overwritable(function: Expr, offloaded: Collection[str]) -> dict[str, tuple[
         return (
             layer_name(operand) in offloaded
             and operand not in results
-            and tensor_bytes(call.checked_type) <= tensor_bytes(operand.checked_type)
+            and stored_bytes(call) <= stored_bytes(operand)
             and readers[operand].count(call) == 1
             and all(reader is call or ancestors[call] & bit[reader] for reader in readers[operand])
         )

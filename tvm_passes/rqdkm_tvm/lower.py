@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rqdkm_tvm import in_place
+from rqdkm_tvm import in_place, memory
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import (
     RESHAPES,
     Rewriter,
+    bits_of,
     composite_name,
     identifier,
     module_pass,
@@ -48,8 +49,8 @@ class _Lowering(Rewriter):
 
     def rewrite(self, call: Expr, original: Expr) -> Expr:
         if op_name(call) in RESHAPES and is_layer_call(call.args[0]) and len(self.users[original.args[0]]) == 1:
-            # the layer writes the other shape itself
-            return reshaped(call.args[0], shape_of(original))
+            # the layer writes the other shape itself; a packed result is bytes, whatever its shape
+            return call.args[0] if bits_of(original)[0] != 8 else reshaped(call.args[0], shape_of(original))
         site = self.sites.get(original)
         if site is not None:
             return self._layer(call, original, site)
@@ -79,7 +80,7 @@ class _Lowering(Rewriter):
             name=site.name,
             op=site.layer.op,
             symbol=symbol,
-            shape=shape_of(original),
+            shape=shape_of(original) if bits_of(original)[0] == 8 else (memory.stored_bytes(original),),
             dtype=dtype_of(original),
             result=original in self.results,
         )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, outputs, source_name
+from rqdkm_tvm.graph import RESHAPES, bits_of, calls, composite_name, layer_name, op_name, outputs, source_name
 from rqdkm_tvm.offload.base import ints
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -36,6 +36,11 @@ def tensor_bytes(checked_type: Any) -> int:
     for extent in ints(checked_type.shape):
         size *= extent
     return size * _BYTES.get(str(checked_type.dtype), 1)
+
+
+def stored_bytes(expr: Any) -> int:
+    """Bytes that an expression's value takes in memory, at the bits it is stored with."""
+    return -(-tensor_bytes(expr.checked_type) * bits_of(expr)[0] // 8)
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def timeline(function: Expr) -> Timeline:
         last[_root(output, root)] = end
     living = [v for v in function.params if v in last]
     tensors = [Interval(tensor_bytes(v.checked_type), 0, last[v]) for v in living]
-    tensors += [Interval(tensor_bytes(c.checked_type), s, last.get(c, s)) for c, s in step_of.items()]
+    tensors += [Interval(stored_bytes(c), s, last.get(c, s)) for c, s in step_of.items()]
     index_of = {value: index for index, value in enumerate([*living, *step_of])}
     return Timeline(
         tuple(steps),

@@ -11,6 +11,7 @@ from rqdkm_tvm.errors import BudgetError, FlashBudgetError
 
 if TYPE_CHECKING:
     from rqdkm.export.size import Size
+    from rqdkm.planning import Limits
     from rqdkm_tvm.compile import CompiledModel
 
 # Stack and static data of the firmware around the model, before the linker has told: refined after the first link.
@@ -100,6 +101,14 @@ class Flash:
             return False
         self._least = needed
         return True
+
+
+def limits(max_drop: float, flash_bytes: int | None, ram_bytes: int | None) -> Limits:
+    """Budgets of the whole firmware as the bit-width search takes them: of weights and of the arena."""
+    from rqdkm.planning import Limits
+
+    flash = None if flash_bytes is None else max(flash_bytes - _LEAST_CODE, 0)
+    return Limits(max_drop, flash, Ram(ram_bytes).arena)
 
 
 def _constants(compiled: CompiledModel) -> int:

@@ -72,6 +72,7 @@ SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no 
 RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
 FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
 ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
+MaxDropOpt = Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=_one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Replace the output directory even if it is not ours.")]
@@ -109,6 +110,7 @@ def deploy(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
+    max_drop: MaxDropOpt = 0.5,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
     force: ForceOpt = False,
@@ -130,6 +132,7 @@ def deploy(
         ram_bytes=parse_size(ram, "--ram") if ram else None,
         flash_bytes=parse_size(flash, "--flash") if flash else None,
         config=config,
+        max_drop=max_drop,
         kernels=kernels,
         plan=plan,
         force=force,
@@ -176,6 +179,7 @@ def build(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
+    max_drop: MaxDropOpt = 0.5,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
     board: BoardOpt = "virtual",
@@ -194,6 +198,7 @@ def build(
         ram_bytes=parse_size(ram, "--ram") if ram else None,
         flash_bytes=parse_size(flash, "--flash") if flash else None,
         config=config,
+        max_drop=max_drop,
         kernels=kernels,
         plan=plan,
         force=force,

@@ -38,13 +38,23 @@ def exactness_inputs(model: LoadedModel, count: int, seed: int) -> list[Int8]:
     return [np.concatenate(part) for part in parts]
 
 
-def exactness(model: LoadedModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]]) -> Exactness:
+def exactness(
+    model: LoadedModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]], *, mixed: Any = None
+) -> Exactness:
     """Compare every output byte with the reference.
+
+    Args:
+        mixed: main function of the quantized module, where a plan has changed the model's bit-widths: the reference is
+            then the NumPy interpreter on that.
 
     The reference is TFLite's own kernels where there is a TFLite file of the very network that runs (the one we wrote,
     for a model that we quantized); otherwise the NumPy interpreter of TFLite's arithmetic.
     """
-    if model.tflite:
+    if mixed is not None:
+        from rqdkm.models import reference
+
+        expected, name = reference.run_function(mixed, inputs), reference.NAME
+    elif model.tflite:
         expected, name = oracle.reference_outputs(model, inputs), oracle.NAME
     else:
         from rqdkm.models import reference
@@ -84,16 +94,21 @@ def accuracy(
     if scores.shape[1] < 2:
         return None
     correct, n = statistics.top1(scores, evaluation.labels)
-    reference = None
+    reference = loss = loss_ci95 = None
     if model.tflite:
         judged = oracle.reference_outputs(model, inputs)[0].reshape(n, -1)
         reference = statistics.top1(judged, evaluation.labels)[0] / n
+        labels = evaluation.labels
+        paired = statistics.paired_loss(judged.argmax(axis=1) == labels, scores.argmax(axis=1) == labels)
+        loss, loss_ci95 = paired.loss, paired.interval()
     return Accuracy(
         metric="top1",
         value=correct / n,
         n=n,
         ci95=statistics.wilson_interval(correct, n),
         reference=reference,
+        loss=loss,
+        loss_ci95=loss_ci95,
         source="host build of the same C",
     )
 

@@ -13,7 +13,7 @@ CALIBRATION_METHODS = ("minmax", "percentile", "mse")
 BOARDS = ("virtual", "qemu", "openocd", "none")
 FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
-CONFIGS = ("int8", "baseline")  # rq, dkm and rq-dkm join when they exist
+CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
 
 _SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
@@ -40,7 +40,9 @@ class DeployOptions:
         ram_bytes: budget for static data, arena and stack together; None: all the RAM of the chip.
         flash_bytes: budget for code and constants; None: all the flash of the chip.
         config: what is done to the model; one of :data:`CONFIGS`. ``int8`` is the fastest exact int8 firmware,
-            ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd).
+            ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd), ``rq`` plans
+            bit-widths from the calibration inputs and then does as ``int8``.
+        max_drop: loss of accuracy that ``rq`` may cause, in points.
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
@@ -61,6 +63,7 @@ class DeployOptions:
     ram_bytes: int | None = None
     flash_bytes: int | None = None
     config: str = "int8"
+    max_drop: float = 0.5
     kernels: str = "auto"
     plan: Path | None = None
     force: bool = False
@@ -73,6 +76,8 @@ class DeployOptions:
         _check_choice("--config", self.config, CONFIGS)
         if self.samples < 1:
             raise OptionError(f"needs at least 1, got {self.samples}", where="--samples")
+        if not 0 <= self.max_drop <= 100:
+            raise OptionError(f"is in points, 0 to 100, got {self.max_drop:g}", where="--max-drop")
         if self.seed < 0:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])

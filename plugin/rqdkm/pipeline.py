@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm import budget, judge
+from rqdkm import budget, judge, plan_files
 from rqdkm.board import run as board_run
 from rqdkm.export import project as exporter
 from rqdkm.export import size, toolchain
@@ -28,11 +28,13 @@ from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
 from rqdkm.report import html as page
 from rqdkm_tvm.errors import DataError, FlashBudgetError, PlanError, RqdkmError
-from rqdkm_tvm.files import staged_directory, write_atomic
+from rqdkm_tvm.files import staged_directory
+from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.plan import Plan
 
 if TYPE_CHECKING:
     from rqdkm.models.summary import ModelSummary
+    from rqdkm.planning import Planned
     from rqdkm.report.schema import Report, Toolchain
     from rqdkm_tvm.compile import CompiledModel
 
@@ -91,7 +93,7 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     progress(f"load: {options.model.name}")
     model = loader.load(options.model)
     if model.is_quantized:
-        if options.calib is not None:
+        if options.calib is not None and options.config != "rq":
             datasets.load_data(options.calib, model)  # a wrong file should not pass in silence
             _log.warning("%s computes in int8 already: --calib is not used", options.model.name)
         return Prepared(model, quantized_by_us=False)
@@ -113,12 +115,52 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     )
 
 
+@dataclass(frozen=True)
+class BitWidths:
+    """The plan to obey, its weights, and how the bit-widths in it were found (None: they were given, or none are)."""
+
+    plan: Plan | None = None
+    parameters: Parameters | None = None
+    search: Planned | None = None
+
+
+def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = _silent) -> BitWidths:
+    """Read the plan of the options, or plan anew where the configuration asks for it.
+
+    Raises:
+        PlanError, DataError: a plan or parameters file that cannot be used.
+        DataError: ``rq`` without calibration data.
+        BudgetError: no bit-widths within budgets and allowed loss.
+    """
+    plan, parameters = None, None
+    if options.plan is not None:
+        plan, parameters = plan_files.read(options.plan)
+    if options.config != "rq" or (plan is not None and plan.is_mixed):
+        return BitWidths(plan, parameters)
+    if plan is not None:
+        raise PlanError("it has no bit-widths", where=str(options.plan), hint="leave out --plan, or --config rq")
+    if options.calib is None:
+        raise DataError(
+            "rq plans bit-widths from calibration inputs",
+            where="--config rq",
+            hint="pass --calib with typical inputs, labelled if possible, or --plan with a plan made before",
+        )
+    from rqdkm import planning
+
+    dataset = datasets.load_data(options.calib, model)
+    step = _prefixed("plan", progress)
+    planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
+    found = planner.plan(budget.limits(options.max_drop, options.flash_bytes, options.ram_bytes))
+    return BitWidths(found.plan, found.parameters, found)
+
+
 def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
     """Model to a project directory and its ELF file, in ``options.out``."""
     exporter.require_tools()
     prepared = prepare(options, progress)
+    planned = bit_widths(options, prepared.model, progress)
     with staged_directory(options.out, replace=options.force) as staging:
-        built = _build(options, prepared.model, staging, progress)
+        built = _build(options, prepared.model, planned, staging, progress)
     return BuildResult(options.out / ELF, options.out / PROJECT, built.sizes)
 
 
@@ -132,8 +174,9 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
     exporter.require_tools()
     prepared = prepare(options, progress)
     evaluation = datasets.load_data(options.data, prepared.model) if options.data is not None else None
+    planned = bit_widths(options, prepared.model, progress)
     with staged_directory(options.out, replace=options.force) as staging:
-        built = _build(options, prepared.model, staging, progress)
+        built = _build(options, prepared.model, planned, staging, progress)
         pieces = assemble.Pieces(
             options=options,
             model=prepared.model,
@@ -141,6 +184,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
             compiled=built.compiled,
             sizes=built.sizes,
             toolchain=built.toolchain,
+            search=planned.search,
         )
         if options.board != "none":
             pieces = _measure(options, prepared.model, built, evaluation, pieces, progress)
@@ -239,18 +283,18 @@ def read_metadata(project: Path) -> dict[str, Any]:
 # ---- steps
 
 
-def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: Progress) -> _Built:
+def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, staging: Path, progress: Progress) -> _Built:
     """Compile, export and link into ``staging``; again if a budget turns out tighter than assumed."""
     import rqdkm_tvm
 
-    plan = _read_plan(options.plan)
     allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
     while True:
         try:
             with budget.explained(allowance):
                 compiled = rqdkm_tvm.compile_model(
                     model.module,
-                    plan=plan,
+                    plan=planned.plan,
+                    parameters=planned.parameters,
                     ram_budget=allowance.arena,
                     flash_budget=flash.constants,
                     kernel_set=options.kernel_set,
@@ -276,7 +320,7 @@ def _build(options: DeployOptions, model: LoadedModel, staging: Path, progress: 
         if allowance.holds(sizes) and flash.holds(sizes, compiled):
             break
     budget.check_flash(sizes, compiled, options.flash_bytes)
-    write_atomic(staging / "plan.json", compiled.plan.to_json())
+    plan_files.write(staging, compiled.plan, planned.parameters)
     return _Built(compiled, project_dir, elf, sizes, tools)
 
 
@@ -288,16 +332,6 @@ def _without_build_folders(project_dir: Path) -> Iterator[None]:
     finally:
         for folder in project_dir.glob("build*"):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read_plan(path: Path | None) -> Plan | None:
-    if path is None:
-        return None
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"cannot read the plan: {error}", where=str(path)) from error
-    return Plan.from_json(text, where=str(path))
 
 
 def _measure(
@@ -320,7 +354,8 @@ def _measure(
         board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
     )
     progress("reference: comparing outputs")
-    exactness = judge.exactness(model, inputs, ran.outputs)
+    mixed = built.compiled.quantized["main"] if built.compiled.plan.is_mixed else None
+    exactness = judge.exactness(model, inputs, ran.outputs, mixed=mixed)
     layer_cycles, folded = _profile(options, built, inputs, progress)
     accuracy = None
     if evaluation is not None and evaluation.labels is not None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqdkm.experiment.statistics import auc, auc_interval, top1, wilson_interval
+from rqdkm.experiment.statistics import PairedLoss, auc, auc_interval, paired_loss, top1, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,33 @@ def test_auc_interval_stays_inside_zero_to_one() -> None:
 def test_auc_refuses_what_has_none(scores: list[float], positive: list[bool]) -> None:
     with pytest.raises(ValueError):
         auc(np.array(scores), np.array(positive))
+
+
+def test_the_paired_loss_counts_only_what_changed() -> None:
+    before = np.array([True] * 6 + [False] * 4)
+    after = np.array([True] * 3 + [False] * 3 + [True] + [False] * 3)
+    found = paired_loss(before, after)  # three lost, one won
+    assert found.loss == pytest.approx(0.2)
+    assert found.standard_error == pytest.approx(math.sqrt((4 - 4 / 10) / 100))
+    low, high = found.interval()
+    assert (low + high) / 2 == pytest.approx(0.2)
+    assert found.upper(0.5) == pytest.approx(0.2)
+    assert found.upper(0.8) < high
+    assert paired_loss(before, before) == PairedLoss(0.0, 0.0, 10)
+
+
+def test_the_paired_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    truth, hits = 0.02, 0
+    for _ in range(400):
+        draw = rng.random(800)
+        before, after = draw >= 0.1, (draw >= 0.06) & (draw < 0.92) | (draw < 0.02)
+        # lost: 8 %, won: 0 to 0.02 and 0.06 to 0.1, 6 %
+        low, high = paired_loss(before, after).interval()
+        hits += low <= truth <= high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_unpaired_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="no paired samples"):
+        paired_loss(np.array([True]), np.array([True, False]))

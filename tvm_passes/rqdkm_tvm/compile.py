@@ -41,6 +41,12 @@ class CompiledLayer:
     def name(self) -> str:
         return self.layer.name
 
+    @property
+    def bits_weight(self) -> float:
+        """Mean over output channels; 0 without weights."""
+        bits = self.layer.weight_bits
+        return 0 if self.layer.weights is None else sum(bits) / len(bits) if bits else 8
+
 
 @dataclass(frozen=True)
 class MemoryPlan:

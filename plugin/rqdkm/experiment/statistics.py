@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+# one-sided: a loss counts as allowed when it is with this probability
+CONFIDENCE = 0.8
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -30,6 +33,43 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     low = 0.0 if successes == 0 else (centre - half) / scale
     high = 1.0 if successes == n else (centre + half) / scale
     return low, high
+
+
+@dataclass(frozen=True)
+class PairedLoss:
+    """Loss of accuracy between two networks on the same samples, as a fraction (0.005 is half a point)."""
+
+    loss: float
+    standard_error: float
+    n: int
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Two-sided, by the normal approximation."""
+        half = _z(confidence) * self.standard_error
+        return self.loss - half, self.loss + half
+
+    def upper(self, confidence: float) -> float:
+        """One-sided upper bound."""
+        return self.loss + NormalDist().inv_cdf(confidence) * self.standard_error
+
+
+def paired_loss(before: Array, after: Array) -> PairedLoss:
+    """From what each network gets right (boolean, same samples).
+
+    Only the ``b`` samples that the first alone gets right and the ``c`` that the second alone does count:
+    ``(b - c) / n``, variance ``(b + c - (b - c)^2 / n) / n^2`` (the difference of paired proportions; Q. McNemar,
+    "Note on the sampling error of the difference between correlated proportions or percentages", 1947).
+
+    Raises:
+        ValueError: shapes differ or there are no samples.
+    """
+    before, after = np.asarray(before, bool), np.asarray(after, bool)
+    n = len(before)
+    if before.shape != (n,) or after.shape != (n,) or n == 0:
+        raise ValueError(f"{before.shape} and {after.shape} are no paired samples")
+    lost, won = int(np.sum(before & ~after)), int(np.sum(~before & after))
+    variance = (lost + won - (lost - won) ** 2 / n) / n**2
+    return PairedLoss((lost - won) / n, math.sqrt(max(variance, 0.0)), n)
 
 
 def top1(outputs: Array, labels: Array) -> tuple[int, int]:

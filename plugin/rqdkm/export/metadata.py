@@ -44,8 +44,9 @@ def metadata(compiled: CompiledModel, name: str, board: str) -> dict[str, Any]:
                 "config": layer.lowered.config,
                 "macs": layer.macs,
                 "bitops": layer.bitops,
-                "bits_weight": 0 if layer.layer.weights is None else 8,
-                "bits_activation": 8,
+                "bits_weight": layer.bits_weight,
+                "bits_activation": layer.layer.inputs[0].bits,
+                "bits_output": layer.layer.stored.bits,
                 "scratch_bytes": layer.lowered.scratch_bytes,
                 "constant_bytes": layer.lowered.constant_bytes,
             }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rqdkm import __version__
 from rqdkm.board.describe import STM32F407
+from rqdkm.experiment.statistics import CONFIDENCE
 from rqdkm.report import derive
 from rqdkm.report.schema import (
     Accuracy,
@@ -24,6 +25,8 @@ from rqdkm.report.schema import (
     Operator,
     Pool,
     Report,
+    Search,
+    SearchTrial,
     Tensor,
     TimelineStep,
     Toolchain,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from rqdkm.export.size import Size
     from rqdkm.models.load import LoadedModel
     from rqdkm.options import DeployOptions
+    from rqdkm.planning import Planned
     from rqdkm_tvm.compile import CompiledLayer, CompiledModel
     from rqdkm_tvm.sites import IoTensor
 
@@ -66,6 +70,7 @@ class Pieces:
     folded: Mapping[str, int] = field(default_factory=dict)
     exactness: Exactness | None = None
     accuracy: Accuracy | None = None
+    search: Planned | None = None
 
 
 def report(pieces: Pieces) -> Report:
@@ -91,6 +96,7 @@ def report(pieces: Pieces) -> Report:
             energy=options.board != "virtual" or options.flash_model == "f407",
         ),
         accuracy=pieces.accuracy,
+        search=_search(pieces),
         exactness=pieces.exactness,
         layers=layers,
         memory=memory,
@@ -155,8 +161,9 @@ def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
         name=layer.title,
         op=layer.op,
         kernel=lowered.kernel,
-        bits_weight=8 if layer.weights is not None else 0,
-        bits_activation=8,
+        bits_weight=compiled.bits_weight,
+        bits_activation=layer.inputs[0].bits,
+        bits_output=layer.stored.bits,
         macs=compiled.macs,
         cycles=cycles,
         scratch_bytes=lowered.scratch_bytes,
@@ -164,6 +171,30 @@ def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
         input_shape=layer.inputs[0].shape,
         output_shape=layer.stored.shape,
         weights_bytes=lowered.constant_bytes,
+    )
+
+
+def _search(pieces: Pieces) -> Search | None:
+    found = pieces.search
+    if found is None:
+        return None
+    return Search(
+        objective=found.found.sensitivity.objective,
+        samples=found.chosen.loss.n,
+        labelled=found.labelled,
+        max_drop=pieces.options.max_drop,
+        rounds=len(found.found.rounds),
+        trials=tuple(
+            SearchTrial(
+                error=trial.error,
+                weights_bytes=trial.flash,
+                ram_bytes=trial.ram,
+                loss=trial.loss.loss,
+                loss_upper=trial.loss.upper(CONFIDENCE),
+                allowed=trial.allowed,
+            )
+            for trial in found.trials
+        ),
     )
 
 

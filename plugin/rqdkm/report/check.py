@@ -28,7 +28,7 @@ def _check_work(report: Report) -> None:
     if len(set(names)) != len(names):
         raise ReportError("layer names repeat", where="layers")
     _equal("totals.macs", report.totals.macs, sum(layer.macs for layer in report.layers))
-    bitops = sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in report.layers)
+    bitops = round(sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in report.layers))
     _equal("totals.bitops", report.totals.bitops, bitops)
     unknown = {step.layer for step in report.memory.timeline} - set(names)
     if unknown:

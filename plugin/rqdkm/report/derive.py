@@ -24,7 +24,7 @@ def totals(
     estimate = estimate_energy(cycles, clock_hz) if cycles is not None and energy else None
     return Totals(
         macs=macs,
-        bitops=sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in layers),
+        bitops=round(sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in layers)),
         cycles=cycles,
         cycles_per_mac=_digits(cycles / macs) if cycles is not None and macs else None,
         latency_ms=None if latency is None else _digits(latency),

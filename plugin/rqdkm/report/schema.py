@@ -102,6 +102,10 @@ class Accuracy:
     n: Annotated[int, Key("samples evaluated", minimum=1)]
     ci95: Annotated[tuple[float, float], Key("95 % confidence interval: Wilson for `top1`, Hanley-McNeil for `auc`")]
     reference: Annotated[float | None, Key("the same metric of the model file as given, on the same samples")] = None
+    loss: Annotated[float | None, Key("`reference` minus `value`; negative where the firmware is better")] = None
+    loss_ci95: Annotated[
+        tuple[float, float] | None, Key("95 % confidence interval of `loss`, paired by sample (McNemar)")
+    ] = None
     source: Annotated[str, Key("what computed the outputs: `board`, `host build of the same C`, ...")] = "board"
 
 
@@ -117,18 +121,43 @@ class Exactness:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchTrial:
+    """One plan that was run while bit-widths were searched."""
+
+    error: Annotated[float, Key("predicted error, in units of the sensitivity's objective", minimum=0)]
+    weights_bytes: Annotated[float, Key("weights at the plan's bits", unit="bytes", minimum=0)]
+    ram_bytes: Annotated[float, Key("peak of feature maps and smallest scratch", unit="bytes", minimum=0)]
+    loss: Annotated[float, Key("measured loss, a share of the calibration samples")]
+    loss_upper: Annotated[float, Key("its one-sided upper bound, what is compared with the allowed loss")]
+    allowed: Annotated[bool, Key("whether that is within the allowed loss")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How the bit-widths were found."""
+
+    objective: Annotated[str, Key("what the sensitivity is an error of")]
+    samples: Annotated[int, Key("calibration samples on which losses were measured", minimum=1)]
+    labelled: Annotated[bool, Key("true: losses are of accuracy; false: share of samples whose first class changed")]
+    max_drop: Annotated[float, Key("allowed loss", unit="points", minimum=0)]
+    rounds: Annotated[int, Key("derivations of the sensitivity for the plan that was taken", minimum=1)]
+    trials: Annotated[tuple[SearchTrial, ...], Key("plans that were run, in order")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One operator on the chip, in order of execution."""
 
     name: Annotated[str, Key("unique name")]
     op: Annotated[str, Key("operator, e.g. `conv2d`")]
     kernel: Annotated[str, Key("C kernel that runs it; `tvm` where TVM's generated C does")]
-    bits_weight: Annotated[int, Key("bits per weight, 0 without weights", minimum=0)]
+    bits_weight: Annotated[float, Key("bits per weight, mean over output channels, 0 without weights", minimum=0)]
     bits_activation: Annotated[int, Key("bits per input activation", minimum=0)]
     macs: Annotated[int, Key("multiply-accumulates of the direct algorithm", minimum=0)]
     cycles: Annotated[int | None, Key("core cycles, null where nothing counted them", unit="cycles", minimum=0)]
     scratch_bytes: Annotated[int, Key("working memory of the kernel", unit="bytes", minimum=0)]
     config: Annotated[dict[str, Any], Key("the kernel's choices, as in plan.json")] = field(default_factory=dict)
+    bits_output: Annotated[int, Key("bits per value of the result as stored", minimum=0)] = 8
     input_shape: Annotated[tuple[int, ...], Key("shape of the first input")] = ()
     output_shape: Annotated[tuple[int, ...], Key("shape of the output")] = ()
     weights_bytes: Annotated[int, Key("its constants as packed", unit="bytes", minimum=0)] = 0
@@ -218,6 +247,7 @@ class Report:
     cycle_model: Annotated[CycleModel, Key("where cycle counts come from")]
     totals: Annotated[Totals, Key("the figures of one inference")]
     accuracy: Annotated[Accuracy | None, Key("only when labels were given")] = None
+    search: Annotated[Search | None, Key("only where bit-widths were searched")] = None
     exactness: Annotated[Exactness | None, Key("only when the image ran")] = None
     layers: Annotated[tuple[Layer, ...], Key("the layers, in order of execution")]
     memory: Annotated[Memory, Key("RAM")]

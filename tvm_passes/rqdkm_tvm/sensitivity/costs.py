@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from rqdkm_tvm.sites import read_sites
 # cycles of a layer with weights of the first and an output of the second number of bits
 Cycles = Callable[[Layer, int, int], float]
 # bit-widths a kernel can store: (of the layer's weights, of its output)
+PACKING_CYCLES = 2.2  # per value, packed and unpacked once on the Cortex-M4
+
 Storable = Callable[[Layer], tuple[Sequence[int], Sequence[int]]]
 
 
@@ -27,6 +30,11 @@ def packable(layer: Layer) -> tuple[Sequence[int], Sequence[int]]:
     return weights, [b for b in BITS if layer.output.shape[-1] * b % 8 == 0]
 
 
+def packing_cycles(layer: Layer, _weights: int, output: int) -> float:
+    """Estimate for :func:`costs_of`: what packing a feature map and unpacking it in one reader takes."""
+    return 0.0 if output == 8 else PACKING_CYCLES * layer.stored.size
+
+
 def costs_of(
     function: Any,
     *,
@@ -35,7 +43,7 @@ def costs_of(
     scratch: Mapping[str, int] | None = None,
     fixed_flash: float = 0.0,
 ) -> Costs:
-    """Costs of a partitioned main function (types inferred).
+    """Costs of a partitioned main function (types inferred), with fused epilogues or without.
 
     The model's inputs and outputs stay at 8 bits. Flash counts weights and nothing else, RAM the timeline of
     :mod:`rqdkm_tvm.memory`, whose peak is a lower bound of the arena.
@@ -52,35 +60,46 @@ def costs_of(
     fixed = list(timeline.live())
     for step, name in enumerate(timeline.steps):
         fixed[step] += memory.aligned((scratch or {}).get(name, 0))
-    # the tensors of the steps follow those of the inputs
-    written = timeline.tensors[len(timeline.tensors) - len(timeline.steps) :]
     rows = []
-    for name, interval in zip(timeline.steps, written, strict=True):
-        layer = layers.get(name)
+    for name, written in zip(timeline.steps, timeline.writes, strict=True):
+        layer, interval = layers.get(name), timeline.tensors[written]
         if layer is None:
             continue
         weight_bits, output_bits = storable(layer)
+        channels = layer.output.shape[-1]
+        per_channel = 0 if layer.weights is None else layer.weights.size // channels
+        weights = LayerCosts(
+            name,
+            channels,
+            {b: per_channel * b / 8 for b in weight_bits},
+            {b: cycles(layer, b, 8) for b in weight_bits},
+        )
+        at_8 = cycles(layer, 8, 8)
+        owner = _decides(layer)
+        if owner != name:
+            output_bits = storable(layer.epilogue or layer)[1]
         steps = tuple(range(interval.first, interval.last + 1))
         ram: dict[int, int] = {}
         if name not in results:
-            ram = {b: memory.aligned(-(-layer.output.size * b // 8)) for b in output_bits}
+            ram = {b: memory.aligned(-(-layer.stored.size * b // 8)) for b in output_bits}
             for step in steps:
                 fixed[step] -= memory.aligned(interval.size)
-        channels = layer.output.shape[-1]
-        per_channel = 0 if layer.weights is None else layer.weights.size // channels
-        at_8 = cycles(layer, 8, 8)
-        rows.append(
-            LayerCosts(
-                name,
-                channels,
-                {b: per_channel * b / 8 for b in weight_bits},
-                {b: cycles(layer, b, 8) for b in weight_bits},
-                ram,
-                {b: cycles(layer, 8, b) - (at_8 if weight_bits else 0.0) for b in ram},
-                steps if ram else (),
-            )
-        )
+        added = {b: cycles(layer, 8, b) - (at_8 if weight_bits else 0.0) for b in ram}
+        if owner == name:
+            rows.append(dataclasses.replace(weights, ram=ram, activation_cycles=added, steps=steps if ram else ()))
+        else:
+            rows.append(weights)
+            rows.append(LayerCosts(owner, ram=ram, activation_cycles=added, steps=steps if ram else ()))
     return Costs(tuple(rows), tuple(fixed), fixed_flash)
+
+
+def _decides(layer: Layer) -> str:
+    """Name of the layer whose output's bit-width is that of what is stored.
+
+    A fused max pool keeps the quantization of the layer it is part of; a fused add has one of its own, and what it adds
+    to never reaches memory.
+    """
+    return layer.epilogue.name if layer.epilogue is not None and layer.epilogue.op == "add" else layer.name
 
 
 def _source(expr: Any) -> Any:

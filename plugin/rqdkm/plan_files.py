@@ -1,0 +1,54 @@
+"""plan.json and the parameters file beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from rqdkm_tvm.errors import PlanError
+from rqdkm_tvm.files import write_atomic
+from rqdkm_tvm.parameters import Parameters
+from rqdkm_tvm.plan import ParametersFile, Plan
+
+PLAN, PARAMETERS = "plan.json", "parameters.npz"
+
+
+def read(path: Path) -> tuple[Plan, Parameters | None]:
+    """A plan and the parameters it names.
+
+    Raises:
+        PlanError: unreadable or malformed, or the parameters are not those it was made with.
+        DataError: the parameters file is damaged.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read the plan: {error}", where=str(path)) from error
+    plan = Plan.from_json(text, where=str(path))
+    if plan.parameters is None:
+        return plan, None
+    beside = path.parent / plan.parameters.file
+    try:
+        content = beside.read_bytes()
+    except OSError as error:
+        raise PlanError(
+            f"the plan needs its parameters file: {error.strerror}",
+            where=str(beside),
+            hint="keep it in the plan's folder",
+        ) from error
+    if hashlib.sha256(content).hexdigest() != plan.parameters.sha256:
+        raise PlanError(
+            "it is not the file that the plan was made with", where=str(beside), hint="the plan holds its SHA-256"
+        )
+    return plan, Parameters.from_bytes(content, where=str(beside))
+
+
+def write(folder: Path, plan: Plan, parameters: Parameters | None) -> None:
+    """Both files; the plan then names the parameters."""
+    if parameters is not None:
+        content = parameters.to_bytes()
+        write_atomic(folder / PARAMETERS, content)
+        named = ParametersFile(PARAMETERS, hashlib.sha256(content).hexdigest())
+        plan = dataclasses.replace(plan, parameters=named)
+    write_atomic(folder / PLAN, plan.to_json())

@@ -1,0 +1,250 @@
+"""RQ: from calibration data to a plan with bit-widths, and the loss of accuracy that was measured for it.
+
+The search itself predicts errors (:mod:`rqdkm_tvm.bitwidths`); what a user allows is a loss of accuracy. So plans of
+growing error budgets are made, repaired, and run as the integer network that the chip will compute, on calibration
+samples, until the largest error budget within the allowed loss is found. With a flash or RAM budget there is one plan,
+that of least error within it, and its loss must be allowed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
+from rqdkm.models import data as datasets
+from rqdkm.models import reference
+from rqdkm_tvm.bitwidths import Budgets, Costs, Found, exact, items_of, recurse
+from rqdkm_tvm.bitwidths.passes import outputs_of, write
+from rqdkm_tvm.errors import BudgetError, DataError
+from rqdkm_tvm.fuse import FuseEpilogues
+from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.kernels.registry import KernelSet
+from rqdkm_tvm.mixed import LowerMixedPrecision, storable
+from rqdkm_tvm.parameters import Parameters
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.passes import prepare
+from rqdkm_tvm.plan import OutputPlan, Plan
+from rqdkm_tvm.repair import METHODS, repair
+from rqdkm_tvm.sensitivity.calibration import Calibration, MetricName
+from rqdkm_tvm.sensitivity.costs import costs_of, packing_cycles
+from rqdkm_tvm.sensitivity.table import Assignment
+from rqdkm_tvm.sites import read_sites
+
+if TYPE_CHECKING:
+    from rqdkm.models.load import LoadedModel
+
+Progress = Callable[[str], None]
+Int8 = npt.NDArray[np.int8]
+
+GRADIENT_SAMPLES = 32
+REPAIR_SAMPLES = 128
+JUDGE_SAMPLES = 2048
+LADDER = tuple(2.0**k for k in range(-12, 3))  # error budgets, relative to the mean square of the logits
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan that was run. ``loss`` is a share of the calibration samples (0.005: half a point)."""
+
+    error: float  # predicted, in units of the sensitivity's objective
+    flash: float
+    ram: float
+    loss: PairedLoss
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plan, its weights, and how it was found. ``labelled``: losses are of accuracy, otherwise the share of samples
+    whose first class changed."""
+
+    plan: Plan
+    parameters: Parameters
+    found: Found
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the plan may cost. ``flash`` is of weights, ``ram`` of the arena, bytes; ``max_drop`` in points."""
+
+    max_drop: float = 0.5
+    flash: int | None = None
+    ram: int | None = None
+
+
+def partition(model: LoadedModel) -> Any:
+    """The model's module in layers."""
+    return PartitionLayers()(prepare(model.module))
+
+
+def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
+    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch."""
+    fused = FuseEpilogues(Plan(), kernel_set=kernel_set)(mod)["main"]
+    scratch = {
+        site.name: min(
+            (k.scratch_bytes(site.layer, c) for k, c in registry.candidates(site.layer, kernel_set)), default=0
+        )
+        for site in read_sites(fused)
+    }
+    return costs_of(fused, storable=storable(mod["main"]), cycles=packing_cycles, scratch=scratch)
+
+
+class Planner:
+    """Plans one model on one calibration set; keeps the float network and what the int8 network says.
+
+    Args:
+        model: int8.
+        dataset: calibration samples, with labels if there are any.
+        kernel_set: of the firmware.
+        metric: REP or, to compare with, another rule.
+        methods: of repair.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        dataset: datasets.Dataset,
+        *,
+        kernel_set: KernelSet = "auto",
+        metric: MetricName = "rep",
+        methods: tuple[Any, ...] = METHODS,
+        progress: Progress = lambda _text: None,
+    ) -> None:
+        self.progress, self.methods = progress, methods
+        self.mod = partition(model)
+        self.labels = dataset.labels
+        self.inputs = datasets.quantize_inputs(dataset, model)
+        spread = _spread(len(dataset), GRADIENT_SAMPLES)
+        labels = None if self.labels is None else self.labels[spread]
+        self.calibration = Calibration(self._samples(spread), labels, metric=metric, progress=progress)
+        self.calibration.bind(self.mod["main"])
+        self.costs = mixed_costs(self.mod, kernel_set)
+        self.judged = _spread(len(dataset), JUDGE_SAMPLES)
+        progress(f"running the int8 network on {len(self.judged)} samples")
+        self.before = self._classes(self.mod["main"])
+
+    def _samples(self, which: npt.NDArray[np.int64]) -> list[list[Int8]]:
+        return [[array[i] for array in self.inputs] for i in which]
+
+    def _classes(self, function: Any) -> npt.NDArray[np.int64]:
+        outputs = reference.run_function(function, [array[self.judged] for array in self.inputs])[0]
+        flat = outputs.reshape(len(outputs), -1)
+        if flat.shape[1] < 2:
+            raise DataError("the model's first output is no list of classes", where="--config rq")
+        return np.asarray(flat.argmax(axis=1))
+
+    def assign(self, budgets: Budgets, objective: Any = "memory") -> Found:
+        """Bit-widths by the recursion, layers and then channel groups."""
+        return recurse(
+            self.calibration.derive,
+            self.costs,
+            budgets,
+            objective=objective,
+            levels=("layer", "group"),
+            progress=self.progress,
+        )
+
+    def realise(self, assignment: Assignment) -> tuple[Plan, Parameters]:
+        """Plan and repaired integers of an assignment."""
+        plan = Plan()
+        write(plan, self.mod["main"], assignment, outputs_of(self.calibration))
+        samples = self._samples(_spread(len(self.inputs[0]), REPAIR_SAMPLES))
+        self.progress("repair")
+        fixed = repair(
+            self.calibration.twin, assignment, self.calibration.quantizers, samples, self.methods, self.progress
+        )
+        for entry in plan.layers:
+            quantizer = fixed.activations.get(entry.name)
+            if entry.name in fixed.equalised and quantizer is not None:
+                entry.output = OutputPlan(quantizer.bits, float(quantizer.scale), int(quantizer.zero_point))
+        return plan, fixed.parameters
+
+    def loss(self, plan: Plan, parameters: Parameters) -> PairedLoss:
+        """Of the integer network, against the int8 one on the same samples."""
+        self.progress(f"running the planned network on {len(self.judged)} samples")
+        after = self._classes(LowerMixedPrecision(plan, parameters)(self.mod)["main"])
+        if self.labels is None:
+            return paired_loss(np.ones(len(after), bool), after == self.before)
+        wanted = self.labels[self.judged]
+        return paired_loss(self.before == wanted, after == wanted)
+
+    def plan(self, limits: Limits) -> Planned:
+        """The plan within ``limits``.
+
+        Raises:
+            BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
+        """
+        if limits.flash is not None or limits.ram is not None:
+            return self._within(limits)
+        return self._smallest(limits)
+
+    def _try(self, found: Found, limits: Limits) -> tuple[Planned, Trial]:
+        plan, parameters = self.realise(found.assignment)
+        loss = self.loss(plan, parameters)
+        allowed = loss.upper(CONFIDENCE) <= limits.max_drop / 100
+        trial = Trial(found.totals.error, found.totals.flash, found.totals.ram, loss, allowed)
+        return Planned(plan, parameters, found, (trial,), trial, self.labels is not None), trial
+
+    def _within(self, limits: Limits) -> Planned:
+        planned, trial = self._try(self.assign(Budgets(flash=limits.flash, ram=limits.ram), "error"), limits)
+        if not trial.allowed:
+            raise BudgetError(
+                f"the best bit-widths within these budgets lose {100 * trial.loss.loss:.2f} points "
+                f"(up to {100 * trial.loss.upper(CONFIDENCE):.2f} on {trial.loss.n} calibration samples); "
+                f"{limits.max_drop:g} are allowed",
+                where="--max-drop",
+                hint="raise --max-drop, --flash or --ram, give more (labelled) calibration samples, or fine-tune",
+            )
+        return planned
+
+    def _smallest(self, limits: Limits) -> Planned:
+        """Bisection over :data:`LADDER`."""
+        unquantized = self.calibration.derive(Assignment())
+        items = items_of(unquantized, self.costs)
+        least = exact(items, self.costs, Budgets()).totals.error
+        scale = unquantized.reference or 1.0
+        low, high = -1, len(LADDER)
+        best: Planned | None = None
+        trials: list[Trial] = []
+        seen: dict[str, tuple[Planned, Trial]] = {}
+        while high - low > 1:
+            middle = (low + high) // 2
+            found = self.assign(Budgets(error=least + LADDER[middle] * scale))
+            key = repr(found.assignment)
+            if key not in seen:
+                seen[key] = self._try(found, limits)
+                trials.append(seen[key][1])
+            planned, trial = seen[key]
+            self.progress(
+                f"error budget {LADDER[middle]:.2g}: {trial.flash + trial.ram:,.0f} bytes, "
+                f"loss {100 * trial.loss.loss:.2f} points, {'allowed' if trial.allowed else 'too much'}"
+            )
+            if trial.allowed:
+                low, best = middle, planned
+            else:
+                high = middle
+        if best is None:
+            raise BudgetError(
+                f"no bit-widths below 8 keep the loss within {limits.max_drop:g} points on "
+                f"{len(self.judged)} calibration samples",
+                where="--max-drop",
+                hint="give more (labelled) calibration samples, raise --max-drop, or fine-tune",
+            )
+        return Planned(best.plan, best.parameters, best.found, tuple(trials), best.chosen, best.labelled)
+
+
+def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
+    """Up to ``wanted`` of ``count`` samples, evenly spread: files are often sorted."""
+    taken = min(count, wanted)
+    return np.asarray((np.arange(taken) * count) // taken, np.int64)

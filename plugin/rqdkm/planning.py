@@ -25,7 +25,7 @@ from rqdkm_tvm.errors import BudgetError, DataError
 from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels.registry import KernelSet
-from rqdkm_tvm.mixed import LowerMixedPrecision, storable
+from rqdkm_tvm.mixed import PRODUCERS, LowerMixedPrecision, storable
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
@@ -166,7 +166,7 @@ class Planner:
         )
         for entry in plan.layers:
             quantizer = fixed.activations.get(entry.name)
-            if entry.name in fixed.equalised and quantizer is not None:
+            if entry.name in fixed.equalised and entry.op in PRODUCERS and quantizer is not None:
                 entry.output = OutputPlan(quantizer.bits, float(quantizer.scale), int(quantizer.zero_point))
         return plan, fixed.parameters
 

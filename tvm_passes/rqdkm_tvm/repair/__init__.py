@@ -23,6 +23,7 @@ import numpy as np
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.layer import NDArray
 from rqdkm_tvm.parameters import LayerParameters, Parameters
+from rqdkm_tvm.plan import LayerPlan
 from rqdkm_tvm.repair import rounding
 from rqdkm_tvm.repair.equalise import equalise
 from rqdkm_tvm.repair.moments import Moments, patches, rows_of, weights_of
@@ -53,6 +54,7 @@ class Repaired:
     Args:
         parameters: of every layer with weights.
         activations: quantizer of every feature map that is not the model's input, the rescaled ones included.
+        entries: of a plan that lowers the module to these integers, kernels left open.
         layers: in execution order.
         equalised: layers whose feature map was rescaled.
         plain_error, error: mean squared error of the logits on the held-out samples. Equal if nothing helped.
@@ -60,6 +62,7 @@ class Repaired:
 
     parameters: Parameters
     activations: dict[str, ActivationQuantizer]
+    entries: tuple[LayerPlan, ...]
     layers: tuple[LayerRepair, ...]
     equalised: tuple[str, ...]
     plain_error: float
@@ -104,10 +107,22 @@ def repair(
         error = _logits_error(network, parameters, check, wanted)
         if error >= plain_error:
             rows = tuple(LayerRepair(r.name, r.plain, r.plain, 0) for r in rows)
-            return Repaired(simple, plain.activations, rows, (), plain_error, plain_error)
-        return Repaired(parameters, network.activations, rows, tuple(equalised), plain_error, error)
+            return _result(plain, simple, rows, (), plain_error, plain_error)
+        return _result(network, parameters, rows, tuple(equalised), plain_error, error)
     finally:
         twin.reset()
+
+
+def _result(
+    network: Network,
+    parameters: Parameters,
+    rows: tuple[LayerRepair, ...],
+    equalised: tuple[str, ...],
+    plain_error: float,
+    error: float,
+) -> Repaired:
+    entries = tuple(network.entries())
+    return Repaired(parameters, network.activations, entries, rows, equalised, plain_error, error)
 
 
 def apply(twin: FloatTwin, repaired: Repaired) -> None:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from rqdkm_tvm.layer import Layer, NDArray
 from rqdkm_tvm.lowbit import dequantize_weights, quantize_weights
+from rqdkm_tvm.mixed import PRODUCERS
 from rqdkm_tvm.parameters import LayerParameters, Parameters
+from rqdkm_tvm.plan import LayerPlan, OutputPlan, runs
 from rqdkm_tvm.sensitivity.float_twin import (
     ActivationQuantizer,
     Floats,
@@ -79,6 +81,23 @@ class Network:
         for x in weighted(self.twin):
             self.twin.weights[x.name] = self.weights(x)
             self.twin.biases[x.name] = self.bias(x)
+
+    # ---- the plan
+
+    def entries(self) -> list[LayerPlan]:
+        """What a plan says about it; kernels are left open."""
+        found = []
+        for x in self.twin.layers:
+            bits, own = self.bits.get(x.name, ()), self.activations.get(x.name)
+            output = None
+            if own is not None and not x.tied_to and x.layer.op in PRODUCERS and x.name not in self.twin.roots:
+                old = x.layer.output
+                if (own.bits, own.scale, own.zero_point) != (8, old.scale, old.zero_point):
+                    output = OutputPlan(own.bits, float(np.float32(own.scale)), own.zero_point)
+            weights = runs(int(b) for b in bits)
+            if weights or output is not None:
+                found.append(LayerPlan(x.name, x.layer.op, weights=weights, output=output))
+        return found
 
     # ---- integers
 

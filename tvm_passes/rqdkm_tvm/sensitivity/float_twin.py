@@ -184,6 +184,16 @@ class FloatTwin:
         return np.array([quantizer.scale, quantizer.zero_point, low, high, 1], np.float32)
 
 
+def structure(function: Expr) -> tuple[tuple[TwinLayer, ...], frozenset[str]]:
+    """Layers and roots of the twin of a partitioned main function, without compiling anything.
+
+    Raises:
+        UnsupportedOperatorError: as :meth:`FloatTwin.of`.
+    """
+    builder = _Builder(function)
+    return builder.layers, builder.root_names()
+
+
 # ---- weights
 
 
@@ -282,9 +292,11 @@ class _Builder:
 
     def build(self) -> FloatTwin:
         size = sum(int(np.prod(shape_of(root))) for root in self.roots)
-        roots = frozenset(self.layer_of[root].name for root in self.roots if root in self.layer_of)
         forward, backward = _compile(*self._forward()), _compile(*self._backward(size))
-        return FloatTwin(self.layers, self.inputs, size, self.classifies, forward, backward, roots)
+        return FloatTwin(self.layers, self.inputs, size, self.classifies, forward, backward, self.root_names())
+
+    def root_names(self) -> frozenset[str]:
+        return frozenset(self.layer_of[root].name for root in self.roots if root in self.layer_of)
 
     def _variables(self) -> tuple[list[Expr], list[Expr], list[Expr]]:
         inputs = [relay.var(f"x{i}", shape=t.shape, dtype="float32") for i, t in enumerate(self.inputs)]

@@ -1,0 +1,1 @@
+"""Training with TensorFlow, always in a process of its own."""

@@ -8,6 +8,7 @@ from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import (
     RESHAPES,
     Rewriter,
+    bits_of,
     composite_name,
     identifier,
     module_pass,
@@ -18,6 +19,7 @@ from rqdkm_tvm.graph import (
     with_main,
 )
 from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.layer import Tensor
 from rqdkm_tvm.offload import PREFIX
 from rqdkm_tvm.offload.base import dtype_of, shape_of
 from rqdkm_tvm.operators import is_layer_call, layer_call, reshaped
@@ -46,7 +48,7 @@ class _Lowering(Rewriter):
     def rewrite(self, call: Expr, original: Expr) -> Expr:
         if op_name(call) in RESHAPES and is_layer_call(call.args[0]) and len(self.users[original.args[0]]) == 1:
             # the layer writes the other shape itself
-            return reshaped(call.args[0], shape_of(original))
+            return reshaped(call.args[0], Tensor(shape_of(original), bits=bits_of(original)[0]).packed_shape)
         site = self.sites.get(original)
         if site is not None:
             return self._layer(call, original, site)
@@ -62,7 +64,7 @@ class _Lowering(Rewriter):
             )
         if entry.kernel is None:
             return relay.bind(call.op.body, dict(zip(call.op.params, call.args, strict=True)))
-        lowered = registry.get(entry.kernel).lower(site.layer, entry.config)
+        lowered = registry.get(entry.kernel, entry.config).lower(site.layer, entry.config)
         symbol = f"rqdkm_layer_{self.count:03d}_{identifier(site.layer.op)}"
         self.count += 1
         # kernels take pointers: the shape in which a tensor arrives does not matter
@@ -73,7 +75,7 @@ class _Lowering(Rewriter):
             name=site.name,
             op=site.layer.op,
             symbol=symbol,
-            shape=shape_of(original),
+            shape=site.layer.stored.packed_shape,
             dtype=dtype_of(original),
             result=original in self.results,
         )

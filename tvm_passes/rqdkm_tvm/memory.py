@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, outputs, source_name
+from rqdkm_tvm.graph import RESHAPES, bits_of, calls, composite_name, layer_name, op_name, outputs, source_name
 from rqdkm_tvm.offload.base import ints
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -33,6 +33,11 @@ def tensor_bytes(checked_type: Any) -> int:
     for extent in ints(checked_type.shape):
         size *= extent
     return size * _BYTES.get(str(checked_type.dtype), 1)
+
+
+def stored_bytes(call: Expr) -> int:
+    """Bytes of a call's result: several elements share one where a layer packs them."""
+    return tensor_bytes(call.checked_type) * bits_of(call)[0] // 8
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def timeline(function: Expr) -> Timeline:
     for output in outputs(function):
         last[_root(output, root)] = end
     tensors = [Interval(tensor_bytes(v.checked_type), 0, last[v]) for v in function.params if v in last]
-    tensors += [Interval(tensor_bytes(c.checked_type), s, last.get(c, s)) for c, s in step_of.items()]
+    tensors += [Interval(stored_bytes(c), s, last.get(c, s)) for c, s in step_of.items()]
     return Timeline(tuple(steps), tuple(tensors))
 
 

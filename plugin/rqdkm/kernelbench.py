@@ -22,8 +22,9 @@ import rqdkm_tvm.kernels  # noqa: F401  (registers all kernels)
 from rqdkm.board.run import RunOptions, run_samples
 from rqdkm.export.model_c import HEADER
 from rqdkm_tvm.errors import ToolError
+from rqdkm_tvm.kernels import bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, candidates
-from rqdkm_tvm.layer import KernelCall, Layer
+from rqdkm_tvm.layer import KernelCall, Layer, Tensor
 from rqdkm_tvm.sources import tflm_ops_dir
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Measurement:
     Args:
         cycles: of one call, modelled on the virtual board; None where the board cannot count.
         estimate: what the kernel's own cost model expected.
-        crc: CRC-32 of the output bytes.
+        crc: CRC-32 of the output bytes as they are stored.
     """
 
     candidate: Candidate
@@ -159,11 +160,15 @@ _Batch = list[tuple[Candidate, KernelCall]]
 
 
 def _ram(layer: Layer, scratch_bytes: int) -> int:
-    return sum(_bytes(tensor) for tensor in (*layer.inputs, layer.output)) + scratch_bytes + 64
+    return sum(_bytes(tensor) for tensor in (*layer.inputs, layer.stored)) + scratch_bytes + 64
 
 
-def _bytes(tensor: Any) -> int:
-    return int(tensor.size) * int(np.dtype(tensor.dtype).itemsize)
+def _bytes(tensor: Tensor) -> int:
+    return tensor.size * int(np.dtype(tensor.dtype).itemsize) * tensor.bits // 8
+
+
+def _stored_inputs(candidate: Candidate) -> list[NDArray]:
+    return [bits.pack(array, t.bits) for array, t in zip(candidate.inputs, candidate.layer.inputs, strict=True)]
 
 
 def _batches(chosen: Sequence[Candidate]) -> list[_Batch]:
@@ -242,11 +247,11 @@ def _model(batch: _Batch, data: _Data) -> str:
             f"static __attribute__((noinline)) int32_t call_{index}({', '.join(parameters)}) {{\n{call.body}}}\n"
         )
         arguments, copies, offset = [], "", 0
-        for array in candidate.inputs:
+        for array in _stored_inputs(candidate):
             copies += f"      memcpy(ram + {offset}, {data.symbol(array)}, {array.nbytes});\n"
             arguments.append(f"ram + {offset}")
             offset += -(-array.nbytes // 16) * 16
-        out, size = offset, _bytes(candidate.layer.output)
+        out, size = offset, _bytes(candidate.layer.stored)
         offset += -(-size // 16) * 16
         arguments += [data.symbol(array) for array in call.constants]
         arguments += [f"ram + {out}", *([f"ram + {offset}"] if call.scratch_bytes else [])]
@@ -257,7 +262,7 @@ def _model(batch: _Batch, data: _Data) -> str:
             f"      crcs[{index}] = rqdkm_crc32(0, ram + {out}, {size});\n      break;\n"
         )
     ram = max(
-        sum(-(-a.nbytes // 16) * 16 for a in c.inputs) + -(-_bytes(c.layer.output) // 16) * 16 + call.scratch_bytes
+        sum(-(-a.nbytes // 16) * 16 for a in c.inputs) + -(-_bytes(c.layer.stored) // 16) * 16 + call.scratch_bytes
         for c, call in batch
     )
     includes = sorted({include for _, call in batch for include in call.includes})

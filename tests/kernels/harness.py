@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import rqdkm_tvm.kernels  # noqa: F401  (registers all kernels)
+from rqdkm_tvm.kernels import bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, candidates
 from rqdkm_tvm.layer import KernelCall, Layer
 from rqdkm_tvm.sources import tflm_ops_dir
@@ -167,8 +168,10 @@ def case_data(calls: Sequence[tuple[Case, KernelCall]]) -> bytes:
     data = [struct.pack("<I", len(calls))]
     for case, call in calls:
         assert call.scratch_bytes == case.kernel.scratch_bytes(case.layer, case.config), str(case)
-        buffers = [np.ascontiguousarray(array).tobytes() for array in (*case.inputs, *call.constants)]
-        output_bytes = case.layer.output.size * np.dtype(case.layer.output.dtype).itemsize
+        inputs = [bits.pack(array, t.bits) for array, t in zip(case.inputs, case.layer.inputs, strict=True)]
+        buffers = [np.ascontiguousarray(array).tobytes() for array in (*inputs, *call.constants)]
+        stored = case.layer.stored
+        output_bytes = stored.size * np.dtype(stored.dtype).itemsize * stored.bits // 8
         data.append(struct.pack("<III", len(buffers), output_bytes, call.scratch_bytes))
         data += [part for buffer in buffers for part in (struct.pack("<I", len(buffer)), buffer)]
     return b"".join(data)
@@ -179,9 +182,9 @@ def outputs_of(cases: Sequence[Case], raw: bytes) -> list[Array]:
     outputs: list[Array] = []
     offset = 0
     for case in cases:
-        output = case.layer.output
-        values = np.frombuffer(raw, output.dtype, output.size, offset)
-        outputs.append(values.reshape(output.shape))
+        output = case.layer.stored
+        values = np.frombuffer(raw, output.dtype, output.size * output.bits // 8, offset)
+        outputs.append(bits.unpack(values, output.bits).reshape(output.shape))
         offset += values.nbytes
     return outputs
 

@@ -88,29 +88,32 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
         PlanError: the kernel does not exist, is for another operator, refuses the layer or the configuration.
     """
     where = f'plan: layer "{layer.name}"'
-    known = [k.name for k in registry.kernels_for(layer)]
-    able = [k.name for k in registry.able(layer)]
+    known = {kernel: registry.rejection(kernel, layer) for kernel in registry.kernels_for(layer)}
+    able = dict.fromkeys(kernel.name for kernel, reason in known.items() if reason is None)
     hint = f"kernels that can: {', '.join(able) or 'none'}; or null for TVM's own code"
     if entry.op != layer.op:
         raise PlanError(f'the plan says "{entry.op}", the model has "{layer.op}"', where=where)
-    if entry.kernel not in known:
+    reasons = {kernel: reason for kernel, reason in known.items() if kernel.name == entry.kernel}
+    if not reasons:
         raise PlanError(f'no kernel "{entry.kernel}" for {layer.op}', where=where, hint=hint)
-    kernel = registry.get(entry.kernel)
-    reason = registry.rejection(kernel, layer)
-    if reason is not None:
-        raise PlanError(f"kernel {entry.kernel} cannot run it: {reason}", where=where, hint=hint)
-    legal = [dict(config) for config in kernel.configs(layer)]
+    if entry.kernel not in able:
+        why = list(reasons.values())[-1]  # of the banded form, where there is one
+        raise PlanError(f"kernel {entry.kernel} cannot run it: {why}", where=where, hint=hint)
+    legal = [
+        (kernel, dict(config)) for kernel, why in reasons.items() if why is None for config in kernel.configs(layer)
+    ]
     if not entry.config:
-        return [option(layer, kernel, config, overwritable) for config in legal]
-    config, operand = in_place.without(entry.config), in_place.operand_of(entry.config)
-    if config not in legal:
-        shown = ", ".join(str(config) for config in legal[:6]) + (", ..." if len(legal) > 6 else "")
+        return [option(layer, kernel, config, overwritable) for kernel, config in legal]
+    asked, operand = in_place.without(entry.config), in_place.operand_of(entry.config)
+    chosen = [(kernel, config) for kernel, config in legal if config == asked]
+    if not chosen:
+        shown = ", ".join(str(config) for _, config in legal[:6]) + (", ..." if len(legal) > 6 else "")
         raise PlanError(
             f"kernel {entry.kernel} has no configuration {entry.config} for it", where=where, hint=f"possible: {shown}"
         )
     if operand is None:
-        return [option(layer, kernel, config)]
-    if operand not in kernel.in_place(layer, config):
+        return [option(layer, kernel, config) for kernel, config in chosen]
+    if not any(operand in kernel.in_place(layer, config) for kernel, config in chosen):
         raise PlanError(f"kernel {entry.kernel} cannot write its result over operand {operand}", where=where)
     if operand not in overwritable:
         raise PlanError(
@@ -118,7 +121,7 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
             where=where,
             hint=f'leave "{in_place.CONFIG}" out',
         )
-    return [option(layer, kernel, config, (operand,))]
+    return [option(layer, kernel, config, (operand,)) for kernel, config in chosen]
 
 
 def _all_options(
@@ -309,8 +312,8 @@ def assign(
 
 
 def _why_none(layer: Layer) -> str:
-    reasons = [(k.name, registry.rejection(k, layer)) for k in registry.kernels_for(layer)]
-    return "; ".join(f"{name}: {reason}" for name, reason in reasons if reason) or f"no kernel for {layer.op}"
+    reasons = {k.name: registry.rejection(k, layer) for k in registry.kernels_for(layer)}
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason) or f"no kernel for {layer.op}"
 
 
 def AssignKernels(  # noqa: N802 (passes are named like TVM's)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rqdkm_tvm import in_place, memory
+from rqdkm_tvm import in_place
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import (
     RESHAPES,
@@ -20,6 +20,7 @@ from rqdkm_tvm.graph import (
     with_main,
 )
 from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.layer import Tensor
 from rqdkm_tvm.offload import PREFIX
 from rqdkm_tvm.offload.base import dtype_of, shape_of
 from rqdkm_tvm.operators import is_layer_call, layer_call, reshaped
@@ -49,8 +50,8 @@ class _Lowering(Rewriter):
 
     def rewrite(self, call: Expr, original: Expr) -> Expr:
         if op_name(call) in RESHAPES and is_layer_call(call.args[0]) and len(self.users[original.args[0]]) == 1:
-            # the layer writes the other shape itself; a packed result is bytes, whatever its shape
-            return call.args[0] if bits_of(original)[0] != 8 else reshaped(call.args[0], shape_of(original))
+            # the layer writes the other shape itself
+            return reshaped(call.args[0], Tensor(shape_of(original), bits=bits_of(original)[0]).packed_shape)
         site = self.sites.get(original)
         if site is not None:
             return self._layer(call, original, site)
@@ -66,7 +67,7 @@ class _Lowering(Rewriter):
             )
         if entry.kernel is None:
             return relay.bind(call.op.body, dict(zip(call.op.params, call.args, strict=True)))
-        lowered = registry.get(entry.kernel).lower(site.layer, entry.config)
+        lowered = registry.get(entry.kernel, entry.config).lower(site.layer, entry.config)
         operand = in_place.operand_of(entry.config)
         if operand is not None and operand not in self.overwritable.get(site.name, ()):
             raise PlanError(f"its result may not be written over operand {operand}", where=f'layer "{site.name}"')
@@ -80,7 +81,7 @@ class _Lowering(Rewriter):
             name=site.name,
             op=site.layer.op,
             symbol=symbol,
-            shape=shape_of(original) if bits_of(original)[0] == 8 else (memory.stored_bytes(original),),
+            shape=site.layer.stored.packed_shape,
             dtype=dtype_of(original),
             result=original in self.results,
         )

@@ -73,6 +73,11 @@ RQDKM_INLINE uint32_t rqdkm_sxtb16_ror8(uint32_t x) {
   __asm("sxtb16 %0, %1, ror #8" : "=r"(r) : "r"(x));
   return r;
 }
+RQDKM_INLINE uint32_t rqdkm_uxtb16_ror8(uint32_t x) {
+  uint32_t r;
+  __asm("uxtb16 %0, %1, ror #8" : "=r"(r) : "r"(x));
+  return r;
+}
 /* Lane-wise a + extended bytes of x, modulo 2^16. */
 RQDKM_INLINE uint32_t rqdkm_sxtab16(uint32_t a, uint32_t x) { return (uint32_t)__sxtab16((int16x2_t)a, (int8x4_t)x); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16_ror8(uint32_t a, uint32_t x) {
@@ -132,6 +137,12 @@ RQDKM_INLINE int32_t rqdkm_ssat8_asr20(int32_t x) {
 /* Lane arithmetic, modulo 2^16. */
 RQDKM_INLINE uint32_t rqdkm_sadd16(uint32_t a, uint32_t b) { return (uint32_t)__sadd16((int16x2_t)a, (int16x2_t)b); }
 RQDKM_INLINE uint32_t rqdkm_ssub16(uint32_t a, uint32_t b) { return (uint32_t)__ssub16((int16x2_t)a, (int16x2_t)b); }
+/* Byte-wise a - b, modulo 2^8. */
+RQDKM_INLINE uint32_t rqdkm_ssub8(uint32_t a, uint32_t b) {
+  uint32_t r;
+  __asm("ssub8 %0, %1, %2" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
 /* Byte-wise signed maximum: SSUB8 sets the GE flags that SEL reads, so both stay in one asm statement. */
 RQDKM_INLINE uint32_t rqdkm_max_s8x4(uint32_t a, uint32_t b) {
   uint32_t r;
@@ -159,6 +170,10 @@ RQDKM_INLINE uint32_t rqdkm_sxtb16(uint32_t x) {
 }
 RQDKM_INLINE uint32_t rqdkm_sxtb16_ror8(uint32_t x) { return rqdkm_sxtb16(x >> 8); }
 RQDKM_INLINE uint32_t rqdkm_sadd16(uint32_t a, uint32_t b) { return rqdkm_pack_lo_lo(a + b, (a >> 16) + (b >> 16)); }
+RQDKM_INLINE uint32_t rqdkm_uxtb16_ror8(uint32_t x) { return (x >> 8) & 0x00ff00ffu; }
+RQDKM_INLINE uint32_t rqdkm_ssub8(uint32_t a, uint32_t b) {
+  return ((a | 0x80808080u) - (b & 0x7f7f7f7fu)) ^ ((a ^ ~b) & 0x80808080u);
+}
 RQDKM_INLINE uint32_t rqdkm_ssub16(uint32_t a, uint32_t b) { return rqdkm_pack_lo_lo(a - b, (a >> 16) - (b >> 16)); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16(uint32_t a, uint32_t x) { return rqdkm_sadd16(a, rqdkm_sxtb16(x)); }
 RQDKM_INLINE uint32_t rqdkm_sxtab16_ror8(uint32_t a, uint32_t x) { return rqdkm_sadd16(a, rqdkm_sxtb16_ror8(x)); }

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
+from rqdkm_tvm.kernels.registry import Config, Elements, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import multiply_by_quantized_multiplier, quantize_multiplier
 from rqdkm_tvm.layer import KernelCall, Layer, Tensor
 
@@ -91,6 +91,9 @@ class _AddKernel(Kernel):
 
     def reject(self, layer: Layer) -> str | None:
         return reject_binary(layer)
+
+    def parts(self, layer: Layer, config: Config) -> Elements | None:
+        return binary_parts(layer)
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
@@ -219,6 +222,9 @@ class AddLinearForm(Kernel):
             reason = "no linear form is exact for all operand pairs"
         return reason
 
+    def parts(self, layer: Layer, config: Config) -> Elements | None:
+        return binary_parts(layer)
+
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
 
@@ -238,10 +244,17 @@ class AddLinearForm(Kernel):
         return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))
 
 
+def binary_parts(layer: Layer) -> Elements | None:
+    """Parts of a binary layer, where no operand repeats."""
+    return Elements() if layer.inputs[0].size == layer.inputs[1].size else None
+
+
 def binary_call(symbol: str, count: int, period: int, swapped: bool) -> str:
     """The call of a binary kernel: larger operand first."""
     first, second = ("in1", "in0") if swapped else ("in0", "in1")
+    repeats = "count" if period == count else str(period)
     return (
-        f"  return {symbol}(&params, {count}, {period}, (const int8_t *){first}, (const int8_t *){second},\n"
+        f"  const int32_t count = {count};\n"
+        f"  return {symbol}(&params, count, {repeats}, (const int8_t *){first}, (const int8_t *){second},\n"
         "      (int8_t *)out);\n"
     )

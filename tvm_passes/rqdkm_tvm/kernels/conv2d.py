@@ -21,7 +21,7 @@ from rqdkm_tvm.kernels.pack import (
     round_up,
     widest,
 )
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import (
     INT32_MAX,
     INT32_MIN,
@@ -190,6 +190,10 @@ def conv_constants(layer: Layer) -> str:
     )
 
 
+#: of the structs that :func:`conv_constants` declares
+CONV_ROWS = Rows("input_dims.h", "output_dims.h", "params.padding.top", "params.padding.bottom")
+
+
 def pareto(candidates: Iterable[tuple[float, int, Config]]) -> list[Config]:
     """Of (cycles, scratch bytes, config): the configurations that nothing both faster and smaller beats, fastest first,
     hence the one with the least scratch last."""
@@ -222,6 +226,9 @@ class Conv2dReference(Kernel):
     name = "conv2d_s8_ref"
     ops = ("conv2d",)
     reference = True
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return CONV_ROWS
 
     def reject(self, layer: Layer) -> str | None:
         return reject_convolution(layer)
@@ -308,6 +315,9 @@ class PackedConv2d(Kernel):
 
     ops = ("conv2d",)
     packed_weights = True
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return CONV_ROWS
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_convolution(layer) or self._reject_shape(geometry(layer))

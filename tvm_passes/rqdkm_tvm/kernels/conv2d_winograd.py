@@ -14,7 +14,7 @@ import numpy as np
 from rqdkm_tvm.kernels import winograd_pack as pack
 from rqdkm_tvm.kernels._c import braces, hwc, is_image
 from rqdkm_tvm.kernels.pack import channel_bits, pack_groups, packed_bytes, widest
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
@@ -164,6 +164,9 @@ class WinogradConv2d(Kernel):
             blocks = self.form.kernel_rows * _ceil(channels, pack.BLOCK)
             weights = _ceil(outputs, 2) * blocks * self.form.positions * 64
         return weights + 24 * outputs
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return Rows("params.input.h", "params.output.h", "params.pad_top")
 
     # ---- code ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels.conv2d import pareto
 from rqdkm_tvm.kernels.depthwise_conv2d import reject_depthwise
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Elements, Kernel, Rows, register
 from rqdkm_tvm.layer import KernelCall, Layer
 
 
@@ -37,6 +37,10 @@ class DepthwiseAsConv(Kernel):
         if layer.inputs[0].shape[3] != 1:
             return "only one input channel"
         return None if self._candidates(as_convolution(layer)) else "no convolution kernel accepts it"
+
+    def parts(self, layer: Layer, config: Config) -> Rows | Elements | None:
+        kernel, inner = _inner(config)
+        return kernel.parts(as_convolution(layer), inner)
 
     def configs(self, layer: Layer) -> list[Config]:
         conv = as_convolution(layer)

@@ -7,7 +7,7 @@ import numpy as np
 from rqdkm_tvm.kernels._c import constant, dims, is_image
 from rqdkm_tvm.kernels.conv2d import bits_constant
 from rqdkm_tvm.kernels.pack import channel_bits, pack_channels
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -61,6 +61,9 @@ class DepthwiseConv2dReference(Kernel):
     name = "depthwise_conv2d_s8_ref"
     ops = ("depthwise_conv2d",)
     reference = True
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return Rows("input_dims.h", "output_dims.h", "params.padding.top", "params.padding.bottom")
 
     def reject(self, layer: Layer) -> str | None:
         return reject_depthwise(layer)

@@ -13,7 +13,7 @@ from rqdkm_tvm.kernels.depthwise_strip import LayerKey, depthwise_channels
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
 from rqdkm_tvm.kernels.pack import channel_bits, widest
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.layer import KernelCall, Layer
 
 _REGISTER_TAPS = 9  # weights that the FPU's registers hold
@@ -126,6 +126,12 @@ class DepthwiseDirect(Kernel):
         if _solve(LayerKey(layer)) is None:
             return "requantization has no exact single floor"
         return None
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        lies = geometry(layer).input_w != layer.inputs[0].shape[2]  # on its side: rows are columns
+        if lies:
+            return Rows("params.input.w", "params.output.w", "params.padding.left", "params.padding.right")
+        return Rows("params.input.h", "params.output.h", "params.padding.top", "params.padding.bottom")
 
     def configs(self, layer: Layer) -> list[Config]:
         shape = geometry(layer)

@@ -13,7 +13,7 @@ from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, rejec
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Channel, Form, solve_layer
 from rqdkm_tvm.kernels.pack import channel_bits
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -110,6 +110,9 @@ class DepthwiseStrip(Kernel):
         if self._solved(layer) is None:
             return "requantization has no exact single floor"
         return None
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return Rows("params.input.h", "params.output.h", "params.pad_top")
 
     def configs(self, layer: Layer) -> list[Config]:
         whole = (hwc(layer.output)[0] + 1) // 2

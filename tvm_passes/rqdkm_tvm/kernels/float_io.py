@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Elements, Kernel, register
 from rqdkm_tvm.layer import KernelCall, Layer
 
 
@@ -16,13 +16,17 @@ class _FloatIo(Kernel):
             return f"types must be {self.types[0]} to {self.types[1]}"
         return None
 
+    def parts(self, layer: Layer, config: Config) -> Elements:
+        return Elements()
+
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
 
     def _call(self, layer: Layer, config: Config, scale: float, zero_point: int, casts: tuple[str, str]) -> KernelCall:
         value = float(np.float32(scale)).hex()
         body = (
-            f"  return rqdkm_{self.name}({value}F, {zero_point}, {layer.output.size}, "
+            f"  const int32_t count = {layer.output.size};\n"
+            f"  return rqdkm_{self.name}({value}F, {zero_point}, count, "
             f"(const {casts[0]} *)in0, ({casts[1]} *)out);\n"
         )
         return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))

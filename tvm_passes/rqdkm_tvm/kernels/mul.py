@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.add import binary_call, broadcast_period, reject_binary
-from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
+from rqdkm_tvm.kernels.add import binary_call, binary_parts, broadcast_period, reject_binary
+from rqdkm_tvm.kernels.registry import Config, Elements, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import multiply_by_quantized_multiplier, quantize_multiplier
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -29,6 +29,9 @@ class _MulKernel(Kernel):
 
     def reject(self, layer: Layer) -> str | None:
         return reject_binary(layer)
+
+    def parts(self, layer: Layer, config: Config) -> Elements | None:
+        return binary_parts(layer)
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
@@ -139,6 +142,9 @@ class MulLinearForm(Kernel):
         if reason is None and _solve(layer) is None:
             reason = "no linear form is exact for all products"
         return reason
+
+    def parts(self, layer: Layer, config: Config) -> Elements | None:
+        return binary_parts(layer)
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from rqdkm_tvm.kernels._c import constant, dims, hwc, is_image, same_quantization
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import quantize_multiplier
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -23,6 +23,9 @@ class _Pool(Kernel):
         if _has_empty_window(layer):
             return "a window lies entirely in the padding"
         return None
+
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return Rows("input_dims.h", "output_dims.h", "params.padding.top", "params.padding.bottom")
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0

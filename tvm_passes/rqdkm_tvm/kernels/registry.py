@@ -7,15 +7,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Literal
 
 from rqdkm_tvm.layer import KernelCall, Layer
 
 Config = Mapping[str, "int | str | bool"]
 
+BAND = "band"  # key of a configuration: output rows (elements) at a time, of a kernel in its banded form
+
 # auto: every kernel; direct: only those that compute the direct algorithm, the 8-bit baseline that speed-ups are
 # measured against; reference: the plain C of every operator
 KernelSet = Literal["auto", "direct", "reference"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a call is made to compute some output rows only: the C lvalues, in the body's own parameter structs, of the
+    rows that its input has then, of the output's, and of the padding above and below (the last one where it is read).
+    """
+
+    input_h: str
+    output_h: str
+    pad_top: str
+    pad_bottom: str = ""
+
+
+@dataclass(frozen=True)
+class Elements:
+    """How a call is made to compute some elements only, where element i of the output needs element i of every input:
+    the C variable of the body that says how many.
+    """
+
+    count: str = "count"
 
 
 class Kernel(ABC):
@@ -61,6 +86,14 @@ class Kernel(ABC):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         """Pack the constants and write the call."""
 
+    def parts(self, layer: Layer, config: Config) -> Rows | Elements | None:
+        """How the call that ``lower`` writes can be made to compute a part of ``layer``; None: it computes it whole.
+
+        The body then consists of declarations at the start of a line, ``static const`` or ``const``, and one return
+        statement. Neither ``reject`` nor the constants may depend on the height of the map.
+        """
+        return None
+
 
 def same_size_operands(layer: Layer) -> tuple[int, ...]:
     """:meth:`Kernel.in_place` of a kernel that goes through its elements once, in order."""
@@ -78,13 +111,26 @@ def register(kernel: type[Kernel]) -> type[Kernel]:
     return kernel
 
 
-def get(name: str) -> Kernel:
-    return _KERNELS[name]
+def get(name: str, config: Config | None = None) -> Kernel:
+    """The kernel of that name; in its banded form if ``config`` says so."""
+    return banded(_KERNELS[name]) if config and BAND in config else _KERNELS[name]
 
 
 def kernels_for(layer: Layer) -> list[Kernel]:
-    """Every kernel registered for the layer's operator, whether or not it accepts this layer."""
-    return [k for k in _KERNELS.values() if layer.op in k.ops]
+    """Every kernel registered for the layer's operator, whether or not it accepts this layer.
+
+    For layers with packed tensors or an epilogue also the banded form of each, under the same name.
+    """
+    found = [k for k in _KERNELS.values() if layer.op in k.ops]
+    return found + [banded(k) for k in found] if layer.packs_tensors or layer.epilogue is not None else found
+
+
+@cache
+def banded(kernel: Kernel) -> Kernel:
+    """``kernel`` run band by band (:mod:`rqdkm_tvm.kernels.bands`)."""
+    from rqdkm_tvm.kernels.bands import banded_form  # is made of kernels: it imports this module
+
+    return banded_form(kernel)
 
 
 def belongs(kernel: Kernel, kernel_set: KernelSet) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from rqdkm_tvm.kernels._c import braces, same_quantization
-from rqdkm_tvm.kernels.registry import Config, Kernel, register, same_size_operands
+from rqdkm_tvm.kernels.registry import Config, Elements, Kernel, register, same_size_operands
 from rqdkm_tvm.kernels.requantize import quantize_multiplier
 from rqdkm_tvm.kernels.unary_tables import TABLES, unary_table
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -32,6 +32,9 @@ class _Lut(Kernel):
                 return "the input scale is over 128 times the output scale"
         return _reject_types(layer)
 
+    def parts(self, layer: Layer, config: Config) -> Elements:
+        return Elements()
+
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
 
@@ -39,8 +42,8 @@ class _Lut(Kernel):
         return same_size_operands(layer)
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
-        arguments = f"{layer.output.size}, (const int8_t *)c0, (const int8_t *)in0, (int8_t *)out"
-        body = f"  return rqdkm_{self.name}({arguments});\n"
+        arguments = "count, (const int8_t *)c0, (const int8_t *)in0, (int8_t *)out"
+        body = f"  const int32_t count = {layer.output.size};\n  return rqdkm_{self.name}({arguments});\n"
         return KernelCall(self.name, config, (unary_table(layer),), 0, body, ("rqdkm/elementwise.h",))
 
 
@@ -70,9 +73,10 @@ class UnaryLut(_Lut):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         scratch = self.scratch_bytes(layer, config)
         table = "scratch" if scratch else "c0"
-        body = "  rqdkm_copy(scratch, c0, 256);\n" if scratch else ""
+        body = f"  const int32_t count = {layer.output.size};\n"
+        body += "  rqdkm_copy(scratch, c0, 256);\n" if scratch else ""
         body += (
-            f"  return rqdkm_unary_s8_lut({layer.output.size}, (const int8_t *){table}, (const int8_t *)in0,\n"
+            f"  return rqdkm_unary_s8_lut(count, (const int8_t *){table}, (const int8_t *)in0,\n"
             "                            (int8_t *)out);\n"
         )
         includes = ("rqdkm/elementwise.h", "rqdkm/memory.h")
@@ -88,6 +92,9 @@ class _Clip(Kernel):
             return "input and output must share scale and zero point"
         return _reject_types(layer)
 
+    def parts(self, layer: Layer, config: Config) -> Elements:
+        return Elements()
+
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return 0
 
@@ -100,7 +107,8 @@ class _Clip(Kernel):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         body = (
             f"  const rqdkm_clamp clamp = {braces(layer.attrs['clamp'])};\n"
-            f"  return rqdkm_{self.name}(clamp, {layer.output.size}, (const int8_t *)in0, (int8_t *)out);\n"
+            f"  const int32_t count = {layer.output.size};\n"
+            f"  return rqdkm_{self.name}(clamp, count, (const int8_t *)in0, (int8_t *)out);\n"
         )
         return KernelCall(self.name, config, (), 0, body, ("rqdkm/elementwise.h",))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from rqdkm import __version__, log
+from rqdkm import __version__, cli_plan, log
 from rqdkm.frame import Commands
 from rqdkm.options import (
     BOARDS,
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 board_app = typer.Typer(help="What can run an image.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(board_app, name="board")
+app.add_typer(cli_plan.app, name="plan")
 
 
 def _one_of(choices: tuple[str, ...]) -> str:
@@ -166,8 +167,8 @@ def inspect(
     if json:
         print(model_table.to_json(summary), end="")
     else:
-        console = _console()
-        console.print(model_table.render(summary, width=console.width))
+        screen = console()
+        screen.print(model_table.render(summary, width=screen.width))
 
 
 @app.command()
@@ -207,7 +208,7 @@ def build(
 
     with log.Progress() as progress:
         result = pipeline.build(options, progress)
-    _print_mapping({"elf": str(result.elf), "project": str(result.project_dir), **_as_mapping(result.sizes)}, json)
+    print_mapping({"elf": str(result.elf), "project": str(result.project_dir), **_as_mapping(result.sizes)}, json)
 
 
 @app.command()
@@ -237,7 +238,7 @@ def run(
             flash_model=flash_model,
             progress=progress,
         )
-    _print_mapping(
+    print_mapping(
         {
             "board": result.board,
             "samples": len(result.outputs),
@@ -261,7 +262,7 @@ def flash(
 
     with log.Progress() as progress:
         pipeline.flash(project, progress=progress)
-    _console().print("flashed", highlight=False)
+    console().print("flashed", highlight=False)
 
 
 @app.command()
@@ -295,8 +296,8 @@ def bench(
     if json:
         print(benchmark.to_json(result), end="")
     else:
-        console = _console()
-        console.print(benchmark.render(result, width=console.width))
+        screen = console()
+        screen.print(benchmark.render(result, width=screen.width))
         _print_hint(f"bench    {out / 'bench.json'}", json)
     if check and not result.passed:
         print("error: a target was missed", file=sys.stderr)
@@ -317,7 +318,7 @@ def doctor(
     if json:
         print(checks.to_json(found), end="")
     else:
-        _console().print(checks.render(found))
+        console().print(checks.render(found))
     if not checks.ready(found):
         raise typer.Exit(1)
 
@@ -348,7 +349,7 @@ def report(
     elif json:
         print(compare.to_json(found), end="")
     else:
-        _console().print(compare.render(found))
+        console().print(compare.render(found))
 
 
 @board_app.command("list")
@@ -360,7 +361,7 @@ def board_list(json: JsonOpt = False) -> None:
     if json:
         print(checks.to_json(found), end="")
     else:
-        _console().print(checks.render(found))
+        console().print(checks.render(found))
 
 
 @board_app.command("info")
@@ -368,7 +369,7 @@ def board_info(json: JsonOpt = False) -> None:
     """The chip in figures: memories, clocks, currents, and where they come from."""
     from rqdkm.board.describe import STM32F407
 
-    _print_mapping(dataclasses.asdict(STM32F407), json)
+    print_mapping(dataclasses.asdict(STM32F407), json)
 
 
 def main() -> None:
@@ -380,10 +381,10 @@ def _default_out(model: Path) -> Path:
     return Path(f"{model.stem or 'model'}_stm32f407")
 
 
-def _console() -> Console:
+def console() -> Console:
     """stdout; wide enough for the tables when it is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=140)
 
 
 def _print_report(found: Report, *, json: bool, details: bool) -> None:
@@ -392,8 +393,8 @@ def _print_report(found: Report, *, json: bool, details: bool) -> None:
     if json:
         print(codec.to_json(found), end="")
     else:
-        console = _console()
-        console.print(table.render(found, details=details, width=console.width))
+        screen = console()
+        screen.print(table.render(found, details=details, width=screen.width))
 
 
 def _print_hint(text: str, json: bool) -> None:
@@ -405,7 +406,7 @@ def _as_mapping(values: Any) -> dict[str, Any]:
     return dataclasses.asdict(values) if dataclasses.is_dataclass(values) else dict(values)  # type: ignore[arg-type]
 
 
-def _print_mapping(values: dict[str, Any], json: bool) -> None:
+def print_mapping(values: dict[str, Any], json: bool) -> None:
     import json as codec
 
     if json:

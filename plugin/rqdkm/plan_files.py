@@ -45,10 +45,15 @@ def read(path: Path) -> tuple[Plan, Parameters | None]:
 
 
 def write(folder: Path, plan: Plan, parameters: Parameters | None) -> None:
-    """Both files; the plan then names the parameters."""
+    """``plan.json`` in ``folder``, see :func:`write_to`."""
+    write_to(folder / PLAN, plan, parameters)
+
+
+def write_to(path: Path, plan: Plan, parameters: Parameters | None) -> None:
+    """Both files, the parameters first and beside the plan, which then names them."""
     if parameters is not None:
         content = parameters.to_bytes()
-        write_atomic(folder / PARAMETERS, content)
+        write_atomic(path.parent / PARAMETERS, content)
         named = ParametersFile(PARAMETERS, hashlib.sha256(content).hexdigest())
         plan = dataclasses.replace(plan, parameters=named)
-    write_atomic(folder / PLAN, plan.to_json())
+    write_atomic(path, plan.to_json())

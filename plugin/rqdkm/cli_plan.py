@@ -1,0 +1,75 @@
+"""``rqdkm plan``: look at a plan, change it, check it against a model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqdkm import log
+from rqdkm.options import OptionError
+
+app = typer.Typer(help="Look at a plan, change it, check it.", no_args_is_help=True, rich_markup_mode=None)
+
+PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a deployment, or a directory with one.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+
+
+def _file(path: Path) -> Path:
+    return path / "plan.json" if path.is_dir() else path
+
+
+@app.command()
+def show(plan: PlanArg, json: JsonOpt = False) -> None:
+    """Bit-widths, kernels and configurations, layer by layer."""
+    from rqdkm import plan_files, plan_tools
+    from rqdkm.cli import console
+
+    found, _ = plan_files.read(_file(plan))
+    if json:
+        print(found.to_json(), end="")
+    else:
+        console().print(plan_tools.render(found))
+
+
+@app.command()
+def edit(
+    plan: PlanArg,
+    layer: Annotated[str, typer.Option(help="The layer to change.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="BITS", help='2, 4 or 8, or runs of output channels: "8x16 4x16".')
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="B:SCALE:ZERO", help='Its result, e.g. 4:0.05:-8; "model" for 8 bits as given.'),
+    ] = None,
+    kernel: Annotated[str | None, typer.Option(metavar="NAME", help="A kernel, auto or tvm.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write here; by default over PLAN.")] = None,
+) -> None:
+    """Change one layer. Weights that were repaired or trained for other bit-widths are left out then."""
+    from rqdkm import plan_tools
+
+    if weights is None and output is None and kernel is None:
+        raise OptionError("nothing to change", where="plan edit", hint="pass --weights, --output or --kernel")
+    source = _file(plan)
+    _, stale = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
+    if stale:
+        print("the parameters file no longer fits and was left out: weights are rounded plainly", file=sys.stderr)
+
+
+@app.command()
+def check(
+    plan: PlanArg,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The int8 model it is for.")],
+    json: JsonOpt = False,
+) -> None:
+    """Compile the model by the plan and print what it takes; an error says what does not fit."""
+    from rqdkm import plan_tools
+    from rqdkm.cli import print_mapping
+
+    with log.Progress() as progress:
+        progress("compiling")
+        found = plan_tools.check(_file(plan), model)
+    print_mapping(found, json)

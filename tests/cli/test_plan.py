@@ -1,0 +1,128 @@
+"""rqdkm plan show, edit, check; and what deploy says of plans and parameters that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rqdkm import plan_files
+from rqdkm.cli import app
+from rqdkm.models import zoo
+from rqdkm_tvm.errors import PlanError
+from rqdkm_tvm.parameters import LayerParameters, Parameters
+from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
+
+runner = CliRunner()
+
+
+def parameters() -> Parameters:
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-8, 8, (4, 3, 3, 2)).astype(np.int8)
+    return Parameters({"a": LayerParameters(weights, np.full(4, 0.5, np.float32), np.zeros(4, np.int32))})
+
+
+@pytest.fixture()
+def folder(tmp_path: Path) -> Path:
+    layers = [
+        LayerPlan("a", "conv2d", "conv2d_s8_direct", {"rows": 2}, ((8, 2), (4, 2)), OutputPlan(4, 0.25, -8)),
+        LayerPlan("b", "softmax", None),
+    ]
+    plan_files.write(tmp_path, Plan(layers), parameters())
+    return tmp_path
+
+
+def invoke(*arguments: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_show_prints_bits_and_kernels(folder: Path) -> None:
+    code, text, _ = invoke("plan", "show", folder)
+    assert code == 0
+    row = next(line for line in text.splitlines() if line.startswith("a "))
+    assert row.split() == ["a", "conv2d", "8x2", "4x2", "4", "0.25", "-8", "conv2d_s8_direct", "rows", "2"]
+    assert "TVM" in next(line for line in text.splitlines() if line.startswith("b "))
+    assert invoke("plan", "show", folder / "plan.json", "--json")[1] == (folder / "plan.json").read_text()
+
+
+def test_edit_changes_one_layer_and_drops_parameters_that_no_longer_fit(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new.json"
+    code, _, message = invoke(
+        "plan", "edit", folder, "--layer", "a", "--weights", "4x2,2x2", "--output", "2:0.5:-2", "--kernel", "auto",
+        "-o", target,
+    )  # fmt: skip
+    assert (code, "left out" in message) == (0, True)
+    found, read = plan_files.read(target)
+    assert found.layers[0] == LayerPlan("a", "conv2d", "", {}, ((4, 2), (2, 2)), OutputPlan(2, 0.5, -2))
+    assert found.layers[1] == LayerPlan("b", "softmax", None)
+    assert read is None
+    assert plan_files.read(folder / "plan.json")[1] is not None  # the source is as it was
+
+
+def test_edit_of_a_kernel_keeps_the_parameters(folder: Path) -> None:
+    assert invoke("plan", "edit", folder, "--layer", "a", "--kernel", "tvm")[0] == 0
+    found, read = plan_files.read(folder / "plan.json")
+    assert found.layers[0].kernel is None
+    assert read is not None
+    np.testing.assert_array_equal(read["a"].weights, parameters()["a"].weights)
+
+
+def test_one_width_for_all_channels_and_back_to_the_model(folder: Path) -> None:
+    assert invoke("plan", "edit", folder, "--layer", "a", "--weights", "2", "--output", "model")[0] == 0
+    found, _ = plan_files.read(folder / "plan.json")
+    assert (found.layers[0].weights, found.layers[0].output) == (((2, 4),), None)
+    assert invoke("plan", "edit", folder, "--layer", "a", "--weights", "8")[0] == 0
+    assert plan_files.read(folder / "plan.json")[0].layers[0].weights == ()
+
+
+WRONG = {
+    "unknown layer": (("--layer", "c", "--weights", "4"), 'no layer "c"'),
+    "nothing to do": (("--layer", "a"), "nothing to change"),
+    "three bits": (("--layer", "a", "--weights", "3"), "no bit-widths"),
+    "a run without count": (("--layer", "a", "--weights", "4x2 8"), "leaves out how many"),
+    "an output without scale": (("--layer", "a", "--output", "4"), "no quantization"),
+    "a negative scale": (("--layer", "a", "--output", "4:-1:0"), "no quantization"),
+    "a zero point out of range": (("--layer", "a", "--output", "2:0.5:2"), "outside the range"),
+    "unknown channels": (("--layer", "b", "--weights", "4"), "how many output channels"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_edits_are_one_message_and_change_nothing(folder: Path, name: str) -> None:
+    arguments, reason = WRONG[name]
+    before = (folder / "plan.json").read_bytes()
+    code, _, message = invoke("plan", "edit", folder, *arguments)
+    assert code == 2
+    assert reason in message
+    assert "Traceback" not in message
+    assert (folder / "plan.json").read_bytes() == before
+
+
+def test_parameters_that_are_missing_or_not_the_plan_s_are_refused(folder: Path) -> None:
+    path = folder / "parameters.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(PlanError, match="not the file that the plan was made with"):
+        plan_files.read(folder / "plan.json")
+    path.unlink()
+    with pytest.raises(PlanError, match="needs its parameters file"):
+        plan_files.read(folder / "plan.json")
+
+
+def test_check_compiles_the_plan_or_says_what_does_not_fit(tmp_path: Path) -> None:
+    model = zoo.path("image_example1")
+    plan = tmp_path / "plan.json"
+    plan.write_text(Plan().to_json())
+    code, text, _ = invoke("plan", "check", plan, model, "--json")
+    assert code == 0
+    found = json.loads(text)
+    assert found["kernels"] == found["layers"] > 3
+    assert found["bitops"] == 64 * found["macs"]
+    plan.write_text(Plan([LayerPlan("nobody", "conv2d", weights=((4, 8),))]).to_json())
+    code, _, message = invoke("plan", "check", plan, model)
+    assert code == 2
+    assert 'no layer "nobody"' in message

@@ -43,7 +43,7 @@ Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
 GRADIENT_SAMPLES = 32
-REPAIR_SAMPLES = 128
+REPAIR_SAMPLES = 64
 JUDGE_SAMPLES = 2048
 LADDER = tuple(2.0**k for k in range(-12, 3))  # error budgets, relative to the mean square of the logits
 

@@ -25,7 +25,13 @@ from rqdkm_tvm.bitwidths import (
     totals,
 )
 from rqdkm_tvm.errors import BudgetError
-from rqdkm_tvm.sensitivity.table import Assignment, LayerSensitivity, Sensitivity
+from rqdkm_tvm.sensitivity.table import (
+    Assignment,
+    LayerSensitivity,
+    Sensitivity,
+    channel_bits,
+    group_sizes,
+)
 
 BITS = (2, 4, 8)
 
@@ -234,6 +240,16 @@ def test_groups_get_bits_of_their_own() -> None:
     items = items_of(sensitivity, cost, level="group", group_size=8)
     found = exact(items, cost, Budgets(flash=9 * 8 + 9 * 2))
     assert to_assignment(items, found.picks).weights == {"conv": (8, 2)}
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_groups_cover_every_channel_once_in_even_parts(size: int) -> None:
+    for channels in range(1, 300):
+        groups = -(-channels // size)
+        found = group_sizes(channels, groups)
+        assert (len(found), sum(found)) == (groups, channels)
+        assert all(count % 2 == 0 for count in found[:-1])
+        assert channel_bits(range(groups), channels).tolist() == [g for g, n in enumerate(found) for _ in range(n)]
 
 
 class TestRecursion:

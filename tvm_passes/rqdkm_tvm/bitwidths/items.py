@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity
+from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity, group_sizes
 
 Level = Literal["network", "layer", "group"]
 Objective = Literal["error", "flash", "ram", "cycles", "memory"]
@@ -128,10 +128,9 @@ def items_of(
         if row is None:
             continue
         if row.weights and cost.flash_per_channel:
-            groups = -(-cost.channels // group_size) if level == "group" else 1
-            for group in range(groups):
-                first = group * group_size if level == "group" else 0
-                count = min(group_size, cost.channels - first) if level == "group" else cost.channels
+            sizes = group_sizes(cost.channels, -(-cost.channels // group_size) if level == "group" else 1)
+            for group, count in enumerate(sizes):
+                first = sum(sizes[:group])
                 share = count / cost.channels
                 choices = [
                     Choice(

@@ -21,18 +21,26 @@ PerChannel = Mapping[int, tuple[float, ...]]  # bits -> E(l, i; bits) for every 
 class Assignment:
     """Bit-widths of a partly quantized network; what is not named stays as it is.
 
-    ``weights`` has one entry per group of consecutive output channels of equal size, ``activations`` one per layer
-    output.
+    ``weights`` has one entry per group of consecutive output channels (:func:`group_sizes`), ``activations`` one per
+    layer output.
     """
 
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     activations: Mapping[str, int] = field(default_factory=dict)
 
 
+def group_sizes(channels: int, groups: int) -> tuple[int, ...]:
+    """Output channels of each group: equal, even (kernels work on pairs), the last one what is left."""
+    if groups == 1:
+        return (channels,)
+    size = -(-channels // groups)
+    size += size % 2
+    return tuple(min(size, channels - start) for start in range(0, channels, size))
+
+
 def channel_bits(groups: Sequence[int], channels: int) -> npt.NDArray[np.int64]:
-    """Bits per output channel; the last group may be smaller."""
-    size = -(-channels // len(groups))
-    return np.repeat(np.asarray(groups, np.int64), size)[:channels]
+    """Bits per output channel."""
+    return np.repeat(np.asarray(groups, np.int64), group_sizes(channels, len(groups)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from rqdkm import __version__, cli_plan, log
+from rqdkm import __version__, cli_experiment, cli_plan, log
 from rqdkm.frame import Commands
 from rqdkm.options import (
     BOARDS,
@@ -38,6 +38,7 @@ app = typer.Typer(
 board_app = typer.Typer(help="What can run an image.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(board_app, name="board")
 app.add_typer(cli_plan.app, name="plan")
+app.add_typer(cli_experiment.app, name="experiment")
 
 
 def _one_of(choices: tuple[str, ...]) -> str:

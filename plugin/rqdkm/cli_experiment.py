@@ -1,0 +1,69 @@
+"""``rqdkm experiment``: configurations side by side, and what the sensitivity metric is worth."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqdkm import log
+from rqdkm.options import parse_size
+
+app = typer.Typer(help="Comparisons that make tables.", no_args_is_help=True, rich_markup_mode=None)
+
+ModelArg = Annotated[Path, typer.Argument(metavar="MODEL", help="An int8 classifier, .tflite.")]
+CalibOpt = Annotated[Path, typer.Option(help="Calibration samples, labelled if possible.")]
+DataOpt = Annotated[Path, typer.Option(help="Labelled test samples that nothing else sees.")]
+MarkdownOpt = Annotated[Path | None, typer.Option(help="Write the page here.")]
+
+
+@app.command()
+def configurations(
+    model: ModelArg,
+    calib: CalibOpt,
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of the deployments.")] = Path("configurations"),
+    markdown: MarkdownOpt = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Configurations",
+    samples: Annotated[int, typer.Option(min=1, help="Samples that also run on the virtual board.")] = 20,
+    max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")] = 0.5,
+    ram: Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget of all but baseline.")] = None,
+    flash: Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget of all but baseline.")] = None,
+) -> None:
+    """Deploy as baseline, int8 and rq, and print speed, memory and accuracy beside each other."""
+    from rqdkm.experiment import configurations as experiment
+
+    with log.Progress() as progress:
+        reports = experiment.run(
+            model,
+            calib,
+            data,
+            out,
+            samples=samples,
+            max_drop=max_drop,
+            ram_bytes=parse_size(ram, "--ram") if ram else None,
+            flash_bytes=parse_size(flash, "--flash") if flash else None,
+            progress=progress,
+        )
+    if markdown is not None:
+        experiment.write_markdown(title, reports, markdown, _command())
+    print(experiment.table(reports), end="")
+
+
+@app.command()
+def ablation(model: ModelArg, calib: CalibOpt, data: DataOpt, markdown: MarkdownOpt = None) -> None:
+    """REP against uniform bits, weight magnitude and Hessian trace at equal size."""
+    from rqdkm.experiment import ablation as experiment
+
+    with log.Progress() as progress:
+        result = experiment.run(model, calib, data, progress=progress)
+    if markdown is not None:
+        experiment.write_markdown([result], markdown, _command())
+    print(experiment.markdown([result], _command()), end="")
+
+
+def _command() -> str:
+    return shlex.join(["rqdkm", *sys.argv[1:]])

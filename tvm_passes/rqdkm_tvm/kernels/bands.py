@@ -8,8 +8,9 @@ to is read and written in place. Configurations are the kernel's own for a band,
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from textwrap import indent
@@ -19,6 +20,7 @@ import numpy as np
 
 from rqdkm_tvm import cost
 from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.kernels.keys import ByIdentity
 from rqdkm_tvm.kernels.pack import round_up
 from rqdkm_tvm.kernels.registry import BAND, Config, Elements, Kernel, Rows
 from rqdkm_tvm.layer import OPS, KernelCall, Layer, Tensor
@@ -96,19 +98,6 @@ class _Part:
         return self.band * self.row
 
 
-class _Key:
-    """A layer as a cache key: by identity, kept alive by the cache."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    def __hash__(self) -> int:
-        return id(self.layer)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.layer is self.layer
-
-
 class Banded(Kernel):
     """The banded form of the kernel ``inner``, under its name."""
 
@@ -129,25 +118,32 @@ class Banded(Kernel):
 
     def _parts(self, layer: Layer) -> Rows | Elements | None:
         """How it computes parts; where configurations differ in that, they do not in the kind."""
-        return _parts(self.inner, _Key(layer))
+        return _parts(self.inner, ByIdentity(layer))
 
     def configs(self, layer: Layer) -> list[Config]:
-        found = []
+        return list(_configs(self, ByIdentity(layer)))
+
+    def choices(self, layer: Layer) -> Iterator[_Choice]:
+        """Every height with every configuration that the kernel has for it."""
         for height in self._heights(layer):
-            part_layer = self._part(layer, height, None).kernel_layer
-            if registry.rejection(self.inner, part_layer) is not None:
+            problem = self._part(layer, height, None).kernel_layer
+            if registry.rejection(self.inner, problem) is not None:
                 continue
-            for inner in self.inner.configs(part_layer):
+            for inner in self.inner.configs(problem):
                 config = {BAND: height, **inner}
-                figures = (self.estimate_cycles(layer, config), self.scratch_bytes(layer, config))
-                found.append((*figures, self.constant_bytes(layer, config), config))
-        return _front(found)
+                yield _Choice(
+                    self.estimate_cycles(layer, config),
+                    self.scratch_bytes(layer, config),
+                    self.constant_bytes(layer, config),
+                    frozenset(self.in_place(layer, config)),
+                    config,
+                )
 
     def _heights(self, layer: Layer) -> list[int]:
-        """The whole layer, and bands where they save scratch."""
+        """The whole layer, and bands where they save memory."""
         parts = self._parts(layer)
         total = _total(layer, parts)
-        if parts is None or not _needs_buffer(layer):
+        if parts is None:
             return [total]
         if isinstance(parts, Rows) and not _Window.of(layer).meets(layer.output.shape[1]):
             return [total]
@@ -159,7 +155,19 @@ class Banded(Kernel):
         total, pooled = _total(layer, parts), _pooled(layer)
         row = layer.stored.size // total
         whole = band >= total
-        return _Part(_band_layers(_Key(layer), parts, band)[0], None if whole else lvalues, band, total, row, pooled)
+        return _Part(
+            _band_layers(ByIdentity(layer), parts, band)[0], None if whole else lvalues, band, total, row, pooled
+        )
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        part = self._part(layer, int(config[BAND]), self.inner.parts(plain_layer(layer), _inner(config)))
+        buffers = _Buffers.of(layer, part, 0)
+        kernels_own = self.inner.in_place(part.kernel_layer, _inner(config)) if layer.epilogue is None else ()
+        return tuple(
+            i
+            for i in range(len(layer.inputs))
+            if layer.inputs[i].dtype == "int8" and _survives(layer, part, buffers, i, i in kernels_own)
+        )
 
     # ---- what it costs
 
@@ -169,7 +177,7 @@ class Banded(Kernel):
 
     def _inner_scratch(self, layer: Layer, part: _Part, config: Config) -> int:
         """Of the kernel, for whichever band needs most."""
-        problems = _band_layers(_Key(layer), self._parts(layer), part.band)
+        problems = _band_layers(ByIdentity(layer), self._parts(layer), part.band)
         return max(self.inner.scratch_bytes(problem, _inner(config)) for problem in problems)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
@@ -183,15 +191,14 @@ class Banded(Kernel):
         if stored.bits != 8 and not _clamps(layer.epilogue or layer):
             cycles += CLIP_CYCLES * stored.size
         if layer.epilogue is not None:
-            alone = _epilogue_layer(layer, stored.shape[1])
-            cycles += _epilogue_kernel(layer).estimate_cycles(alone, {})
+            cycles += _epilogue_cycles(ByIdentity(layer))
             if layer.epilogue.op == "add":
                 residual = layer.inputs[-1]
                 cycles += UNPACK_CYCLES.get(residual.bits, 0.0) * residual.size
         return cycles
 
     def constant_bytes(self, layer: Layer, config: Config) -> int:
-        return _constant_bytes(self.inner, _Key(layer), tuple(sorted(_inner(config).items())))
+        return _constant_bytes(self.inner, ByIdentity(layer), tuple(sorted(_inner(config).items())))
 
     # ---- code
 
@@ -204,7 +211,7 @@ class Banded(Kernel):
         includes = [*call.includes, "rqdkm/bands.h", "rqdkm/bits.h"]
         steps = [*_unpack_inputs(layer, part, buffers), _run(layer, part, call, buffers)]
         if layer.epilogue is not None:
-            after = _epilogue_kernel(layer).lower(_epilogue_layer(layer, part.band), {})
+            after = _epilogue_kernel(ByIdentity(layer)).lower(_epilogue_layer(layer, part.band), {})
             includes += after.includes
             steps += _run_epilogue(layer, part, after, buffers)
         if layer.stored.bits != 8:
@@ -222,14 +229,19 @@ class Banded(Kernel):
 
 
 @lru_cache(maxsize=1024)
-def _parts(kernel: Kernel, key: _Key) -> Rows | Elements | None:
+def _configs(kernel: Banded, key: ByIdentity) -> tuple[Config, ...]:
+    return tuple(_front(kernel.choices(key.layer)))
+
+
+@lru_cache(maxsize=1024)
+def _parts(kernel: Kernel, key: ByIdentity) -> Rows | Elements | None:
     plain = plain_layer(key.layer)
     configs = kernel.configs(plain)
     return kernel.parts(plain, configs[0]) if configs else None
 
 
 @lru_cache(maxsize=1024)
-def _constant_bytes(kernel: Kernel, key: _Key, config: tuple[tuple[str, int | str | bool], ...]) -> int:
+def _constant_bytes(kernel: Kernel, key: ByIdentity, config: tuple[tuple[str, int | str | bool], ...]) -> int:
     return kernel.constant_bytes(plain_layer(key.layer), dict(config))
 
 
@@ -246,7 +258,7 @@ def banded_form(kernel: Kernel) -> Kernel:
 
 def own_inputs(layer: Layer) -> tuple[Tensor, ...]:
     """What the layer itself reads, without the residual of its epilogue."""
-    return layer.inputs[:-1] if layer.epilogue is not None and layer.epilogue.op == "add" else layer.inputs
+    return layer.inputs[:-1] if _adds(layer) else layer.inputs
 
 
 def _in_bytes(tensor: Tensor) -> Tensor:
@@ -255,11 +267,11 @@ def _in_bytes(tensor: Tensor) -> Tensor:
 
 def plain_layer(layer: Layer) -> Layer:
     """The layer's own int8 problem: no epilogue, every tensor in bytes, results within the range of their bits."""
-    return _plain(_Key(layer))
+    return _plain(ByIdentity(layer))
 
 
 @lru_cache(maxsize=256)
-def _plain(key: _Key) -> Layer:
+def _plain(key: ByIdentity) -> Layer:
     layer = key.layer
     return replace(
         layer,
@@ -284,7 +296,7 @@ def _clamped(layer: Layer, bits: int) -> Mapping[str, object]:
 
 
 @lru_cache(maxsize=1024)
-def _band_layers(key: _Key, parts: Rows | Elements | None, band: int) -> tuple[Layer, ...]:
+def _band_layers(key: ByIdentity, parts: Rows | Elements | None, band: int) -> tuple[Layer, ...]:
     """The int8 problems of all bands, as far as they differ; first the one that the call is written for, which has
     as many rows as the largest band and all of the padding."""
     layer, plain = key.layer, plain_layer(key.layer)
@@ -331,13 +343,12 @@ def _pooled(layer: Layer) -> int:
     return int(epilogue.attrs["pool"][0]) if epilogue is not None and epilogue.op == "max_pool2d" else 1
 
 
-def _needs_buffer(layer: Layer) -> bool:
-    """Whether a band takes memory of its own."""
-    return layer.packs_tensors or _pools(layer)
-
-
 def _pools(layer: Layer) -> bool:
     return layer.epilogue is not None and layer.epilogue.op == "max_pool2d"
+
+
+def _adds(layer: Layer) -> bool:
+    return layer.epilogue is not None and layer.epilogue.op == "add"
 
 
 def _reject_epilogue(epilogue: Layer) -> str | None:
@@ -351,11 +362,11 @@ def _reject_epilogue(epilogue: Layer) -> str | None:
 
 def _epilogue_layer(layer: Layer, rows: int) -> Layer:
     """The epilogue as an int8 layer that writes ``rows`` rows."""
-    return _epilogue_rows(_Key(layer), rows)
+    return _epilogue_rows(ByIdentity(layer), rows)
 
 
 @lru_cache(maxsize=1024)
-def _epilogue_rows(key: _Key, rows: int) -> Layer:
+def _epilogue_rows(key: ByIdentity, rows: int) -> Layer:
     layer, epilogue = key.layer, key.layer.epilogue
     assert epilogue is not None
     pooled = _pooled(layer)
@@ -364,20 +375,41 @@ def _epilogue_rows(key: _Key, rows: int) -> Layer:
     return replace(epilogue, inputs=tuple(inputs), output=output, attrs=_clamped(epilogue, epilogue.output.bits))
 
 
-def _epilogue_kernel(layer: Layer) -> Kernel:
+@lru_cache(maxsize=256)
+def _epilogue_kernel(key: ByIdentity) -> Kernel:
     """The fastest kernel of the epilogue; none of them has configurations or scratch."""
-    return registry.candidates(_epilogue_layer(layer, layer.stored.shape[1]))[0][0]
+    return registry.candidates(_epilogue_layer(key.layer, key.layer.stored.shape[1]))[0][0]
 
 
-def _front(found: Iterable[tuple[float, int, int, Config]]) -> list[Config]:
-    """Of (cycles, scratch, constants, configuration): those that none beats in all three, fastest first, the one with
-    the least scratch last."""
-    kept: list[tuple[float, int, int, Config]] = []
-    for item in sorted(found, key=lambda item: item[:3]):
-        if not any(other[1] <= item[1] and other[2] <= item[2] for other in kept):
-            kept.append(item)
-    smallest = min(kept, key=lambda item: item[1], default=None)
-    return [item[3] for item in kept if item is not smallest] + ([] if smallest is None else [smallest[3]])
+@lru_cache(maxsize=256)
+def _epilogue_cycles(key: ByIdentity) -> float:
+    return _epilogue_kernel(key).estimate_cycles(_epilogue_layer(key.layer, key.layer.stored.shape[1]), {})
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A configuration and what it takes."""
+
+    cycles: float
+    scratch: int
+    constants: int
+    in_place: frozenset[int]
+    config: Config
+
+    def beats(self, other: _Choice) -> bool:
+        """Needs no more memory, and is faster if it comes first."""
+        return self.scratch <= other.scratch and self.constants <= other.constants and self.in_place >= other.in_place
+
+
+def _front(found: Iterable[_Choice]) -> list[Config]:
+    """The configurations that none beats in everything, fastest first, the one with the least scratch last."""
+    kept: list[_Choice] = []
+    for choice in sorted(found, key=lambda choice: (choice.cycles, choice.scratch, choice.constants)):
+        if not any(faster.beats(choice) for faster in kept):
+            kept.append(choice)
+    smallest = min(kept, key=lambda choice: choice.scratch, default=None)
+    kept = [choice for choice in kept if choice is not smallest]
+    return [choice.config for choice in kept] + ([] if smallest is None else [smallest.config])
 
 
 def _inner(config: Config) -> Config:
@@ -391,7 +423,8 @@ def _inner(config: Config) -> Config:
 class _Buffers:
     """Offsets in scratch.
 
-    ``result`` holds a band before it is pooled or packed; None: it is written where it stays. Behind it lie the
+    ``result`` holds a band before it is pooled or packed; None: it is written where it stays. An addition to 8 bits has
+    it there as a whole, and in bands here, so that the sum may be written over the residual. Behind it lie the
     unpacked inputs and the kernel's own scratch; when the kernel is done, the unpacked residual takes their place.
     """
 
@@ -405,7 +438,7 @@ class _Buffers:
     def of(layer: Layer, part: _Part, scratch: int) -> _Buffers:
         problem = part.kernel_layer
         end, result = 0, None
-        if layer.stored.bits != 8 or _pools(layer):
+        if layer.stored.bits != 8 or _pools(layer) or (_adds(layer) and part.bands > 1):
             result, end = 0, round_up(problem.output.size, 8)
         behind = end
         inputs: list[int | None] = []
@@ -419,6 +452,27 @@ class _Buffers:
             residual = behind
             end = max(end, behind + round_up(part.values, 8))
         return _Buffers(result, tuple(inputs), residual, own, end)
+
+
+def _survives(layer: Layer, part: _Part, buffers: _Buffers, operand: int, kernel_allows: bool) -> bool:
+    """Whether all that is read of an operand is read before the result written over it gets there."""
+    tensor, stored = layer.inputs[operand], layer.stored
+    if math.prod(tensor.packed_shape) < math.prod(stored.packed_shape):
+        return False
+    residual = operand == len(part.kernel_layer.inputs)
+    unpacked = not residual and buffers.inputs[operand] is not None
+    if buffers.result is None and not unpacked and not kernel_allows:
+        return False  # the kernel writes while it reads
+    if part.bands == 1:
+        return True
+    if residual or isinstance(part.lvalues, Elements):
+        return tensor.bits >= stored.bits  # rows behind rows
+    window = _Window.of(layer)
+    read, written = (math.prod(t.packed_shape[2:]) for t in (tensor, stored))
+    return all(
+        at * written <= max(0, at * part.pooled * window.stride - window.top) * read
+        for at in range(part.band, part.total, part.band)
+    )
 
 
 # ---- text

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, dims, is_image
+from rqdkm_tvm.kernels.keys import ByArithmetic
 from rqdkm_tvm.kernels.pack import (
     Int8Array,
     Int32Array,
@@ -138,8 +140,14 @@ def bias_of(layer: Layer, channels: int) -> Int32Array:
     return np.zeros(channels, np.int32) if layer.bias is None else np.asarray(layer.bias, np.int32).reshape(channels)
 
 
-def plan_requantize(layer: Layer, forms: Iterable[Form] = FORMS) -> Requantize | None:
+def plan_requantize(layer: Layer, forms: tuple[Form, ...] = FORMS) -> Requantize | None:
     """The cheapest exact form for a convolution; None where no fast kernel can hold the accumulator."""
+    return _plan_requantize(ByArithmetic(layer), forms)
+
+
+@lru_cache(maxsize=256)
+def _plan_requantize(key: ByArithmetic, forms: tuple[Form, ...]) -> Requantize | None:
+    layer = key.layer
     assert layer.weights is not None
     channels = layer.output.shape[3]
     return doubled_requantize(

@@ -9,9 +9,10 @@ import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
-from rqdkm_tvm.kernels.depthwise_strip import LayerKey, depthwise_channels
+from rqdkm_tvm.kernels.depthwise_strip import depthwise_channels
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
+from rqdkm_tvm.kernels.keys import ByArithmetic
 from rqdkm_tvm.kernels.pack import channel_bits, widest
 from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -66,7 +67,7 @@ class _Solved:
 
 
 @lru_cache(maxsize=64)
-def _solve(key: LayerKey) -> _Solved | None:
+def _solve(key: ByArithmetic) -> _Solved | None:
     layer = key.layer
     solved = solve_layer(depthwise_channels(layer), min_k=_MIN_K, max_k=_MAX_K)
     if solved is None:
@@ -123,7 +124,7 @@ class DepthwiseDirect(Kernel):
             return reason
         if int(layer.attrs["multiplier"]) != 1:
             return "only channel multiplier 1"
-        if _solve(LayerKey(layer)) is None:
+        if _solve(ByArithmetic(layer)) is None:
             return "requantization has no exact single floor"
         return None
 
@@ -159,7 +160,7 @@ class DepthwiseDirect(Kernel):
         width = shape.output_w
         four = taps * 18.0 + 38.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
         row = min(-(-width // 4) * four, -(-width // 3) * four * 0.75) if width >= 3 else width * four * 0.35
-        solved = _solve(LayerKey(layer))
+        solved = _solve(ByArithmetic(layer))
         finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
         single = shape.output_h * shape.output_w * (taps * 7.0 + 20.0)
@@ -213,6 +214,6 @@ class DepthwiseDirect(Kernel):
 
     @staticmethod
     def _solved(layer: Layer) -> _Solved:
-        solved = _solve(LayerKey(layer))
+        solved = _solve(ByArithmetic(layer))
         assert solved is not None
         return solved

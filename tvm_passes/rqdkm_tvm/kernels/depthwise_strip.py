@@ -12,6 +12,7 @@ from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Channel, Form, solve_layer
+from rqdkm_tvm.kernels.keys import ByArithmetic
 from rqdkm_tvm.kernels.pack import channel_bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
@@ -43,7 +44,7 @@ class _Solved:
 
 
 @lru_cache(maxsize=64)
-def _solve(key: LayerKey) -> _Solved | None:
+def _solve(key: ByArithmetic) -> _Solved | None:
     layer = key.layer
     assert layer.weights is not None
     solved = solve_layer(depthwise_channels(layer), min_k=_LANE_SHIFT, max_k=_LANE_SHIFT + 8)
@@ -67,19 +68,6 @@ def _solve(key: LayerKey) -> _Solved | None:
     # the folded bias alone may exceed 32 bits, the accumulator does not: modulo 2**32 it is the same
     words = (table & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     return _Solved(form, floors[0].right_shift, Table(words, 6, np.stack([k - _LANE_SHIFT] * 2, axis=1)))
-
-
-class LayerKey:
-    """A layer as a cache key: by identity, kept alive by the cache."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-
-    def __hash__(self) -> int:
-        return id(self.layer)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, LayerKey) and other.layer is self.layer
 
 
 def _pair(low: npt.NDArray[np.int64], high: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -178,4 +166,4 @@ class DepthwiseStrip(Kernel):
         return solved.table
 
     def _solved(self, layer: Layer) -> _Solved | None:
-        return _solve(LayerKey(layer))
+        return _solve(ByArithmetic(layer))

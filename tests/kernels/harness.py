@@ -168,7 +168,7 @@ def case_data(calls: Sequence[tuple[Case, KernelCall]]) -> bytes:
     for case, call in calls:
         assert call.scratch_bytes == case.kernel.scratch_bytes(case.layer, case.config), str(case)
         buffers = [np.ascontiguousarray(array).tobytes() for array in (*case.inputs, *call.constants)]
-        output_bytes = case.layer.output.size * np.dtype(case.layer.output.dtype).itemsize
+        output_bytes = int(np.prod(case.layer.stored.packed_shape)) * np.dtype(case.layer.stored.dtype).itemsize
         data.append(struct.pack("<III", len(buffers), output_bytes, call.scratch_bytes))
         data += [part for buffer in buffers for part in (struct.pack("<I", len(buffer)), buffer)]
     return b"".join(data)
@@ -179,9 +179,9 @@ def outputs_of(cases: Sequence[Case], raw: bytes) -> list[Array]:
     outputs: list[Array] = []
     offset = 0
     for case in cases:
-        output = case.layer.output
-        values = np.frombuffer(raw, output.dtype, output.size, offset)
-        outputs.append(values.reshape(output.shape))
+        output = case.layer.stored
+        values = np.frombuffer(raw, output.dtype, int(np.prod(output.packed_shape)), offset)
+        outputs.append(values.reshape(output.packed_shape))
         offset += values.nbytes
     return outputs
 

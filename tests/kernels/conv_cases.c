@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs convolutions that it reads from a file, with run-time parameters: one program for thousands of shapes.
  *
- * File: count; per case 40 words (struct record), then the buffers weights, pair table, input, each as size and bytes,
- * or for the reference filter, bias, multipliers, shifts, input. Results file: the output bytes of every case. */
+ * File: count; per case 40 words (struct record), then the buffers weights, pair table, input and, where not all weights
+ * have 8 bits, the bits of every pair, each as size and bytes, or for the reference filter, bias, multipliers, shifts,
+ * input. Results file: the output bytes of every case. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

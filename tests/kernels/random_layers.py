@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,3 +196,23 @@ def random_fully_connected(rng: np.random.Generator) -> tuple[Layer, Array]:
         random_bias(rng, outputs),
     )
     return layer, random_values(rng, (batches, inputs))
+
+
+def narrow_weights(rng: np.random.Generator, layer: Layer, widths: Sequence[int] = (8, 4, 2)) -> Layer:
+    """The layer with weights of these widths, equal within groups of 1, 2, 4 or 8 output channels."""
+    assert layer.weights is not None
+    axis = 3 if layer.op == "depthwise_conv2d" else 0
+    channels, group = layer.weights.shape[axis], int(rng.choice([1, 2, 4, 8]))
+    bits = np.repeat(rng.choice(widths, -(-channels // group)), group)[:channels]
+    shape = [1] * layer.weights.ndim
+    shape[axis] = channels
+    weights = layer.weights >> (8 - bits).reshape(shape)  # extremes stay extremes
+    scales = np.broadcast_to(np.ravel(layer.weight_scales), (channels,)) * 2.0 ** (8 - bits)
+    return replace(
+        layer,
+        name=f"{layer.name} w{'/'.join(str(b) for b in sorted(set(bits.tolist())))} by {group}",
+        weights=weights.astype(np.int8),
+        weight_scales=scales.astype(np.float32),
+        weight_zero_point=0,
+        weight_bits=tuple(int(b) for b in bits),
+    )

@@ -25,6 +25,7 @@ def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
     ]
     layers += [random_layers.random_conv(rng) for _ in range(20)]
     layers += [random_layers.random_fully_connected(rng) for _ in range(10)]
+    layers += [(random_layers.narrow_weights(rng, layer, (4, 2)), x) for layer, x in layers]
     found: list[kernelbench.Candidate] = []
     crcs: list[int] = []
     for layer, x in layers:
@@ -37,6 +38,12 @@ def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
             candidates = kernelbench.candidates_for(case.layer, case.inputs, references=True)
             found += candidates
             crcs += [zlib.crc32(reference(case.layer, *case.inputs).tobytes())] * len(candidates)
+    for _ in range(12):
+        case = GENERATORS["depthwise_conv2d"](rng)
+        layer = random_layers.narrow_weights(rng, case.layer, (4, 2))
+        candidates = kernelbench.candidates_for(layer, case.inputs, configs=10)
+        found += candidates
+        crcs += [zlib.crc32(REFERENCES["depthwise_conv2d"](layer, *case.inputs).tobytes())] * len(candidates)
     return found, crcs
 
 

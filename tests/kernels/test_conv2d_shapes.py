@@ -41,6 +41,9 @@ def record(layer: Layer, x: Array, kernel: Kernel, config: Config) -> bytes:
     if isinstance(kernel, conv2d_strip.StripConv2d):
         constants = kernel._constants(g, form, config)
     buffers = [*call.constants, x]
+    if isinstance(kernel, conv2d.PackedConv2d):
+        weights, table, *bits = call.constants
+        buffers = [weights, table, x, *bits]
     numbers = [KERNELS.index(kernel.name), len(buffers), layer.output.size, call.scratch_bytes]
     numbers += [-layer.inputs[0].zero_point, layer.output.zero_point]
     numbers += [*g.stride, *g.dilation, *g.padding, *layer.attrs["clamp"]]
@@ -61,10 +64,12 @@ def test_random_shapes(seed: int, program: Path, tmp_path: Path) -> None:
     cases: list[tuple[Layer, str, Config, Array]] = []
     for _ in range(600):
         layer, x = random_layers.random_conv(rng)
+        if rng.integers(3) == 0:
+            layer = random_layers.narrow_weights(rng, layer)
         want = tflite_arithmetic.conv2d(layer, x)
         for name in KERNELS:
             kernel = registry.get(name)
-            if kernel.reject(layer) is None:
+            if registry.rejection(kernel, layer) is None:
                 configs = kernel.configs(layer)
                 config = configs[int(rng.integers(len(configs)))]
                 records.append(record(layer, x, kernel, config))

@@ -3,7 +3,6 @@
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/panel.h"
 #include "rqdkm/kernels/strip.h"
-#include "rqdkm/kernels/weights.h"
 
 typedef struct {
   const rqdkm_conv_params *params;
@@ -129,38 +128,17 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
     memset(padding, -params->input_offset, (size_t)filter_dims->c);
   }
   source s = {params, input_dims, filter_dims, input, padding};
+  rqdkm_panel_group g = {multiply,       filter, filter, quant->pairs, quant->bits, weights,       bounce,
+                         tile->resident, words,  steps,  pairs,        channels,    output_dims->c};
   for (int32_t group = 0; group < groups; group++) {
-    const int8_t *packed = filter; /* the next pair's weights */
-    const uint8_t *const bits = quant->bits == 0 ? 0 : quant->bits + pairs * group;
-    const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
     s.input = input + filter_dims->c * group;
-    if (tile->resident) {
-      packed = rqdkm_weights_expand_pairs(weights, filter, words / 4, pairs, bits);
-    }
+    rqdkm_panel_group_begin(&g);
     for (int32_t first = 0; first < positions; first += tile->pixels) {
       const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
-      int8_t *const out = output + first * output_dims->c + channels * group;
       fill_panel(panel, &s, first, pixels, output_dims->w, pointwise);
-      if (!tile->resident) {
-        packed = filter;
-      }
-      for (int32_t pair = 0; pair < pairs; pair++) {
-        const uint32_t *pair_weights = weights + (tile->resident ? words * pair : 0);
-        if (!tile->resident) {
-          packed = rqdkm_weights_expand_pair(weights, packed, words / 4, rqdkm_pair_bits(bits, pair));
-        }
-        if (channels > 1) {
-          multiply(panel, pair_weights, steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),
-                   output_dims->c);
-        } else {
-          multiply(panel, pair_weights, steps, pixels, group_quant + pair, bounce, 2);
-          for (int32_t i = 0; i < pixels; i++) {
-            out[i * output_dims->c] = bounce[2 * i];
-          }
-        }
-      }
+      rqdkm_panel_group_multiply(&g, panel, pixels, output + first * output_dims->c + channels * group);
     }
-    filter = packed;
+    rqdkm_panel_group_next(&g);
   }
   rqdkm_clamp_s8(output, positions * output_dims->c, &params->clamp);
   return RQDKM_OK;

@@ -3,7 +3,6 @@
 #include "rqdkm/kernels/expand.h"
 #include "rqdkm/kernels/panel.h"
 #include "rqdkm/kernels/strip.h"
-#include "rqdkm/kernels/weights.h"
 
 /* A patch is cut into runs of consecutive lanes of a strip row, each rounded up to whole words; the filter has zeros
    where a run was rounded up. One group without column dilation: a run is a whole kernel row. Otherwise it is one tap.
@@ -127,42 +126,22 @@ int32_t rqdkm_conv2d_s8_im2row(const rqdkm_conv_params *params, const rqdkm_pack
   uint32_t *const weights = (uint32_t *)scratch, *const panel = weights + z.weights;
   uint16_t *const strip = (uint16_t *)(panel + z.panel);
   int8_t *const bounce = (int8_t *)(panel + z.panel + z.strip);
+  rqdkm_panel_group g = {multiply,       filter,         filter,  quant->pairs, quant->bits, weights,       bounce,
+                         tile->resident, z.weight_words, z.steps, pairs,        channels,    output_dims->c};
   for (int32_t group = 0; group < groups; group++) {
-    const int8_t *packed = filter; /* the next pair's weights */
-    const uint8_t *const bits = quant->bits == 0 ? 0 : quant->bits + pairs * group;
-    const rqdkm_pair_quant *const group_quant = quant->pairs + pairs * group;
-    if (tile->resident) {
-      packed = rqdkm_weights_expand_pairs(weights, filter, z.weight_words / 4, pairs, bits);
-    }
+    rqdkm_panel_group_begin(&g);
     for (int32_t y0 = 0; y0 < output_dims->h; y0 += tile->rows) {
       const int32_t rows = rqdkm_min(tile->rows, output_dims->h - y0), positions = rows * output_dims->w;
       rqdkm_strip_fill_linear(strip, l.row_lanes, 0, params, input_dims, input,
                               y0 * params->stride.h - params->padding.top, rqdkm_strip_rows(params, filter_dims, rows));
       for (int32_t first = 0; first < positions; first += tile->pixels) {
         const int32_t pixels = rqdkm_min(tile->pixels, positions - first);
-        int8_t *const out = output + (y0 * output_dims->w + first) * output_dims->c + channels * group;
         fill_panel(panel, &l, params, input_dims, strip + filter_dims->c * group, first, pixels, output_dims->w);
-        if (!tile->resident) {
-          packed = filter;
-        }
-        for (int32_t pair = 0; pair < pairs; pair++) {
-          const uint32_t *pair_weights = weights + (tile->resident ? z.weight_words * pair : 0);
-          if (!tile->resident) {
-            packed = rqdkm_weights_expand_pair(weights, packed, z.weight_words / 4, rqdkm_pair_bits(bits, pair));
-          }
-          if (channels > 1) {
-            multiply(panel, pair_weights, z.steps, pixels, group_quant + pair, out + rqdkm_pair_channel(pair, channels),
-                     output_dims->c);
-          } else {
-            multiply(panel, pair_weights, z.steps, pixels, group_quant + pair, bounce, 2);
-            for (int32_t i = 0; i < pixels; i++) {
-              out[i * output_dims->c] = bounce[2 * i];
-            }
-          }
-        }
+        rqdkm_panel_group_multiply(&g, panel, pixels,
+                                   output + (y0 * output_dims->w + first) * output_dims->c + channels * group);
       }
     }
-    filter = packed;
+    rqdkm_panel_group_next(&g);
   }
   rqdkm_clamp_s8(output, output_dims->h * output_dims->w * output_dims->c, &params->clamp);
   return RQDKM_OK;

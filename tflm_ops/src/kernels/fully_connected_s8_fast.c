@@ -27,6 +27,12 @@ static int32_t sum_lanes(const uint32_t *lanes, const uint32_t *end) {
   return sum;
 }
 
+static void remove_offset(int32_t *acc, uint32_t offset) {
+  for (int32_t o = 0; o < 4; o++) {
+    acc[o] = (int32_t)((uint32_t)acc[o] - offset);
+  }
+}
+
 /* Four outputs, all inputs (a multiple of four, `end` - lanes words): acc[o] += sum_i w[o][i] x[i]. 16 weights are one
    flash line, read once. Returns the end of the weights. */
 static const int8_t *multiply_c(const int8_t *weights, const uint32_t *lanes, const uint32_t *end, int32_t *acc) {
@@ -88,48 +94,58 @@ static const int8_t *multiply_packed_c(const int8_t *weights, const uint32_t *la
   RQDKM_MASKED("c2", "r2", W, ", lsr #4") RQDKM_MASKED("c3", "r2", W, ", lsr #6")        \
   RQDKM_MASKED("c0", "r3", W, ", lsr #8") RQDKM_MASKED("c1", "r3", W, ", lsr #10")       \
   RQDKM_MASKED("c2", "r3", W, ", lsr #12") RQDKM_MASKED("c3", "r3", W, ", lsr #14")
-#define RQDKM_LOOP(BODY)                                                                                       \
-  __asm volatile("1:\n" BODY "cmp %[x], %[stop]\n bne 1b\n"                                                    \
-                 : [x] "+r"(x), [w] "+r"(w), [c0] "+r"(c0), [c1] "+r"(c1), [c2] "+r"(c2), [c3] "+r"(c3), "+r"(mask) \
-                 : [stop] "r"(stop)                                                                            \
-                 : "r2", "r3", "r4", "r5", "r6", "r12", "cc", "memory")
+/* START, then BODY until the inputs end, two quads a turn: 4 cycles more. */
+#define RQDKM_LOOP(START, BODY)                                                                               \
+  __asm volatile(START "1:\n" BODY "cmp %[x], %[stop]\n bne 1b\n"                                             \
+                 : [x] "+r"(x), [w] "+r"(w), [c0] "+r"(c0), [c1] "+r"(c1), [c2] "+r"(c2), [c3] "+r"(c3)       \
+                 : [stop] "r"(stop)                                                                           \
+                 : "r2", "r3", "r4", "r5", "r6", "r7", "r12", "cc", "memory")
 /* clang-format on */
 
-/* The same at any width; 4 cycles more per two quads of inputs. */
+/* The same as the C for an even number of quads, at least two. */
+RQDKM_INLINE const int8_t *multiply_twos(const int8_t *weights, const uint32_t *lanes, const uint32_t *end,
+                                         int32_t *acc, const int32_t bits) {
+  register const uint32_t *x __asm("r0") = lanes;
+  register const int8_t *w __asm("r1") = weights;
+  register int32_t c0 __asm("r8") = acc[0], c1 __asm("r9") = acc[1], c2 __asm("r10") = acc[2], c3 __asm("r11") = acc[3];
+  register const uint32_t *stop __asm("lr") = end;
+  if (bits == 8) {
+    RQDKM_LOOP("", RQDKM_QUAD RQDKM_QUAD);
+  } else if (bits == 4) {
+    RQDKM_LOOP("mov r7, #0x000f000f\n", RQDKM_QUAD_4 RQDKM_QUAD_4);
+  } else {
+    RQDKM_LOOP("mov r7, #0x00030003\n", "ldmia %[w]!, {r4, r5}\n" RQDKM_QUAD_2("r4") RQDKM_QUAD_2("r5"));
+  }
+  acc[0] = c0;
+  acc[1] = c1;
+  acc[2] = c2;
+  acc[3] = c3;
+  return w;
+}
+
 static RQDKM_NOINLINE const int8_t *multiply(const int8_t *weights, const uint32_t *lanes, const uint32_t *end,
-                                             int32_t *acc, int32_t bits) {
+                                             int32_t *acc) {
   if ((end - lanes) % 4 != 0) {
-    weights = bits == 8 ? multiply_c(weights, lanes, lanes + 2, acc)
-                        : multiply_packed_c(weights, lanes, lanes + 2, acc, bits);
+    weights = multiply_c(weights, lanes, lanes + 2, acc);
     lanes += 2;
   }
-  if (lanes != end) {
-    register const uint32_t *x __asm("r0") = lanes;
-    register const int8_t *w __asm("r1") = weights;
-    register int32_t c0 __asm("r8") = acc[0], c1 __asm("r9") = acc[1], c2 __asm("r10") = acc[2],
-                        c3 __asm("r11") = acc[3];
-    register const uint32_t *stop __asm("lr") = end;
-    register uint32_t mask __asm("r7") = bits == 4 ? 0x000f000fu : 0x00030003u; /* at 8 bits one more word of weights */
-    if (bits == 8) {
-      RQDKM_LOOP(RQDKM_QUAD RQDKM_QUAD);
-    } else if (bits == 4) {
-      RQDKM_LOOP(RQDKM_QUAD_4 RQDKM_QUAD_4);
-    } else {
-      RQDKM_LOOP("ldmia %[w]!, {r4, r5}\n" RQDKM_QUAD_2("r4") RQDKM_QUAD_2("r5"));
-    }
-    weights = w;
-    acc[0] = c0;
-    acc[1] = c1;
-    acc[2] = c2;
-    acc[3] = c3;
+  return lanes == end ? weights : multiply_twos(weights, lanes, end, acc, 8);
+}
+
+static RQDKM_NOINLINE const int8_t *multiply_packed(const int8_t *weights, const uint32_t *lanes, const uint32_t *end,
+                                                    int32_t *acc, int32_t bits) {
+  if ((end - lanes) % 4 != 0) {
+    weights = multiply_packed_c(weights, lanes, lanes + 2, acc, bits);
+    lanes += 2;
   }
-  return weights;
+  if (lanes == end) {
+    return weights;
+  }
+  return bits == 4 ? multiply_twos(weights, lanes, end, acc, 4) : multiply_twos(weights, lanes, end, acc, 2);
 }
 #else
-static const int8_t *multiply(const int8_t *weights, const uint32_t *lanes, const uint32_t *end, int32_t *acc,
-                              int32_t bits) {
-  return bits == 8 ? multiply_c(weights, lanes, end, acc) : multiply_packed_c(weights, lanes, end, acc, bits);
-}
+#define multiply multiply_c
+#define multiply_packed multiply_packed_c
 #endif
 
 /* Requantize and store the first `count` of four outputs. */
@@ -174,12 +190,13 @@ int32_t rqdkm_fully_connected_s8_fast(const rqdkm_fully_connected_params *params
     for (int32_t o = 0; o < params->outputs; o += 4) {
       const rqdkm_pair_quant *const pairs = quant->pairs + o / 2;
       const int32_t bits = rqdkm_pair_bits(quant->bits, o / 2);
-      const uint32_t offset = bits == 8 ? 0u : (uint32_t)sum << (bits - 1);
-      int32_t acc[4];
-      for (int32_t i = 0; i < 4; i++) {
-        acc[i] = (int32_t)((uint32_t)pairs[i / 2].bias[i % 2] - offset);
+      int32_t acc[4] = {pairs[0].bias[0], pairs[0].bias[1], pairs[1].bias[0], pairs[1].bias[1]};
+      if (bits == 8) {
+        w = multiply(w, lanes, end, acc);
+      } else {
+        remove_offset(acc, (uint32_t)sum << (bits - 1));
+        w = multiply_packed(w, lanes, end, acc, bits);
       }
-      w = multiply(w, lanes, end, acc, bits);
       store(output + o, rqdkm_min(4, params->outputs - o), acc, quant, pairs);
     }
     input += params->inputs;

@@ -82,15 +82,8 @@ static const int8_t *expand_2(uint32_t *dst, const int8_t *src, int32_t quads) {
   return src;
 }
 
-const int8_t *rqdkm_weights_expand_pair(uint32_t *dst, const int8_t *src, int32_t quads, int32_t bits) {
-  if (bits == 4) {
-    return expand_4(dst, src, quads);
-  }
-  if (bits == 2) {
-    return expand_2(dst, src, quads);
-  }
-  rqdkm_weights_expand(dst, src, quads);
-  return src + 8 * quads;
+const int8_t *rqdkm_weights_expand_packed(uint32_t *dst, const int8_t *src, int32_t quads, int32_t bits) {
+  return bits == 4 ? expand_4(dst, src, quads) : expand_2(dst, src, quads);
 }
 
 const int8_t *rqdkm_weights_expand_pairs(uint32_t *dst, const int8_t *src, int32_t quads, int32_t pairs,

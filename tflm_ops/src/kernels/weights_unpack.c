@@ -2,28 +2,46 @@
 #include "rqdkm/kernels/weights.h"
 
 /* Four bytes v + offset -> v, int8. `back` = 0x80 - offset per byte: nothing carries into the next one. */
-RQDKM_INLINE uint32_t remove_offset(uint32_t bytes, uint32_t back) { return (bytes + back) ^ 0x80808080u; }
-
-RQDKM_INLINE void unpack_two(uint32_t *dst, uint32_t packed, int32_t bits, uint32_t mask, uint32_t back) {
-  rqdkm_store32(dst, remove_offset(mask & packed, back));
-  rqdkm_store32(dst + 1, remove_offset(mask & (packed >> bits), back));
+RQDKM_INLINE void store(uint32_t *dst, uint32_t bytes, uint32_t back) {
+  rqdkm_store32(dst, (bytes + back) ^ 0x80808080u);
 }
 
+RQDKM_INLINE void unpack_4(uint32_t *dst, uint32_t packed) {
+  store(dst, packed & 0x0f0f0f0fu, 0x78787878u);
+  store(dst + 1, (packed >> 4) & 0x0f0f0f0fu, 0x78787878u);
+}
+
+RQDKM_INLINE void unpack_2(uint32_t *dst, uint32_t packed) {
+  store(dst, packed & 0x03030303u, 0x7e7e7e7eu);
+  store(dst + 1, (packed >> 2) & 0x03030303u, 0x7e7e7e7eu);
+}
+
+/* Four words a turn, so that the loop costs little beside them. */
 void rqdkm_weights_unpack(uint32_t *dst, const int8_t *src, int32_t words, int32_t bits) {
-  const uint32_t *const end = dst + words;
-  RQDKM_NO_UNROLL
-  for (; dst != end; dst += 2) {
+  const uint32_t *const end = dst + words / 4 * 4;
+  if (bits == 4) {
+    RQDKM_NO_UNROLL
+    for (; dst != end; dst += 4) {
+      const uint32_t first = rqdkm_load32(src), second = rqdkm_load32(src + 4);
+      unpack_4(dst, first);
+      unpack_4(dst + 2, second);
+      src += 8;
+    }
+  } else {
+    RQDKM_NO_UNROLL
+    for (; dst != end; dst += 4) {
+      const uint32_t packed = rqdkm_load32(src);
+      unpack_2(dst, packed);
+      unpack_2(dst + 2, packed >> 4);
+      src += 4;
+    }
+  }
+  if (words % 4 != 0) {
     const uint32_t packed = rqdkm_load32(src);
-    src += 4;
     if (bits == 4) {
-      unpack_two(dst, packed, 4, 0x0f0f0f0fu, 0x78787878u);
-      continue;
+      unpack_4(dst, packed);
+    } else {
+      unpack_2(dst, packed);
     }
-    unpack_two(dst, packed, 2, 0x03030303u, 0x7e7e7e7eu);
-    dst += 2;
-    if (dst == end) { /* half a word is left */
-      return;
-    }
-    unpack_two(dst, packed >> 4, 2, 0x03030303u, 0x7e7e7e7eu);
   }
 }

@@ -161,7 +161,7 @@ class FullyConnectedMixedReference(Kernel):
 
 
 #: Cycles per multiply-accumulate, by the bits of the weights: flash included.
-MAC_CYCLES = {8: 2.0, 4: 1.65, 2: 1.45}
+MAC_CYCLES = {8: 2.0, 4: 1.67, 2: 1.5}
 
 
 @register

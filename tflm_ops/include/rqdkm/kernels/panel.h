@@ -40,6 +40,28 @@ void rqdkm_panel_s8_away(const uint32_t *panel, const uint32_t *weights, int32_t
 void rqdkm_panel_s8_wide(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
                          const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
 
+/* A convolution's panels, group of output channels after group: weights and constants of the current one. */
+typedef struct {
+  rqdkm_panel_function multiply;
+  const int8_t *filter, *end;    /* packed weights of the group, and where they end, known after the first panel */
+  const rqdkm_pair_quant *quant; /* per pair of the group */
+  const uint8_t *bits;           /* per pair of the group, or NULL: all have 8 */
+  uint32_t *weights;             /* expanded: of all pairs if resident, else room for one */
+  int8_t *bounce;                /* 2 bytes per pixel, where a group has a single channel */
+  int32_t resident, weight_words, steps, pairs, channels; /* words of a pair; pairs and channels of a group */
+  int32_t stride;                                         /* bytes from one pixel's output to the next */
+} rqdkm_panel_group;
+
+/* Before the first panel of a group: expands its weights if they are to be resident. */
+void rqdkm_panel_group_begin(rqdkm_panel_group *group);
+
+/* A panel with all pairs of the group; out: first pixel's output of the group's first channel. A function of its own,
+   since its loop, the expansion and the product must fit the instruction cache together. */
+void rqdkm_panel_group_multiply(rqdkm_panel_group *group, const uint32_t *panel, int32_t pixels, int8_t *out);
+
+/* After the last panel of a group: on to the next. */
+void rqdkm_panel_group_next(rqdkm_panel_group *group);
+
 /* The panel function of a form, or NULL where there is none. */
 RQDKM_INLINE rqdkm_panel_function rqdkm_panel_for(rqdkm_requantize_form form) {
   switch (form) {

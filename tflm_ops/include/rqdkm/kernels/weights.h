@@ -25,8 +25,17 @@ RQDKM_INLINE int32_t rqdkm_pair_bits(const uint8_t *bits, int32_t pair) { return
    taps. quads: taps / 4; writes 4 * quads words. */
 void rqdkm_weights_expand(uint32_t *dst, const int8_t *src, int32_t quads);
 
-/* One pair at 8, 4 or 2 bits. Returns the weights of the next pair. */
-const int8_t *rqdkm_weights_expand_pair(uint32_t *dst, const int8_t *src, int32_t quads, int32_t bits);
+/* The same for one pair at 4 or 2 bits. Returns the weights of the next pair. */
+const int8_t *rqdkm_weights_expand_packed(uint32_t *dst, const int8_t *src, int32_t quads, int32_t bits);
+
+/* One pair at any width. Inline, as a call more per pair would show where maps are small. */
+RQDKM_INLINE const int8_t *rqdkm_weights_expand_pair(uint32_t *dst, const int8_t *src, int32_t quads, int32_t bits) {
+  if (bits == 8) {
+    rqdkm_weights_expand(dst, src, quads);
+    return src + 8 * quads;
+  }
+  return rqdkm_weights_expand_packed(dst, src, quads, bits);
+}
 
 /* `pairs` pairs, one after the other. bits: one entry per pair, or NULL: all have 8. Returns the end of src. */
 const int8_t *rqdkm_weights_expand_pairs(uint32_t *dst, const int8_t *src, int32_t quads, int32_t pairs,

@@ -62,7 +62,7 @@ class Network:
         return None if source < 0 else self.gains.get(self.twin.layers[source].name)
 
     def weights(self, x: TwinLayer) -> npt.NDArray[np.float64]:
-        """Real weights in the layer's layout; double, so that plain rounding is that of the lowering pass to the bit."""
+        """Real weights in the layer's layout; double, so that plain rounding is the lowering pass's to the bit."""
         assert x.layer.weights is not None
         first = channels_first(x.layer, x.layer.weights).astype(np.float64) - x.layer.weight_zero_point
         scales = np.asarray(x.layer.weight_scales, np.float64).reshape(-1)

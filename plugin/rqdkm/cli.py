@@ -19,6 +19,7 @@ from rqdkm.options import (
     FLASH_MODELS,
     KERNEL_SETS,
     DeployOptions,
+    FinetuneOptions,
     OptionError,
     parse_size,
 )
@@ -264,6 +265,45 @@ def flash(
     with log.Progress() as progress:
         pipeline.flash(project, progress=progress)
     console().print("flashed", highlight=False)
+
+
+@app.command()
+def finetune(
+    model: ModelArg,
+    plan: Annotated[Path, typer.Option(help="The plan.json whose bit-widths to train for.")],
+    data: Annotated[Path, typer.Option(help="Training inputs, with labels if there are any.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output directory: plan.json and parameters.npz.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Float model to start from: .keras or .tflite; else MODEL's own weights.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training inputs.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the inputs.")] = 0,
+    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-3,
+    batch: Annotated[int, typer.Option(help="Inputs per step.")] = 64,
+    force: ForceOpt = False,
+    json: JsonOpt = False,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Train an int8 model's weights for the bit-widths of a plan (needs TensorFlow, in a process of its own)."""
+    options = FinetuneOptions(model, plan, data, out, weights, epochs, seed, rate, batch, force)
+    from rqdkm.train import finetune as training
+
+    with log.Progress() as progress:
+        result = training.finetune(options, progress)
+    files: dict[str, Any] = {"plan": str(result.plan), "parameters": str(result.parameters)}
+    if json:
+        _print_mapping({**dataclasses.asdict(result), **files}, json)
+        return
+    best = min(result.history, key=lambda epoch: epoch.loss)
+    figures = {
+        "epoch": best.epoch,
+        "loss": f"{result.history[0].loss:.4f} -> {best.loss:.4f}",
+        "accuracy": "-" if best.accuracy is None else f"{100 * best.accuracy:.1f} % of the held-out inputs",
+        "agreement": f"{result.agreeing} of {result.checked} inputs decided as in training by the exported integers",
+    }
+    _print_mapping(files | figures, json)
+    _print_hint(f"next     rqdkm deploy {model} --plan {result.plan}", json)
 
 
 @app.command()

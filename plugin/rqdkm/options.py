@@ -90,6 +90,36 @@ class DeployOptions:
         return "direct" if self.config == "baseline" else "auto"
 
 
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Everything ``finetune`` needs to know. Fields are named like the options.
+
+    ``model`` is the int8 file the plan is for, ``weights`` the float model it was made from (.keras or .tflite).
+    """
+
+    model: Path
+    plan: Path
+    data: Path
+    out: Path
+    weights: Path | None = None
+    epochs: int = 10
+    seed: int = 0
+    rate: float = 1e-3
+    batch: int = 64
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for option, value in (("--epochs", self.epochs), ("--batch", self.batch)):
+            if value < 1:
+                raise OptionError(f"needs at least 1, got {value}", where=option)
+        if self.seed < 0:
+            raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
+        if not 0 < self.rate < 1:
+            raise OptionError(f"must be between 0 and 1, got {self.rate}", where="--rate")
+        given = (self.model, self.plan, self.data, self.weights)
+        _check_out(self.out, [path for path in given if path is not None])
+
+
 def parse_size(text: str, option: str = "size") -> int:
     """Bytes of ``54996``, ``48K``, ``48KiB`` or ``1M`` (K = 1024, M = 1024 K; no fractions).
 

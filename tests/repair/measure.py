@@ -49,6 +49,7 @@ def assignments(twin: FloatTwin) -> dict[str, Assignment]:
         "W8A4": uniform(8, 4),
         "W4A4": uniform(4, 4),
         "W2A8": uniform(2, 8),
+        "W2A4": uniform(2, 4),
         "inner W2A8, ends W8": Assignment(ends | dict.fromkeys(inner, (2,)), dict.fromkeys(maps, 8)),
         "inner W4/2 by halves, A4, ends W8": Assignment(ends | dict.fromkeys(inner, (4, 2)), dict.fromkeys(maps, 4)),
     }

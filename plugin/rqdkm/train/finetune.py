@@ -26,6 +26,7 @@ from rqdkm.models import data as datasets
 from rqdkm.models import load as loader
 from rqdkm.models import reference, tflite_read
 from rqdkm.models.load import LoadedModel
+from rqdkm.options import FinetuneOptions
 from rqdkm.train import job as jobs
 from rqdkm.train import worker
 from rqdkm_tvm.errors import DataError, ModelError, PlanError, RqdkmError, ToolError
@@ -47,22 +48,6 @@ INSTALL = (
     ".venv-train/bin/pip install tensorflow-cpu==2.21.0, then "
     f"export {PYTHON_VARIABLE}=$PWD/.venv-train/bin/python"
 )
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """``model`` is the int8 file the plan is for, ``weights`` the float model it was made from (.keras or .tflite)."""
-
-    model: Path
-    plan: Path
-    data: Path
-    out: Path
-    weights: Path | None = None
-    epochs: int = 10
-    seed: int = 0
-    rate: float = 1e-3
-    batch: int = 64
-    force: bool = False
 
 
 @dataclass(frozen=True)

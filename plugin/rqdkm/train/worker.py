@@ -10,6 +10,8 @@ Every tensor is fake-quantized exactly as the integers will be. For bits b, scal
     feature maps  s * (clip(round(y / s) + z, -2^(b-1), 2^(b-1) - 1) - z)    s learned where the job says so
     bias          u * round(b / u),  u = s_in * s_o
 
+and sums are rounded to feature maps as TFLite does (:func:`requantized`).
+
 Rounding passes gradients unchanged, clipping stops them (straight-through: Bengio et al., 2013), and with that a scale
 gets the gradient of "LSQ" (Esser et al., "Learned Step Size Quantization", 2020). Scales are ``s_0 exp(t)``, t learned,
 so that a step is relative. The loss is the cross-entropy of the labels, if there are any, plus the divergence from the
@@ -171,8 +173,9 @@ class Network:
                 tf.reshape(values[source], (-1, *shape[1:]))
                 for source, shape in zip(layer["sources"], layer["input_shapes"], strict=True)
             ]
+            accumulated = None
             if layer["weighted"]:
-                y = self._weighted(index, layer, x[0], quantized)
+                y = accumulated = self._weighted(index, layer, x[0], quantized)
             else:
                 y = OPERATORS[layer["op"]](layer["attrs"], *x)
             low, high = layer["low"], layer["high"]  # the activation function's bounds, real
@@ -181,17 +184,29 @@ class Network:
             if high is not None:
                 y = tf.minimum(y, np.float32(high))
             if quantized and layer["rounds"]:
-                y = self._stored(index, layer, y)
+                y = self._stored(index, layer, y, accumulated)
             values[index] = tf.reshape(y, (-1, *layer["shape"][1:]))
         flat = [tf.reshape(values[root], (tf.shape(values[root])[0], -1)) for root in self.roots]
         return tf.concat(flat, axis=1)
 
-    def _stored(self, index: int, layer: Described, y: Any) -> Any:
+    def _stored(self, index: int, layer: Described, y: Any, accumulated: Any) -> Any:
+        """``y`` as it is stored. Gradients are those of clipping; values those of the integers."""
         import tensorflow as tf
 
         scale, zero, bits = self.output_scale(index), layer["zero_point"], layer["bits"]
-        low, high = -(1 << (bits - 1)) - zero, (1 << (bits - 1)) - 1 - zero
-        return _rounded(tf.clip_by_value(y / scale, np.float32(low), np.float32(high))) * scale
+        low, high = np.float32(-(1 << (bits - 1)) - zero), np.float32((1 << (bits - 1)) - 1 - zero)
+        steps = tf.clip_by_value(y / scale, low, high)
+        if accumulated is not None:
+            lower, upper = (x / scale if x is not None else None for x in (layer["low"], layer["high"]))
+            least = low if lower is None else tf.maximum(low, tf.round(lower))
+            greatest = high if upper is None else tf.minimum(high, tf.round(upper))
+            unit = self.output_scale(layer["sources"][0]) * self.weight_scale(index)
+            integers = tf.clip_by_value(requantized(tf.round(accumulated / unit), unit / scale), least, greatest)
+        elif layer["op"] == "avg_pool2d":  # a mean of integers is often a tie, which goes away from the integer 0
+            integers = _away(steps + np.float32(zero)) - np.float32(zero)
+        else:
+            integers = tf.round(steps)
+        return (steps + tf.stop_gradient(integers - steps)) * scale
 
     def weight_scale(self, index: int) -> Any:
         import tensorflow as tf
@@ -238,6 +253,27 @@ def weight_range(bits: NDArray) -> tuple[NDArray, NDArray]:
     """Least and greatest integer per output channel; 8 bits leave out -128, as TFLite's do."""
     low = np.where(bits == 8, -127, -(2.0 ** (bits - 1)))
     return low.astype(np.float32), (2.0 ** (bits - 1) - 1).astype(np.float32)
+
+
+def requantized(accumulators: Any, multiplier: Any) -> Any:
+    """TFLite's product of integers and a real multiplier, ``M0 2^e`` with M0 in [0.5, 1): rounded twice.
+
+    First ``acc * M0``, then the shift by -e. At 8 bits the shift is long and the first rounding nothing; few bits have
+    small accumulators and a short shift, and 0.26 of a step may become 1.
+    """
+    import tensorflow as tf
+
+    exponent = tf.floor(tf.math.log(multiplier) / np.float32(np.log(2))) + 1
+    right = tf.pow(np.float32(2), tf.minimum(exponent, 0.0))
+    first = tf.round(accumulators * (multiplier / right))
+    return _away(first * right)
+
+
+def _away(x: Any) -> Any:
+    """Rounded, ties away from 0, also those that float arithmetic just missed."""
+    import tensorflow as tf
+
+    return tf.sign(x) * tf.floor(tf.abs(x) + np.float32(0.5 + 1e-4))
 
 
 def _rounded(x: Any) -> Any:

@@ -155,7 +155,7 @@ def _repair_layers(
         moments = [Moments.empty(*real.shape) for _ in range(2)]
         for n, sample in enumerate((*fit, *check)):
             seen = _inputs(twin, sample, {x.sources[0]})[x.sources[0]]
-            y = patches(x.layer, targets[n][x.sources[0]]) @ real.transpose(0, 2, 1)
+            y = patches(x.layer, targets[n][x.sources[0]]) @ real.transpose(0, 2, 1).astype(np.float32)
             moments[n >= len(fit)].add(patches(x.layer, seen), y)
         done[x.name], row = _repair_layer(network, x, real, moments[0], moments[1], methods)
         rows.append(row)
@@ -202,7 +202,7 @@ def _repair_layer(
             best_q = np.where(better[..., None], q, best_q)
             best_s, best_shift = np.where(better, s, best_s), np.where(better, shift, best_shift)
     first = channels_first(layer, weights_of(layer, best_q.astype(np.int8)))
-    bias = network.bias(x).astype(np.float64) + best_shift.reshape(-1)
+    bias = network.bias(x) + best_shift.reshape(-1)
     found = network.store(x, (first, best_s.reshape(-1).astype(np.float32)), bias)
     power = max(float(check.yy.sum()), 1e-30)
     changed = int((best_error < plain_error).sum())

@@ -61,26 +61,30 @@ class Network:
         source = x.sources[0]
         return None if source < 0 else self.gains.get(self.twin.layers[source].name)
 
-    def weights(self, x: TwinLayer) -> Floats:
-        """Real weights in the layer's layout."""
-        first = channels_first(x.layer, self.twin.reference_weights(x.name)).astype(np.float64)
+    def weights(self, x: TwinLayer) -> npt.NDArray[np.float64]:
+        """Real weights in the layer's layout; double, so that plain rounding is the lowering pass's to the bit."""
+        assert x.layer.weights is not None
+        first = channels_first(x.layer, x.layer.weights).astype(np.float64) - x.layer.weight_zero_point
+        scales = np.asarray(x.layer.weight_scales, np.float64).reshape(-1)
+        first = first * scales.reshape(-1, *[1] * (first.ndim - 1))
         out, into = self.gains.get(x.name), self.input_gain(x)
         if out is not None:
             first = first * out.reshape(-1, *[1] * (first.ndim - 1))
         if into is not None:
             first = first / _spread(x.layer, into, first.shape)
-        return np.ascontiguousarray(channels_back(x.layer, first), np.float32)
+        return np.ascontiguousarray(channels_back(x.layer, first))
 
-    def bias(self, x: TwinLayer) -> Floats:
+    def bias(self, x: TwinLayer) -> npt.NDArray[np.float64]:
+        """Real bias, (O,)."""
         gain = self.gains.get(x.name)
-        return np.asarray(self.twin.reference_bias(x.name) * (1 if gain is None else gain), np.float32)
+        return self.twin.reference_bias(x.name) * (1.0 if gain is None else gain.astype(np.float64))
 
     def set_float(self) -> None:
         """Put the twin into the state of the unquantized network."""
         self.twin.reset()
         for x in weighted(self.twin):
-            self.twin.weights[x.name] = self.weights(x)
-            self.twin.biases[x.name] = self.bias(x)
+            self.twin.weights[x.name] = self.weights(x).astype(np.float32)
+            self.twin.biases[x.name] = self.bias(x).astype(np.float32)
 
     # ---- the plan
 

@@ -128,7 +128,7 @@ class FloatTwin:
             self._reference[name] = real_weights(self[name].layer)
         return self._reference[name]
 
-    def reference_bias(self, name: str) -> Floats:
+    def reference_bias(self, name: str) -> npt.NDArray[np.float64]:
         """Real bias of the int8 model, (O,); zeros where it has none."""
         return real_bias(self[name].layer)
 
@@ -214,12 +214,12 @@ def real_weights(layer: Layer) -> Floats:
     return np.ascontiguousarray(channels_back(layer, dequantize_weights(first, layer.weight_scales)))
 
 
-def real_bias(layer: Layer) -> Floats:
-    """Dequantized bias, (O,); zeros where the layer has none."""
+def real_bias(layer: Layer) -> npt.NDArray[np.float64]:
+    """Dequantized bias, (O,); zeros where the layer has none. Double, so that the same integers come back from it."""
     if layer.bias is None:
-        return np.zeros(layer.output.shape[-1], np.float32)
+        return np.zeros(layer.output.shape[-1])
     scales = np.asarray(layer.weight_scales, np.float64).reshape(-1) * layer.inputs[0].scale
-    return np.asarray(np.asarray(layer.bias, np.float64) * scales, np.float32)
+    return np.asarray(np.asarray(layer.bias, np.float64) * scales)
 
 
 def to_relay_layout(layer: Layer, weights: NDArray) -> Floats:

@@ -151,9 +151,9 @@ def test_weights_that_do_not_fit_and_widths_that_do_not_exist_are_refused() -> N
     wide = replace(layer, weights=np.full_like(layer.weights, 8), weight_bits=(4,) * channels)
     with pytest.raises(ValueError, match="do not fit 4 bits"):
         kernel.lower(wide, kernel.configs(layer)[0])
-    for bits in ((4,) * (channels + 1), (3,) * channels):
+    for widths in ((4,) * (channels + 1), (3,) * channels):
         with pytest.raises(ValueError, match="weight_bits must be 8, 4 or 2"):
-            kernel.lower(replace(layer, weight_bits=bits), kernel.configs(layer)[0])
+            kernel.lower(replace(layer, weight_bits=widths), kernel.configs(layer)[0])
 
 
 # ---- what is computed ------------------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def finetune(
         result = training.finetune(options, progress)
     files: dict[str, Any] = {"plan": str(result.plan), "parameters": str(result.parameters)}
     if json:
-        _print_mapping({**dataclasses.asdict(result), **files}, json)
+        print_mapping({**dataclasses.asdict(result), **files}, json)
         return
     best = min(result.history, key=lambda epoch: epoch.loss)
     figures = {
@@ -302,7 +302,7 @@ def finetune(
         "accuracy": "-" if best.accuracy is None else f"{100 * best.accuracy:.1f} % of the held-out inputs",
         "agreement": f"{result.agreeing} of {result.checked} inputs decided as in training by the exported integers",
     }
-    _print_mapping(files | figures, json)
+    print_mapping(files | figures, json)
     _print_hint(f"next     rqdkm deploy {model} --plan {result.plan}", json)
 
 

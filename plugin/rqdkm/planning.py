@@ -32,7 +32,7 @@ from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.repair import METHODS, repair
 from rqdkm_tvm.sensitivity.calibration import Calibration, MetricName
-from rqdkm_tvm.sensitivity.costs import costs_of, packing_cycles
+from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles
 from rqdkm_tvm.sensitivity.table import Assignment
 from rqdkm_tvm.sites import read_sites
 
@@ -76,11 +76,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the plan may cost. ``flash`` is of weights, ``ram`` of the arena, bytes; ``max_drop`` in points."""
+    """What the plan may cost. ``flash`` is of weights, ``ram`` of the arena, bytes; ``cycles`` of one inference as the
+    kernels estimate them; ``max_drop`` in points."""
 
     max_drop: float = 0.5
     flash: int | None = None
     ram: int | None = None
+    cycles: float | None = None
 
 
 def partition(model: LoadedModel) -> Any:
@@ -97,7 +99,7 @@ def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
         )
         for site in read_sites(fused)
     }
-    return costs_of(fused, storable=storable(mod["main"]), cycles=packing_cycles, scratch=scratch)
+    return costs_of(fused, storable=storable(mod["main"]), cycles=estimated_cycles(kernel_set), scratch=scratch)
 
 
 class Planner:
@@ -185,7 +187,7 @@ class Planner:
         Raises:
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
-        if limits.flash is not None or limits.ram is not None:
+        if (limits.flash, limits.ram, limits.cycles) != (None, None, None):
             return self._within(limits)
         return self._smallest(limits)
 
@@ -197,7 +199,9 @@ class Planner:
         return Planned(plan, parameters, found, (trial,), trial, self.labels is not None), trial
 
     def _within(self, limits: Limits) -> Planned:
-        planned, trial = self._try(self.assign(Budgets(flash=limits.flash, ram=limits.ram), "error"), limits)
+        planned, trial = self._try(
+            self.assign(Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles), "error"), limits
+        )
         if not trial.allowed:
             raise BudgetError(
                 f"the best bit-widths within these budgets lose {100 * trial.loss.loss:.2f} points "

@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from rqdkm_tvm import memory
 from rqdkm_tvm.bitwidths import Costs, LayerCosts
 from rqdkm_tvm.graph import RESHAPES, composite_name, layer_name, op_name, outputs
+from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Layer
-from rqdkm_tvm.lowbit import BITS
+from rqdkm_tvm.lowbit import BITS, integer_range
 from rqdkm_tvm.sites import read_sites
 
 # cycles of a layer with weights of the first and an output of the second number of bits
@@ -30,9 +34,28 @@ def packable(layer: Layer) -> tuple[Sequence[int], Sequence[int]]:
     return weights, [b for b in BITS if layer.output.shape[-1] * b % 8 == 0]
 
 
-def packing_cycles(layer: Layer, _weights: int, output: int) -> float:
-    """Estimate for :func:`costs_of`: what packing a feature map and unpacking it in one reader takes."""
-    return 0.0 if output == 8 else PACKING_CYCLES * layer.stored.size
+def estimated_cycles(kernel_set: KernelSet = "auto") -> Cycles:
+    """What the kernels' own estimates say of a layer at other bit-widths, by the fastest of them.
+
+    A packed result adds :data:`PACKING_CYCLES` per value: packed by this layer, unpacked by one reader.
+    """
+
+    known: dict[tuple[str, int], float] = {}
+
+    def compute(layer: Layer, weights: int) -> float:
+        narrowed = layer
+        if weights != 8 and layer.weights is not None:
+            values = np.clip(layer.weights, *integer_range(weights, weights=True))
+            narrowed = dataclasses.replace(layer, weights=values, weight_bits=(weights,) * layer.output.shape[-1])
+        return next((k.estimate_cycles(narrowed, c) for k, c in registry.candidates(narrowed, kernel_set)), 0.0)
+
+    def cycles(layer: Layer, weights: int, output: int) -> float:
+        key = (layer.name, weights)
+        if key not in known:
+            known[key] = compute(layer, weights)
+        return known[key] + (0.0 if output == 8 else PACKING_CYCLES * layer.stored.size)
+
+    return cycles
 
 
 def costs_of(
@@ -61,6 +84,7 @@ def costs_of(
     for step, name in enumerate(timeline.steps):
         fixed[step] += memory.aligned((scratch or {}).get(name, 0))
     rows = []
+    fixed_cycles = 0.0
     for name, written in zip(timeline.steps, timeline.writes, strict=True):
         layer, interval = layers.get(name), timeline.tensors[written]
         if layer is None:
@@ -84,13 +108,15 @@ def costs_of(
             ram = {b: memory.aligned(-(-layer.stored.size * b // 8)) for b in output_bits}
             for step in steps:
                 fixed[step] -= memory.aligned(interval.size)
-        added = {b: cycles(layer, 8, b) - (at_8 if weight_bits else 0.0) for b in ram}
+        added = {b: cycles(layer, 8, b) - at_8 for b in ram}
+        if not weight_bits:
+            fixed_cycles += at_8
         if owner == name:
             rows.append(dataclasses.replace(weights, ram=ram, activation_cycles=added, steps=steps if ram else ()))
         else:
             rows.append(weights)
             rows.append(LayerCosts(owner, ram=ram, activation_cycles=added, steps=steps if ram else ()))
-    return Costs(tuple(rows), tuple(fixed), fixed_flash)
+    return Costs(tuple(rows), tuple(fixed), fixed_flash, fixed_cycles)
 
 
 def _decides(layer: Layer) -> str:

@@ -19,11 +19,19 @@ from tvm import relay
 
 from rqdkm_tvm import layers_c
 from rqdkm_tvm.bitwidths import Budgets
-from rqdkm_tvm.bitwidths.passes import AnnotateREP, AssignBitwidths, annotation
-from rqdkm_tvm.fuse import FuseEpilogues
-from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.bitwidths.passes import annotation
 from rqdkm_tvm.operators import lowered_layers
-from rqdkm_tvm.passes import AssignKernels, LegalizeQnn, LowerKernels, PartitionLayers, StripBoundaryQuantize
+from rqdkm_tvm.passes import (
+    AnnotateREP,
+    AssignBitwidths,
+    AssignKernels,
+    FuseEpilogues,
+    LegalizeQnn,
+    LowerKernels,
+    LowerMixedPrecision,
+    PartitionLayers,
+    StripBoundaryQuantize,
+)
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sensitivity.calibration import Calibration
 from rqdkm_tvm.sites import read_sites

@@ -7,6 +7,9 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | StripBoundaryQuantize()  | float inputs/outputs that are quantized at once become int8; scales are recorded      |
 | LegalizeQnn()            | canonical form: pad folded into convolution, one kind of reshape, no-ops removed      |
 | PartitionLayers()        | what our kernels can run becomes composite functions ``rqdkm.<op>``, each with a name |
+| AnnotateREP(calibration) | the sensitivity of every layer is left on the module (optional)                       |
+| AssignBitwidths(plan, ..)| 8, 4 or 2 bits for weights and feature maps, written into the plan (optional)         |
+| LowerMixedPrecision(plan)| the plan's bit-widths become integers, scales and clamps                              |
 | FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |
 | AssignKernels(plan, ..)  | every layer gets a kernel and a configuration; the plan is completed and checked      |
 | LowerKernels(plan)       | composites become custom operators, one C symbol each; reshapes between them vanish   |
@@ -19,11 +22,14 @@ from __future__ import annotations
 from typing import Any
 
 from rqdkm_tvm.assign import AssignKernels
+from rqdkm_tvm.bitwidths.passes import AnnotateREP, AssignBitwidths
 from rqdkm_tvm.boundary import StripBoundaryQuantize
 from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
+from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -36,14 +42,21 @@ def prepare(mod: Any, params: dict[str, Any] | None = None) -> Any:
     return tvm.transform.Sequential([relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn()])(mod)
 
 
-def offload(plan: Plan, *, ram_budget: int | None = None, kernel_set: KernelSet = "auto") -> Any:
-    """All passes as one ``tvm.transform.Sequential``; ``plan`` is completed while it runs."""
+def offload(
+    plan: Plan,
+    *,
+    parameters: Parameters | None = None,
+    ram_budget: int | None = None,
+    kernel_set: KernelSet = "auto",
+) -> Any:
+    """All passes that a plan needs as one ``tvm.transform.Sequential``; ``plan`` is completed while it runs."""
     return tvm.transform.Sequential(
         [
             relay.transform.InferType(),
             StripBoundaryQuantize(),
             LegalizeQnn(),
             PartitionLayers(),
+            LowerMixedPrecision(plan, parameters),
             FuseEpilogues(plan, kernel_set=kernel_set),
             AssignKernels(plan, ram_budget=ram_budget, kernel_set=kernel_set),
             LowerKernels(plan),
@@ -53,10 +66,13 @@ def offload(plan: Plan, *, ram_budget: int | None = None, kernel_set: KernelSet 
 
 
 __all__ = [
+    "AnnotateREP",
+    "AssignBitwidths",
     "AssignKernels",
     "FuseEpilogues",
     "LegalizeQnn",
     "LowerKernels",
+    "LowerMixedPrecision",
     "PartitionLayers",
     "StripBoundaryQuantize",
     "offload",

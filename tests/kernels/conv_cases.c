@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs convolutions that it reads from a file, with run-time parameters: one program for thousands of shapes.
  *
- * File: count; per case 40 words (struct record), then the buffers weights, pair table, input and, where not all weights
- * have 8 bits, the bits of every pair, each as size and bytes, or for the reference filter, bias, multipliers, shifts,
- * input. Results file: the output bytes of every case. */
+ * File: count; per case 40 words (struct record), then the buffers weights, pair table, input and, where not all
+ * weights have 8 bits, the bits of every pair, each as size and bytes, or for the reference filter, bias, multipliers,
+ * shifts, input. Results file: the output bytes of every case. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +51,8 @@ static int32_t scratch_bytes(const record *r) {
 }
 
 static int32_t run(const record *r, void **b, int8_t *out, void *scratch) {
-  const rqdkm_packed_quant quant = {(rqdkm_requantize_form)r->form, (const rqdkm_pair_quant *)b[1], (const uint8_t *)b[3]};
+  const rqdkm_packed_quant quant = {(rqdkm_requantize_form)r->form, (const rqdkm_pair_quant *)b[1],
+                                    (const uint8_t *)b[3]};
   const int32_t *k = r->constants;
   switch (r->kernel) {
     case kReference: {

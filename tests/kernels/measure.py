@@ -1,4 +1,4 @@
-"""Measure the convolution and fully connected kernels on the virtual board and write the table of docs/kernels.md.
+"""Measure the kernels that multiply by weights on the virtual board and write the tables of docs/kernels.md.
 
 Run from the repository: ``python -m tests.kernels.measure``. Layers have the shapes of three published networks (image
 classification ResNet, visual wake words MobileNet, keyword spotting DS-CNN) and of an autoencoder, with random numbers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ import numpy as np
 from rqdkm import kernelbench
 from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.layer import Layer, Tensor
-from tests.kernels import random_layers, tflite_arithmetic
+from tests.kernels import comparison, random_layers, tflite_arithmetic, tflite_elementwise
 from tests.kernels.random_layers import Array
 
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
+COMPARED_BEGIN, COMPARED_END = "<!-- compared: begin -->\n", "<!-- compared: end -->\n"
 SMALL_SCRATCH = 6 * 1024
 
 #: (size, channels, kernel, stride, relu)
@@ -103,24 +105,45 @@ def choose(layer: Layer, x: Array) -> list[kernelbench.Candidate]:
     return chosen
 
 
+REFERENCES = {
+    "conv2d": tflite_arithmetic.conv2d,
+    "depthwise_conv2d": tflite_elementwise.depthwise_conv2d,
+    "fully_connected": tflite_arithmetic.fully_connected,
+}
+
+
+def run(found: Sequence[kernelbench.Candidate]) -> list[kernelbench.Measurement]:
+    """Measure, and stop if an output byte is not what the reference gives."""
+    results = kernelbench.measure(found, progress=log.info)
+    expected: dict[int, int] = {}
+    wrong = []
+    for m in results:
+        layer, (x,) = m.candidate.layer, m.candidate.inputs
+        if id(layer) not in expected:
+            expected[id(layer)] = zlib.crc32(REFERENCES[layer.op](layer, x).tobytes())
+        if m.crc != expected[id(layer)]:
+            wrong.append((m.candidate.kernel.name, layer.name))
+    if wrong:
+        raise SystemExit(f"wrong outputs: {wrong}")
+    return results
+
+
+def write(text: str, begin: str, end: str) -> None:
+    """Put a table between its two marks in the page."""
+    before, rest = PAGE.read_text().split(begin)
+    write_atomic(PAGE, before + begin + text + end + rest.split(end)[1])
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     layers = [convolution(index) for index in range(len(CONVOLUTIONS))]
     layers += [fully_connected(index) for index in range(len(FULLY_CONNECTED))]
-    expected = {}
-    found: list[kernelbench.Candidate] = []
-    for layer, x in layers:
-        reference = tflite_arithmetic.conv2d if layer.op == "conv2d" else tflite_arithmetic.fully_connected
-        expected[id(layer)] = zlib.crc32(reference(layer, x).tobytes())
-        found += choose(layer, x)
-    results = kernelbench.measure(found, progress=log.info)
-    wrong = [m for m in results if m.crc != expected[id(m.candidate.layer)]]
-    if wrong:
-        raise SystemExit(f"wrong outputs: {[(m.candidate.kernel.name, m.candidate.layer.name) for m in wrong]}")
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    write_atomic(PAGE, before + BEGIN + kernelbench.table(results) + END + rest.split(END)[1])
-    log.info("%d measurements, all outputs exact, written to %s", len(results), PAGE)
+    write(kernelbench.table(run([c for layer, x in layers for c in choose(layer, x)])), BEGIN, END)
+    layers += [comparison.depthwise(index) for index in range(len(comparison.DEPTHWISE))]
+    variants = [variant for layer, x in layers for variant in comparison.variants(layer, x)]
+    results = run([candidate for variant in variants for candidate in variant.candidates])
+    write(comparison.table(variants, results), COMPARED_BEGIN, COMPARED_END)
+    log.info("all outputs exact, written to %s", PAGE)
 
 
 if __name__ == "__main__":

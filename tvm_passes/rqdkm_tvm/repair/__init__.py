@@ -183,7 +183,7 @@ def _repair_layer(
     candidates = [(values, scales)]
     if "round" in methods and (bits != 8).any():
         centred = "bias" in methods  # the bias takes the mean, weights need not
-        hessian = fit.covariance if centred else fit.xx
+        hessian = (fit.covariance if centred else fit.xx) + rounding.floor(fit.xx)
         cross = fit.cross_covariance if centred else fit.yx
         wanted = rounding.target(hessian, cross, real, DAMPING)
         q, s = rounding.round_weights(wanted, rounding.damped(hessian, DAMPING), bits, values, scales)

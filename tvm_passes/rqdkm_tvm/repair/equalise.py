@@ -14,14 +14,14 @@ the reader's weights are well represented.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from rqdkm_tvm.layer import Layer, NDArray
 from rqdkm_tvm.lowbit import Histogram, activation_quantization
 from rqdkm_tvm.repair.network import Network
-from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, Floats, FloatTwin
+from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, Floats, TwinLayer
 from rqdkm_tvm.sensitivity.rep import Progress, Samples
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
@@ -30,22 +30,27 @@ LARGEST = 64.0  # a channel that is almost dead is not blown up beyond this
 _LINEAR = ("max_pool2d", "avg_pool2d", "mean")
 
 
-def chains(twin: FloatTwin) -> list[tuple[int, ...]]:
-    """Feature maps that can be rescaled: positions of a layer with weights, what passes its gain on, and the reader."""
+def chains(layers: Sequence[TwinLayer], roots: Collection[str]) -> list[tuple[int, ...]]:
+    """Feature maps that can be rescaled: positions of a layer with weights, what passes its gain on, and the reader.
+
+    Args:
+        layers: of a network.
+        roots: names of the layers that are its results.
+    """
     readers: dict[int, list[int]] = {}
-    for index, x in enumerate(twin.layers):
+    for index, x in enumerate(layers):
         for source in x.sources:
             readers.setdefault(source, []).append(index)
     found = []
-    for start, x in enumerate(twin.layers):
+    for start, x in enumerate(layers):
         if x.layer.weights is None or not _is_homogeneous(x.layer):
             continue
         chain = [start]
-        while len(readers.get(chain[-1], ())) == 1 and twin.layers[chain[-1]].name not in twin.roots:
-            after = twin.layers[readers[chain[-1]][0]].layer
+        while len(readers.get(chain[-1], ())) == 1 and layers[chain[-1]].name not in roots:
+            after = layers[readers[chain[-1]][0]].layer
             chain.append(readers[chain[-1]][0])
             if after.weights is not None:
-                if _channels_stay(twin.layers[chain[-2]].layer, after):
+                if _channels_stay(layers[chain[-2]].layer, after):
                     found.append(tuple(chain))
                 break
             if after.op not in _LINEAR or not _is_homogeneous(after) or after.output.shape[-1] != _channels(x.layer):
@@ -80,7 +85,7 @@ def equalise(network: Network, samples: Samples, check: Samples, progress: Progr
     runs = [twin.forward(sample).activations for sample in samples]
     wanted = network.logits(samples), network.logits(check)
     changed = []
-    for chain in chains(twin):
+    for chain in chains(twin.layers, twin.roots):
         stored = [twin.layers[i] for i in chain[:-1]]
         if all(network.activations[x.name].bits == 8 for x in stored if x.name in network.activations):
             continue

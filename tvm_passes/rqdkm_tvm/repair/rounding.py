@@ -40,6 +40,13 @@ def damped(hessian: Doubles, damping: float) -> Doubles:
     return np.asarray(hessian + (damping * mean + 1e-12)[:, None, None] * np.eye(size))
 
 
+def floor(second_moments: Doubles) -> Doubles:
+    """What single precision leaves uncertain in a covariance, times the unit matrix: constant inputs have no other."""
+    size = second_moments.shape[-1]
+    mean = np.trace(second_moments, axis1=1, axis2=2) / size
+    return np.asarray(1e-5 * mean[:, None, None] * np.eye(size))
+
+
 def target(hessian: Doubles, cross: Doubles, real: NDArray, damping: float) -> Doubles:
     """w*, (G, R, K): least squares of the wanted outputs, drawn towards the real weights (ridge regression).
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.conv2d import bias_of, geometry, reject_convolution
-from rqdkm_tvm.kernels.depthwise_strip import LayerKey
 from rqdkm_tvm.kernels.exact_floor import Channel, Floor, Form, solve_layer
-from rqdkm_tvm.kernels.registry import Config, Kernel, register
+from rqdkm_tvm.kernels.keys import ByArithmetic
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer
 
@@ -28,7 +28,7 @@ class _Solved:
 
 
 @lru_cache(maxsize=64)
-def _solve(key: LayerKey) -> _Solved | None:
+def _solve(key: ByArithmetic) -> _Solved | None:
     """The requantization as one floor, or None if no form with one right shift for the layer is exact."""
     layer = key.layer
     assert layer.weights is not None
@@ -70,6 +70,7 @@ class Conv2dPlane(Kernel):
 
     name = "conv2d_s8_plane"
     ops = ("conv2d",)
+    packed_weights = True  # takes any bits; a channel's table is 36 bytes whatever they are
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_convolution(layer)
@@ -82,7 +83,7 @@ class Conv2dPlane(Kernel):
             return "stride and dilation must be 1"
         if g.output_c > 1000:
             return "outputs lie too far apart for immediate offsets"
-        if _solve(LayerKey(layer)) is None:
+        if _solve(ByArithmetic(layer)) is None:
             return "requantization has no exact single floor"
         return None
 
@@ -91,13 +92,16 @@ class Conv2dPlane(Kernel):
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         height, width, channels = hwc(layer.output)
-        solved = _solve(LayerKey(layer))
+        solved = _solve(ByArithmetic(layer))
         four = _CYCLES[solved.form if solved else Form.AWAY]
         line = 60.0 + width // 4 * four + 40.0 * (width % 4)
         return height * (250.0 + 10.0 * width + channels * line)
 
+    def parts(self, layer: Layer, config: Config) -> Rows:
+        return Rows("params.input.h", "params.output.h", "params.pad_top")
+
     def lower(self, layer: Layer, config: Config) -> KernelCall:
-        solved = _solve(LayerKey(layer))
+        solved = _solve(ByArithmetic(layer))
         assert solved is not None
         (input_h, input_w, _), (output_h, output_w, channels) = hwc(layer.inputs[0]), hwc(layer.output)
         body = (

@@ -18,6 +18,7 @@
 #ifndef RQDKM_WINOGRAD_H
 #define RQDKM_WINOGRAD_H
 
+#include "rqdkm/elementwise.h"
 #include "rqdkm/types.h"
 
 #ifdef __cplusplus
@@ -34,14 +35,16 @@ typedef struct {
   int32_t wide;       /* this channel needs rqdkm_winograd_params.finish_wide */
 } rqdkm_winograd_channel;
 
-/* Finishes 4 tiles (or `tiles` < 4) of one output channel: inverse transform, requantize, store.
- * m: M at the channel's first tile, changed by the call; place: destination of each tile; out: address of (0, 0,
- * channel). */
+/* Where a tile's outputs go. */
 typedef struct {
-  int32_t offset;     /* in int8 elements from the start of the output */
-  int16_t rows, cols; /* valid outputs of the tile */
+  int32_t offset;    /* in int8 elements from the start of the output */
+  int8_t rows, cols; /* valid outputs of the tile, after pooling */
+  int16_t whole;     /* of the first tile of a call of rqdkm_winograd_output: all tiles of the call are whole */
 } rqdkm_winograd_place;
 
+/* Finishes up to 4 tiles (f4x1) or up to 8 (2-D) of one output channel: inverse transform, requantize, pool, store.
+ * m: M of one or two groups at the channel's first tile, ruined by the call; place: one per tile; out: address of
+ * (0, 0, channel). Reads the output's width and channels, the clamp and pool of params. */
 struct rqdkm_winograd_params;
 typedef void (*rqdkm_winograd_output)(const struct rqdkm_winograd_params *params, uint32_t *m,
                                       const rqdkm_winograd_place *place, int32_t tiles,
@@ -60,16 +63,22 @@ typedef struct rqdkm_winograd_params {
   rqdkm_winograd_output finish;      /* one of the functions below */
   rqdkm_winograd_output finish_wide; /* for channels marked wide; may be NULL when there is none */
   const uint8_t *bits; /* of each channel pair's weights, if transformed on line; see rqdkm_packed_quant */
+  /* Epilogues of the 2-D kernels, one at most. */
+  int32_t pool;                       /* 2 with a pooled finish: output is what 2x2 pooling, stride 2, leaves; else 1 */
+  const rqdkm_add_linear_params *add; /* input 1 is the convolution, input 2 the residual; NULL: nothing is added */
 } rqdkm_winograd_params;
 
 /* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4], packed
  * pair by pair (kernels/weights.h) where bits says so, or U, word aligned, for an even number of output channels, the
- * added one anything; scratch: *_scratch_bytes, word aligned, contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
-int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
-                                      const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
+ * added one anything; residual: as output, NULL unless params->add, and output may be the same memory; scratch:
+ * *_scratch_bytes, word aligned, contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
+int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
+                                      const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
+                                      void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params);
-int32_t rqdkm_conv2d_s8_winograd_f2x2(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
-                                      const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
+int32_t rqdkm_conv2d_s8_winograd_f2x2(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
+                                      const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
+                                      void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f2x2_scratch_bytes(const rqdkm_winograd_params *params);
 int32_t rqdkm_conv2d_s8_winograd_f4x1(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
                                       const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
@@ -80,22 +89,21 @@ void rqdkm_winograd_f4x4_weights(const int8_t *weights, int32_t channels, uint32
 void rqdkm_winograd_f2x2_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 
-/* Output stages, one per form of conv_winograd_output.h: floor and away saturate to int8 and ignore the clamp. */
+/* Output stages, one per form of conv_winograd_output.h: floor and away saturate to int8 and ignore the clamp. Pooled
+ * forms store 2x2 maxima. */
 #define RQDKM_WINOGRAD_OUTPUT(name)                                                                             \
   void name(const rqdkm_winograd_params *params, uint32_t *m, const rqdkm_winograd_place *place, int32_t tiles, \
             const rqdkm_winograd_channel *channel, int8_t *out)
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_floor);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_away);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_clamp);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_output_wide);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f2x2_output_floor);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f2x2_output_away);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f2x2_output_clamp);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f2x2_output_wide);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x1_output_floor);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x1_output_away);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x1_output_clamp);
-RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x1_output_wide);
+#define RQDKM_WINOGRAD_OUTPUT_FORMS(name)               \
+  RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_##name##_floor); \
+  RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_##name##_away);  \
+  RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_##name##_clamp); \
+  RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_##name##_wide)
+RQDKM_WINOGRAD_OUTPUT_FORMS(f4x4_output);
+RQDKM_WINOGRAD_OUTPUT_FORMS(f4x4_pool);
+RQDKM_WINOGRAD_OUTPUT_FORMS(f2x2_output);
+RQDKM_WINOGRAD_OUTPUT_FORMS(f2x2_pool);
+RQDKM_WINOGRAD_OUTPUT_FORMS(f4x1_output);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conv_winograd_2d.h"
 
+#include <stddef.h>
+
+#include "conv_winograd_add.h"
 #include "conv_winograd_pair.h"
 
 typedef struct {
@@ -10,6 +13,7 @@ typedef struct {
   int32_t strip_tiles;       /* largest strip */
   int32_t v_group, u_words;  /* words of V per group, of U per output channel pair */
   int32_t v_words, u_offset; /* scratch, in words: V, then places, then U and M or the input stage's rows */
+  int32_t m_words;           /* of M per group */
   int32_t product_words, input_words;
   int32_t pad_words; /* a row of padding, as wide as a run of tiles */
 } geometry;
@@ -23,15 +27,17 @@ static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
   g.tile = tile;
   g.edge = tile + 2;
   g.positions = g.edge * g.edge;
-  g.tiles_x = ceil_div(p->output.w, tile);
-  g.tiles = g.tiles_x * ceil_div(p->output.h, tile);
+  g.tiles_x = ceil_div(p->output.w * p->pool, tile);
+  g.tiles = g.tiles_x * ceil_div(p->output.h * p->pool, tile);
   g.blocks = ceil_div(p->input.c, 16);
   g.strip_tiles = min32(4 * p->strip, g.tiles);
   g.v_group = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_V;
   g.u_words = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_U;
   g.v_words = ceil_div(g.strip_tiles, 4) * g.v_group;
   g.u_offset = g.v_words + g.strip_tiles * (int32_t)(sizeof(rqdkm_winograd_place) / 4);
-  g.product_words = (p->transform ? g.u_words : 0) + max32(8 * g.positions, rqdkm_winograd_unpacked_words(p));
+  g.m_words = 8 * g.positions;
+  g.product_words = (p->transform ? g.u_words : 0) +
+                    max32(min32(ceil_div(g.strip_tiles, 4), 2) * g.m_words, rqdkm_winograd_unpacked_words(p));
   const int32_t columns = min32(g.strip_tiles, g.tiles_x) * tile + 2;
   g.pad_words = min32(columns, p->input.w) * p->input.c / 4;
   g.input_words = columns * 2 * g.edge + g.pad_words;
@@ -82,9 +88,10 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
 }
 
 int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
-                              const int8_t *input, const void *weights, const rqdkm_winograd_channel *channels,
-                              int8_t *output, void *scratch) {
-  if (!input || !weights || !channels || !output || !scratch || params->strip < 1 || params->input.c % 4 != 0) {
+                              const int8_t *input, const int8_t *residual, const void *weights,
+                              const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {
+  if (!input || !weights || !channels || !output || !scratch || params->strip < 1 || params->input.c % 4 != 0 ||
+      (params->add != NULL) != (residual != NULL) || params->pool < 1 || params->pool > 2) {
     return RQDKM_ERROR_ARGUMENT;
   }
   const geometry g = measure(algorithm->tile, params);
@@ -95,6 +102,22 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
   int8_t *const pad_row = (int8_t *)shared;
   uint32_t *const t = shared + g.pad_words;
   const int32_t out_c = params->output.c, out_w = params->output.w;
+  const int32_t stored = g.tile / params->pool; /* outputs of a tile along an axis */
+
+  /* What is to be added to is finished into a buffer [tiles][tile][tile][2] first. */
+  int8_t pair_bytes[RQDKM_WINOGRAD_CALL_TILES * 2 * 4 * 4 + RQDKM_WINOGRAD_ADD_ALIGN - 1];
+  int8_t *const pair_output = pair_bytes + (-(uintptr_t)pair_bytes & (RQDKM_WINOGRAD_ADD_ALIGN - 1));
+  rqdkm_winograd_place pair_places[RQDKM_WINOGRAD_CALL_TILES];
+  rqdkm_winograd_params pair_params;
+  if (params->add) {
+    const rqdkm_dims one_tile = {g.tile, g.tile, 2};
+    pair_params = *params;
+    pair_params.output = one_tile;
+    for (int32_t i = 0; i < RQDKM_WINOGRAD_CALL_TILES; i++) {
+      const rqdkm_winograd_place place = {2 * i * g.tile * g.tile, (int8_t)g.tile, (int8_t)g.tile, 1};
+      pair_places[i] = place;
+    }
+  }
 
   for (int32_t start = 0; start < g.tiles; start += g.strip_tiles) {
     const int32_t count = min32(g.strip_tiles, g.tiles - start);
@@ -104,10 +127,13 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
       const int32_t run = min32(g.tiles_x - tile_x, count - i);
       transform_input(algorithm, &g, params, input, tile_y, tile_x, run, i, v, t, pad_row);
       for (int32_t j = 0; j < run; j++, i++) {
-        const int32_t y = tile_y * g.tile, x = (tile_x + j) * g.tile;
+        const int32_t y = tile_y * stored, x = (tile_x + j) * stored;
         places[i].offset = (y * out_w + x) * out_c;
-        places[i].rows = (int16_t)min32(g.tile, params->output.h - y);
-        places[i].cols = (int16_t)min32(g.tile, out_w - x);
+        places[i].rows = (int8_t)min32(stored, params->output.h - y);
+        places[i].cols = (int8_t)min32(stored, out_w - x);
+        places[i].whole = 1;
+        const int32_t first = i - i % RQDKM_WINOGRAD_CALL_TILES;
+        places[first].whole &= places[i].rows == stored && places[i].cols == stored;
       }
     }
     if (params->transform && params->input.c % 16 != 0) { /* words of the last block that no channel fills */
@@ -123,12 +149,23 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
         products = (const uint32_t *)weights + (co >> 1) * g.u_words;
       }
       const int32_t pair = min32(2, out_c - co);
-      for (int32_t i = 0; i < count; i += 4) {
-        algorithm->gemm(v + (i >> 2) * g.v_group, products, m, params->input.c);
+      for (int32_t i = 0; i < count; i += RQDKM_WINOGRAD_CALL_TILES) {
+        const int32_t tiles = min32(RQDKM_WINOGRAD_CALL_TILES, count - i);
+        for (int32_t group = 0; 4 * group < tiles; group++) {
+          algorithm->gemm(v + ((i >> 2) + group) * g.v_group, products, m + group * g.m_words, params->input.c);
+        }
         for (int32_t j = 0; j < pair; j++) {
           const rqdkm_winograd_channel *const channel = channels + co + j;
           const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
-          finish(params, m + 4 * j, places + i, min32(4, count - i), channel, output + co + j);
+          if (params->add) {
+            finish(&pair_params, m + 4 * j, pair_places, tiles, channel, pair_output + j);
+          } else {
+            finish(params, m + 4 * j, places + i, tiles, channel, output + co + j);
+          }
+        }
+        if (params->add) {
+          rqdkm_winograd_add_tiles(params->add, pair_output, g.tile, places + i, tiles, pair, residual + co,
+                                   output + co, out_c, out_w * out_c);
         }
       }
     }

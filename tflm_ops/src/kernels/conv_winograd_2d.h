@@ -6,7 +6,7 @@
 #include "conv_winograd_gemm.h"
 #include "rqdkm/winograd.h"
 
-enum { RQDKM_WINOGRAD_MAX_EDGE = 6 };
+enum { RQDKM_WINOGRAD_MAX_EDGE = 6, RQDKM_WINOGRAD_CALL_TILES = 8 /* per call of an output stage */ };
 
 /* A run of input columns: `count` columns, `step` bytes apart; column j of row i starts at row[i] + j * step. */
 typedef struct {
@@ -25,8 +25,8 @@ typedef struct {
 } rqdkm_winograd_2d;
 
 int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
-                              const int8_t *input, const void *weights, const rqdkm_winograd_channel *channels,
-                              int8_t *output, void *scratch);
+                              const int8_t *input, const int8_t *residual, const void *weights,
+                              const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
 int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_params *params);
 
 #endif

@@ -115,7 +115,7 @@ static void transform_strip(const geometry *g, const rqdkm_winograd_params *p, c
           const int32_t x = (tile + lane) * TILE;
           place->offset = ((first + i) * p->output.w + x) * p->output.c;
           place->rows = first + i < bottom && lane < tiles ? 1 : 0;
-          place->cols = (int16_t)min32(TILE, p->output.w - x);
+          place->cols = (int8_t)min32(TILE, p->output.w - x);
         }
       }
     }

@@ -53,9 +53,10 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
 
 static const rqdkm_winograd_2d algorithm = {4, columns, rows, rqdkm_winograd_gemm_36};
 
-int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const void *weights,
-                                      const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {
-  return rqdkm_winograd_2d_run(&algorithm, params, input, weights, channels, output, scratch);
+int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
+                                      const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
+                                      void *scratch) {
+  return rqdkm_winograd_2d_run(&algorithm, params, input, residual, weights, channels, output, scratch);
 }
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params) {

@@ -3,6 +3,8 @@
 #ifndef RQDKM_CONV_WINOGRAD_OUTPUT_H
 #define RQDKM_CONV_WINOGRAD_OUTPUT_H
 
+#include <stddef.h>
+
 #include "rqdkm/requantize.h"
 #include "rqdkm/winograd.h"
 
@@ -39,5 +41,10 @@ RQDKM_INLINE int8_t rqdkm_winograd_finish(const rqdkm_winograd_finisher *f, uint
 RQDKM_INLINE uint32_t rqdkm_winograd_next_scale(const rqdkm_winograd_finisher *f, uint32_t scale) {
   return f->form == RQDKM_WINOGRAD_WIDE ? scale : scale << 1;
 }
+
+/* What is valid of tiles that lie one after another at `from`, row by row, to their places: `step` apart along x,
+   `pitch` along y. out: of the first channel. */
+void rqdkm_winograd_store_tiles(const int8_t *from, int32_t tile, const rqdkm_winograd_place *place, int32_t tiles,
+                                int8_t *out, int32_t step, int32_t pitch);
 
 #endif

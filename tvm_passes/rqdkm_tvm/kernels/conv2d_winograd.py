@@ -6,15 +6,16 @@ Not imported by the package: import this module to register them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from rqdkm_tvm.kernels import winograd_pack as pack
-from rqdkm_tvm.kernels._c import braces, hwc, is_image
+from rqdkm_tvm.kernels._c import braces, constant, hwc, is_image
+from rqdkm_tvm.kernels.add import AddLinear, add_params, solve_linear
 from rqdkm_tvm.kernels.pack import channel_bits, pack_groups, packed_bytes, widest
-from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
+from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, get, register
 from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
@@ -34,6 +35,7 @@ class Cost:
         group: finishing a group of four tiles for two output channels, whatever the group holds.
         tile: finishing one tile of one output channel; ``forms`` is what a form costs more than FLOOR.
         strip: starting a strip.
+        pool, add: what an epilogue costs more than storing the tile; ``pooled_forms`` as ``forms`` where it pools.
     """
 
     input: float
@@ -42,6 +44,9 @@ class Cost:
     tile: float
     forms: Mapping[str, float]
     strip: float
+    pool: float = 0.0
+    add: float = 0.0
+    pooled_forms: Mapping[str, float] = field(default_factory=dict)
 
 
 def _product_cycles(form: pack.Algorithm, channels: int, online: bool) -> float:
@@ -68,6 +73,45 @@ def _ceil(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def _reject_epilogue(layer: Layer) -> str | None:
+    """Why the output stage cannot compute the layer's epilogue."""
+    epilogue = layer.epilogue
+    if epilogue is None:
+        return None
+    if epilogue.op == "add":
+        if any(tensor.shape != layer.output.shape for tensor in (*epilogue.inputs, epilogue.output)):
+            return "an added tensor that repeats"
+        return None if _linear_add(layer) else "no linear form of the addition is exact for all operand pairs"
+    height, width, _ = hwc(layer.output)
+    attrs = epilogue.attrs
+    if tuple(attrs["pool"]) != (2, 2) or tuple(attrs["strides"]) != (2, 2) or any(attrs["padding"]):
+        return "only 2x2 pooling with stride 2 and without padding is fused"
+    if hwc(epilogue.output)[:2] != (height // 2, width // 2) or height < 2 or width < 2:
+        return "pooling must leave half of the map"
+    if not (attrs["clamp"][0] <= layer.attrs["clamp"][0] and layer.attrs["clamp"][1] <= attrs["clamp"][1]):
+        return "pooling clamps more than the convolution"
+    return get("max_pool2d_s8").reject(epilogue)
+
+
+def _linear_add(layer: Layer) -> AddLinear | None:
+    """Constants of the addition in the epilogue: input 1 is the convolution's result."""
+    epilogue = layer.epilogue
+    assert epilogue is not None
+    clamp = int(epilogue.attrs["clamp"][0]), int(epilogue.attrs["clamp"][1])
+    convolved, residual = epilogue.inputs
+    return solve_linear(add_params(convolved, residual, epilogue.output), clamp)
+
+
+def _pools(layer: Layer) -> bool:
+    return layer.epilogue is not None and layer.epilogue.op == "max_pool2d"
+
+
+def _computed(layer: Layer) -> tuple[int, int]:
+    """Height and width of what is computed: pooling drops an odd last row or column."""
+    height, width, _ = hwc(layer.output)
+    return (height // 2 * 2, width // 2 * 2) if _pools(layer) else (height, width)
+
+
 class WinogradConv2d(Kernel):
     """What the three algorithms share."""
 
@@ -92,7 +136,7 @@ class WinogradConv2d(Kernel):
             return "stride and dilation must be 1"
         if weights.shape[3] % 4 != 0:
             return f"{weights.shape[3]} input channels: not a multiple of 4, transforming them costs more than it saves"
-        return self._unproven(layer)
+        return _reject_epilogue(layer) or self._unproven(layer)
 
     def _unproven(self, layer: Layer) -> str | None:
         """The first output channel whose accumulator could leave the range in which the arithmetic is exact."""
@@ -143,9 +187,12 @@ class WinogradConv2d(Kernel):
         table = self.table(layer)
         fast = self._fast_form(layer, table)
         wide = int(table.words[:, 5].sum())
-        finishing = tiles * (
-            outputs * self.cost.tile + wide * self.cost.forms["wide"] + (outputs - wide) * (self.cost.forms[fast])
-        )
+        forms, tile = self.cost.forms, self.cost.tile
+        if _pools(layer):
+            forms, tile = self.cost.pooled_forms, tile + self.cost.pool
+        elif layer.epilogue is not None:
+            tile += self.cost.add
+        finishing = tiles * (outputs * tile + wide * forms["wide"] + (outputs - wide) * forms[fast])
         return (
             inputs * quads * self.cost.input
             + (strips * quads * (outputs * self.cost.weights + self._unpack_cycles(layer)) if online else 0.0)
@@ -165,6 +212,9 @@ class WinogradConv2d(Kernel):
             weights = _ceil(outputs, 2) * blocks * self.form.positions * 64
         return weights + 24 * outputs
 
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return (len(layer.inputs) - 1,) if layer.epilogue is not None and layer.epilogue.op == "add" else ()
+
     def parts(self, layer: Layer, config: Config) -> Rows:
         return Rows("params.input.h", "params.output.h", "params.pad_top")
 
@@ -177,7 +227,8 @@ class WinogradConv2d(Kernel):
 
     def _forms(self, layer: Layer, table: pack.ChannelTable) -> tuple[str, str]:
         """C functions for the fast channels and for the wide ones."""
-        prefix = f"rqdkm_winograd_{self.form.name}_output_"
+        stage = "pool" if _pools(layer) else "output"
+        prefix = f"rqdkm_winograd_{self.form.name}_{stage}_"
         wide = prefix + "wide"
         return (prefix + self._fast_form(layer, table) if table.fast else wide), (wide if table.wide else "0")
 
@@ -194,6 +245,7 @@ class WinogradConv2d(Kernel):
             layer.inputs[0].zero_point,
             layer.output.zero_point,
             clamp[0] if clamp == INT8_CLAMP else -129,  # the clamp form takes ties down
+            compared=_pools(layer),
         )
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
@@ -210,13 +262,21 @@ class WinogradConv2d(Kernel):
         )
         top, left, *_ = layer.attrs["padding"]
         transform = f"rqdkm_winograd_{self.form.name}_weights" if online else "0"
-        input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.output))
+        input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.stored))
         bits = "(const uint8_t *)c2" if packed else "0"
+        add, residual = "", "0"
+        if layer.epilogue is not None and layer.epilogue.op == "add":
+            linear = _linear_add(layer)
+            assert linear is not None
+            add = constant("rqdkm_add_linear_params", "add", **asdict(linear), clamp=layer.epilogue.attrs["clamp"])
+            residual = f"(const int8_t *)in{len(layer.inputs) - 1}"
+        images = f"(const int8_t *)in0, {residual}" if self.epilogues else "(const int8_t *)in0"
         body = (
-            f"  {'' if packed else 'static '}const rqdkm_winograd_params params = {{\n"
+            f"{add}  {'' if packed else 'static '}const rqdkm_winograd_params params = {{\n"
             f"      {input_dims}, {output_dims}, {top}, {left}, {layer.inputs[0].zero_point}, {config['strip']},\n"
-            f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}, {bits}}};\n"
-            f"  return rqdkm_{self.name}(&params, (const int8_t *)in0, c0, (const rqdkm_winograd_channel *)c1,\n"
+            f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}, {bits},\n"
+            f"      {2 if _pools(layer) else 1}, {'&add' if add else '0'}}};\n"
+            f"  return rqdkm_{self.name}(&params, {images}, c0, (const rqdkm_winograd_channel *)c1,\n"
             "      (int8_t *)out, scratch);\n"
         )
         return KernelCall(
@@ -233,8 +293,10 @@ class WinogradConv2d(Kernel):
 class WinogradConv2d2d(WinogradConv2d):
     """Both axes transformed. ``strip``: groups of four tiles, in reading order, that are in RAM at once."""
 
+    epilogues = frozenset({"add", "max_pool2d"})
+
     def _tiles(self, layer: Layer) -> tuple[int, int]:
-        height, width, _ = hwc(layer.output)
+        height, width = _computed(layer)
         return _ceil(height, self.form.tile[0]), _ceil(width, self.form.tile[1])
 
     def _strips(self, layer: Layer) -> list[int]:
@@ -252,7 +314,7 @@ class WinogradConv2d2d(WinogradConv2d):
         tiles = min(4 * int(config["strip"]), rows * columns)
         transformed = _ceil(tiles, 4) * blocks * positions * 32
         products = (blocks * positions * 16 if config["weights"] == "online" else 0) + max(
-            8 * positions, self._unpacked_words(layer, config)
+            min(_ceil(tiles, 4), 2) * 8 * positions, self._unpacked_words(layer, config)
         )
         run = min(tiles, columns) * self.form.tile[1] + 2
         columns_kept = run * 2 * edge + min(run, width) * channels // 4
@@ -277,7 +339,17 @@ class WinogradF4x4(WinogradConv2d2d):
 
     name = "conv2d_s8_winograd_f4x4"
     form = pack.F4X4
-    cost = Cost(210, 404, 1402, 214, {"floor": 0, "away": 62, "clamp": 265, "wide": 805}, 1333)
+    cost = Cost(
+        210,
+        404,
+        1402,
+        214,
+        {"floor": 0, "away": 62, "clamp": 265, "wide": 805},
+        1333,
+        pool=-30,
+        add=150,
+        pooled_forms={"floor": 0, "away": 12, "clamp": 300, "wide": 1300},
+    )
 
 
 @register
@@ -286,7 +358,17 @@ class WinogradF2x2(WinogradConv2d2d):
 
     name = "conv2d_s8_winograd_f2x2"
     form = pack.F2X2
-    cost = Cost(131, 186, 0, 151, {"floor": 0, "away": 27, "clamp": 61, "wide": 205}, 1563)
+    cost = Cost(
+        131,
+        186,
+        0,
+        151,
+        {"floor": 0, "away": 27, "clamp": 61, "wide": 205},
+        1563,
+        pool=-10,
+        add=60,
+        pooled_forms={"floor": 0, "away": 7, "clamp": 20, "wide": 205},
+    )
 
 
 @register

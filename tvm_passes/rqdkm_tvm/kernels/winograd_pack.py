@@ -136,12 +136,14 @@ def channel_table(
     input_zero_point: int,
     output_zero_point: int,
     clamp_min: int,
+    compared: bool = False,
 ) -> ChannelTable:
     """Constants that turn a transformed sum into int8, per channel the fastest form that is provably exact.
 
     The fast forms compute ``acc << k`` with k = 17 - right shift by one product, so they need k >= power,
     ``acc << k`` and the sum with the offset in 32 bits for every accumulator within ``bounds``. A channel whose
     output is the zero point at both bounds (the output is monotonous in acc) is given multiplier 0 and any k.
+    ``compared``: a pooled form takes the maximum of transformed sums as they are, so these must fit 32 bits as well.
     """
     multiplier = np.array(multipliers, dtype=np.int64)
     shift = np.array(shifts, dtype=np.int64)
@@ -159,6 +161,8 @@ def channel_table(
         result = (shifted * multiplier >> 32) + offset
         for value in (shifted, result, result - (np.int64(1) << (k - 1))):
             usable &= (value >= INT32_MIN) & (value <= INT32_MAX)
+        if compared:
+            usable &= np.abs(bound) * (algorithm.odd << algorithm.power) <= INT32_MAX
 
     ties_up = clamp_min >= output_zero_point
     inverse = pow(algorithm.odd, -1, 1 << 32)

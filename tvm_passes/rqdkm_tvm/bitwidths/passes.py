@@ -16,7 +16,7 @@ from rqdkm_tvm.bitwidths.recursion import Found, recurse
 from rqdkm_tvm.bitwidths.search import Method
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import module_pass, with_main
-from rqdkm_tvm.mixed import storable
+from rqdkm_tvm.mixed import PRODUCERS, storable
 from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan, runs
 from rqdkm_tvm.sensitivity.calibration import Calibration
 from rqdkm_tvm.sensitivity.costs import costs_of
@@ -153,7 +153,7 @@ def write(plan: Plan, function: Any, assignment: Assignment, stored: Outputs) ->
         if groups is not None:
             entry.weights = runs(channel_bits(groups, layer.output.shape[-1]))
         bits = assignment.activations.get(layer.name, 8)
-        if bits != 8:
+        if bits != 8 and layer.op in PRODUCERS:  # a follower is quantized as what it reads
             scale, zero_point = stored[layer.name][bits]
             entry.output = OutputPlan(bits, scale, zero_point)
         entries.append(entry)

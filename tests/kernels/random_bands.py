@@ -6,13 +6,14 @@ the range of its result's bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from rqdkm_tvm import in_place
 from rqdkm_tvm.kernels import registry
-from rqdkm_tvm.layer import OPS, Layer, Tensor
+from rqdkm_tvm.layer import Layer, Tensor
 from tests.kernels import harness, tflite_arithmetic, tflite_elementwise
 from tests.kernels.random_layers import Array
 
@@ -50,14 +51,18 @@ def requantized(rng: Rng, tensor: Tensor, bits: int) -> Tensor:
 
 def packed(rng: Rng, layer: Layer) -> Layer:
     """The layer with tensors of random bit-widths."""
-    inputs = [requantized(rng, t, bit_width(rng, t)) for t in layer.inputs]
+    return with_bits(rng, layer, [bit_width(rng, t) for t in layer.inputs], bit_width(rng, layer.output))
+
+
+def with_bits(rng: Rng, layer: Layer, widths: Sequence[int], output_bits: int) -> Layer:
+    """The layer with tensors of these bit-widths."""
+    inputs = [requantized(rng, t, bits) for t, bits in zip(layer.inputs, widths, strict=True)]
     if layer.op in _FOLLOWERS:  # one quantization throughout, bits as they come
         first = inputs[0]
-        inputs = [replace(first, shape=t.shape, bits=min(first.bits, bit_width(rng, t))) for t in layer.inputs]
-        bits = bit_width(rng, layer.output)
-        output = replace(layer.output, scale=first.scale, zero_point=first.zero_point, bits=bits)
+        inputs = [replace(first, shape=t.shape, bits=bits) for t, bits in zip(layer.inputs, widths, strict=True)]
+        output = replace(layer.output, scale=first.scale, zero_point=first.zero_point, bits=output_bits)
     else:
-        output = requantized(rng, layer.output, bit_width(rng, layer.output))
+        output = requantized(rng, layer.output, output_bits)
     return replace(layer, inputs=tuple(inputs), output=output, attrs=_attrs(rng, layer, output))
 
 
@@ -125,7 +130,8 @@ def expected(layer: Layer, inputs: tuple[Array, ...]) -> Array:
 
 
 def cases_for(rng: Rng, layer: Layer, inputs: tuple[Array, ...], most: int = 3) -> list[harness.Case]:
-    """Of every kernel that accepts the layer up to ``most`` configurations, of different band heights first."""
+    """Of every kernel that accepts the layer up to ``most`` configurations, of different band heights first; each also
+    over the operands that it may overwrite."""
     by_kernel: dict[str, list[harness.Case]] = {}
     for kernel, config in registry.candidates(layer):
         by_kernel.setdefault(kernel.name, []).append(harness.Case(layer, inputs, kernel, config))
@@ -137,12 +143,13 @@ def cases_for(rng: Rng, layer: Layer, inputs: tuple[Array, ...], most: int = 3) 
             heights.setdefault(case.config.get(registry.BAND), case)
         first = list(heights.values())
         chosen += (first + [case for case in order if case not in first])[:most]
-    return chosen
+    over = [
+        harness.Case(layer, inputs, case.kernel, {**case.config, in_place.CONFIG: operand})
+        for case in chosen
+        for operand in case.kernel.in_place(layer, case.config)
+    ]
+    return chosen + over
 
 
 def is_mixed(layer: Layer) -> bool:
     return layer.packs_tensors or layer.epilogue is not None
-
-
-def has_clamp(op: str) -> bool:
-    return "clamp" in OPS[op]

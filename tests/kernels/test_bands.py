@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rqdkm_tvm import in_place
 from rqdkm_tvm.kernels import bits, registry
 from tests.kernels import harness, random_bands, random_elementwise, random_layers
 from tests.kernels.random_bands import Rng, cases_for, expected, packed, values_for, with_epilogue
@@ -168,3 +170,24 @@ def test_large_maps_in_every_band_height() -> None:
     heights = {case.config[registry.BAND] for case in cases}
     assert {1, 2, 4, 8, 16} <= heights
     assert any("winograd" in case.kernel.name for case in cases)
+
+
+def test_results_that_overwrite_an_operand() -> None:
+    """Over the residual, and over the input whose rows were read already: stride 2, pooling, fewer bits."""
+    rng = np.random.default_rng(6)
+    cases: list[harness.Case] = []
+    for stride, pool in (((1, 1), (2, 2)), ((2, 2), (1, 1)), ((1, 1), (1, 1)), ((1, 1), (3, 3))):
+        for input_bits, output_bits in itertools.product((8, 4, 2), repeat=2):
+            layer, _ = random_layers.conv_layer(rng, size=(20, 6), channels=(8, 8), kernel=(3, 3), stride=stride)
+            layer = random_bands.with_bits(rng, layer, [input_bits], output_bits)
+            layers = [layer, random_bands.with_add(rng, layer)]
+            layers += [] if pool == (1, 1) else [random_bands.with_pool(rng, layer, pool)]
+            cases += _check([(rng, layer) for layer in layers if random_bands.is_mixed(layer)], most=4)
+    over = [(case.config[in_place.CONFIG], case.layer) for case in cases if in_place.CONFIG in case.config]
+    assert {operand for operand, _ in over} == {0, 1}
+    several = {case.layer.op for case in cases if case.config[registry.BAND] < case.layer.stored.shape[1]}
+    assert several == {"conv2d"}
+    assert any(
+        case.config[registry.BAND] < case.layer.stored.shape[1] and case.config.get(in_place.CONFIG) == 0
+        for case in cases
+    )

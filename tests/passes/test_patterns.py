@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rqdkm_tvm.compile import compile_model
 from rqdkm_tvm.partition import PartitionLayers, refusals
 from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.sites import read_sites
@@ -94,6 +95,17 @@ def test_importer_form_becomes_layers(name: str) -> None:
     before = g.module(build(g.image()))
     assert not any(op.startswith("rqdkm.") for op in g.operators(before))
     assert g.operators(PartitionLayers()(prepare(before))) == expected
+
+
+@pytest.mark.parametrize(("build", "count"), [(lambda x: g.add(x, x, clip=True), 2), (lambda x: _concatenate(x, 3), 3)])
+def test_the_same_operand_twice_is_two_operands(build: Callable[[Expr], Expr], count: int) -> None:
+    mod = PartitionLayers()(prepare(g.module(build(g.conv2d(g.image())))))
+    assert len(read_sites(mod["main"])[1].layer.inputs) == count
+
+
+def test_a_sum_with_itself_reads_the_tensor_twice() -> None:
+    x = g.conv2d(g.image())
+    assert [layer.lowered.tensors for layer in compile_model(prepare(g.module(g.add(x, x)))).layers] == [1, 2]
 
 
 REFUSED: dict[str, tuple[Callable[[Expr], Expr], str]] = {

@@ -7,12 +7,13 @@ the two layers gave: both keep their arithmetic.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm import memory
+from rqdkm_tvm import in_place, memory
 from rqdkm_tvm.assign import planned_options
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import (
@@ -130,8 +131,10 @@ def _obeys(site: Site, entry: LayerPlan | None) -> bool:
     """Whether the fused layer can be run as the plan says for its convolution."""
     if entry is None or not entry.kernel:
         return True
+    # what may be overwritten is known only when all is fused
+    own = dataclasses.replace(entry, config=in_place.without(entry.config))
     try:
-        return bool(planned_options(site.layer, entry))
+        return bool(planned_options(site.layer, own))
     except PlanError:
         return False
 

@@ -18,7 +18,7 @@ from rqdkm_tvm.graph import (
     source_name,
     with_main,
 )
-from rqdkm_tvm.offload import OFFLOADS, PREFIX, Offload
+from rqdkm_tvm.offload import OFFLOADS, PREFIX, Offload, parse
 from rqdkm_tvm.tvm_import import relay
 
 Expr = Any
@@ -35,6 +35,38 @@ def _check(row: Offload, refusals: dict[str, str]) -> Callable[[Expr], bool]:
     return check
 
 
+class _Occurrences(relay.ExprMutator):  # type: ignore[misc]
+    """Gives every occurrence of a parameter a parameter of its own."""
+
+    def __init__(self, operands: dict[Expr, Expr]) -> None:
+        super().__init__()
+        self.operands = operands
+        self.params: list[Expr] = []
+        self.args: list[Expr] = []
+
+    def visit(self, expr: Expr) -> Expr:
+        if expr not in self.operands:
+            return super().visit(expr)
+        self.params.append(relay.Var(f"{expr.name_hint}_{len(self.params)}", expr.checked_type))
+        self.args.append(self.operands[expr])
+        return self.params[-1]
+
+
+def _one_parameter_per_operand(call: Expr) -> tuple[Expr, list[Expr]]:
+    """Function and arguments of a composite call. The matcher joins operands that are the same tensor (x + x); layers
+    have them one by one."""
+    draft = parse(call)
+    if draft is None or len(draft.inputs) <= sum(_leaves(arg) for arg in call.args):
+        return call.op, list(call.args)
+    own = _Occurrences(dict(zip(call.op.params, call.args, strict=True)))
+    body = own.visit(call.op.body)
+    return rebuild(call.op, body, own.params), own.args
+
+
+def _leaves(arg: Expr) -> int:
+    return len(arg.fields) if isinstance(arg, relay.Tuple) else 1
+
+
 class _Namer(Rewriter):
     """Gives each composite its layer name: the model's own where there is one, unique and stable."""
 
@@ -48,8 +80,9 @@ class _Namer(Rewriter):
             return call
         op = composite.removeprefix(PREFIX)
         name = self._unique(source_name(call.op.body) or source_name(original) or op)
-        named = call.op.with_attr(LAYER_ATTR, name)
-        return relay.Call(named, call.args, call.attrs, call.type_args, call.op.body.span)
+        function, args = _one_parameter_per_operand(call)
+        named = function.with_attr(LAYER_ATTR, name)
+        return relay.Call(named, args, call.attrs, call.type_args, call.op.body.span)
 
     def _unique(self, name: str) -> str:
         count = self.taken.get(name, 0)

@@ -283,6 +283,22 @@ def test_the_references_take_every_combination_of_widths(input_bits: int, output
     harness.check(cases, outputs)
 
 
+def test_every_kernel_takes_packed_weights_between_packed_tensors() -> None:
+    """Band by band, every one of them on its own."""
+    rng = np.random.default_rng(18)
+    cases, outputs = [], []
+    while len(cases) < 100:
+        make = (random_layers.random_conv, winograd_layer, random_layers.random_fully_connected, random_depthwise)
+        layer, _ = make[len(cases) % 4](rng)
+        if layer.inputs[0].shape[-1] % 2 == 0 and layer.output.shape[-1] % 4 == 0:
+            narrow, x, want = mixed(rng, layer, 4, 2)
+            found = harness.cases_for(narrow, [x], configs=2)
+            cases += found
+            outputs += [want] * len(found)
+    harness.check(cases, outputs)
+    assert len({case.kernel.name for case in cases}) >= 10
+
+
 def test_a_layer_of_any_widths_has_an_executor_and_8_bit_layers_keep_theirs() -> None:
     rng = np.random.default_rng(16)
     for make in (random_layers.random_conv, random_layers.random_fully_connected, random_depthwise):

@@ -89,8 +89,9 @@ class Kernel(ABC):
     def parts(self, layer: Layer, config: Config) -> Rows | Elements | None:
         """How the call that ``lower`` writes can be made to compute a part of ``layer``; None: it computes it whole.
 
-        The body then consists of declarations at the start of a line, ``static const`` or ``const``, and one return
-        statement. Neither ``reject`` nor the constants may depend on the height of the map.
+        The body then consists of declarations at the start of a line, ``static const`` or ``const``, statements that do
+        the same for every part, and one return statement. Neither ``reject`` nor the constants may depend on the height
+        of the map.
         """
         return None
 

@@ -8,7 +8,7 @@ a byte read or written too far is an error; scratch and output hold garbage befo
 To test a new operator, make :class:`~rqdkm_tvm.layer.Layer` objects for it and compare
 ``run(cases_for(layer, inputs))`` with your reference: ``one_op.reference_outputs`` (TFLite Micro's own kernels) or
 numpy; :func:`check` does both steps. :func:`cases_for` gives every kernel and configuration that accepts the layer, the
-plain C reference included. Nothing here knows operators or kernels by name.
+plain C reference included, and once more in place where a kernel can. Nothing here knows operators or kernels by name.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 import rqdkm_tvm.kernels  # noqa: F401  (registers all kernels)
+from rqdkm_tvm import in_place
 from rqdkm_tvm.kernels import bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, candidates
 from rqdkm_tvm.layer import KernelCall, Layer
@@ -65,7 +66,12 @@ def cases_for(layer: Layer, inputs: Sequence[Array], *, configs: int | None = No
         choices = [config for _, config in group]
         if configs is not None and len(choices) > configs:
             choices = [choices[round(i * (len(choices) - 1) / max(1, configs - 1))] for i in range(configs)]
-        found += [Case(layer, tuple(inputs), kernel, config) for config in choices]
+        for config in choices:
+            found.append(Case(layer, tuple(inputs), kernel, config))
+            found += [
+                Case(layer, tuple(inputs), kernel, {**config, in_place.CONFIG: operand})
+                for operand in kernel.in_place(layer, config)
+            ]
     return found
 
 
@@ -125,7 +131,8 @@ def program(calls: Sequence[tuple[Case, KernelCall]]) -> str:
     )
 
 
-# cases file: count; per case: buffer count, output bytes, scratch bytes, then each buffer as size and bytes
+# cases file: count; per case: buffer count, output bytes, scratch bytes, the buffer that the output overwrites (or the
+# buffer count), then each buffer as size and bytes
 _MAIN = """
 static uint32_t word(FILE *f) {
   uint32_t v = 0;
@@ -139,13 +146,15 @@ int main(int argc, char **argv) {
   const uint32_t count = word(cases);
   for (uint32_t index = 0; index < count; index++) {
     const uint32_t buffers = word(cases), out_bytes = word(cases), scratch_bytes = word(cases);
-    void *b[16] = {0}, *out = malloc(out_bytes), *scratch = malloc(scratch_bytes);
+    const uint32_t overwritten = word(cases);
+    void *b[16] = {0}, *fresh = malloc(out_bytes), *scratch = malloc(scratch_bytes);
     for (uint32_t i = 0; i < buffers; i++) {
       const uint32_t size = word(cases);
       b[i] = malloc(size);
       if (fread(b[i], 1, size, cases) != size) return 92;
     }
-    memset(out, 0x5a, out_bytes);
+    void *const out = overwritten < buffers ? b[overwritten] : fresh;
+    memset(fresh, 0x5a, out_bytes);
     memset(scratch, 0xa5, scratch_bytes);
     const int32_t status = call(index, b, out, scratch);
     if (status != 0) {
@@ -155,7 +164,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "case %u done\\n", (unsigned)index);
     if (fwrite(out, 1, out_bytes, results) != out_bytes) return 94;
     for (uint32_t i = 0; i < buffers; i++) free(b[i]);
-    free(out);
+    free(fresh);
     free(scratch);
   }
   return fclose(results) != 0;
@@ -172,7 +181,9 @@ def case_data(calls: Sequence[tuple[Case, KernelCall]]) -> bytes:
         buffers = [np.ascontiguousarray(array).tobytes() for array in (*inputs, *call.constants)]
         stored = case.layer.stored
         output_bytes = stored.size * np.dtype(stored.dtype).itemsize * stored.bits // 8
-        data.append(struct.pack("<III", len(buffers), output_bytes, call.scratch_bytes))
+        operand = in_place.operand_of(case.config)
+        overwritten = len(buffers) if operand is None else operand
+        data.append(struct.pack("<IIII", len(buffers), output_bytes, call.scratch_bytes, overwritten))
         data += [part for buffer in buffers for part in (struct.pack("<I", len(buffer)), buffer)]
     return b"".join(data)
 

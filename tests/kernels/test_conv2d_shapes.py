@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from rqdkm_tvm.kernels import conv2d, conv2d_strip, registry
+from rqdkm_tvm.kernels.lanes import Form
 from rqdkm_tvm.kernels.registry import Config, Kernel
-from rqdkm_tvm.kernels.requantize import Form
 from rqdkm_tvm.layer import Layer
 from tests.kernels import harness, random_layers, tflite_arithmetic
 from tests.kernels.random_layers import Array
@@ -35,9 +35,9 @@ def record(layer: Layer, x: Array, kernel: Kernel, config: Config) -> bytes:
     call = kernel.lower(layer, config)
     form, constants = Form.WIDE, ()
     if isinstance(kernel, conv2d.PackedConv2d):
-        requantize = conv2d.plan_requantize(layer)
-        assert requantize is not None
-        form = requantize.form
+        finish = conv2d.plan_finish(layer)
+        assert finish is not None
+        form = finish.form
     if isinstance(kernel, conv2d_strip.StripConv2d):
         constants = kernel._constants(g, form, config)
     buffers = [*call.constants, x]
@@ -49,7 +49,7 @@ def record(layer: Layer, x: Array, kernel: Kernel, config: Config) -> bytes:
     numbers += [*g.stride, *g.dilation, *g.padding, *layer.attrs["clamp"]]
     numbers += [g.input_h, g.input_w, g.input_c, g.kernel_h, g.kernel_w, g.group_c, g.output_h, g.output_w, g.output_c]
     numbers += [int(config.get("rows", 1)), int(config.get("pixels", 1)), int(config.get("resident", 0))]
-    numbers += [list(Form).index(form), *constants, *[0] * (8 - len(constants))]
+    numbers += [int(form), *constants, *[0] * (8 - len(constants))]
     parts = [struct.pack(f"<{len(numbers)}i", *numbers)]
     for array in buffers:
         content = np.ascontiguousarray(array).tobytes()

@@ -53,8 +53,9 @@ int32_t rqdkm_conv2d_s8_gemm_scratch_bytes(const rqdkm_conv_params *params, cons
                                            const rqdkm_conv_tile *tile);
 
 /* Direct convolution from strips of expanded rows: one group, no column dilation, filter_dims->w * channels a multiple
-   of 24 and channels of 4, at least 2 output channels, form UP or AWAY, and 2 * stride.w * channels one of 32, 64, 128.
-   The template that generated code uses has fewer limits. Weights packed "crossed". Uses tile->rows, ->resident. */
+   of 24 and channels of 4, at least 2 output channels, form FLOOR or AWAY, and 2 * stride.w * channels one of 32, 64,
+   128. The template that generated code uses has fewer limits. Weights packed "crossed". Uses tile->rows, ->resident.
+ */
 int32_t rqdkm_conv2d_s8_direct(const rqdkm_conv_params *params, const rqdkm_packed_quant *quant,
                                const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
                                const int8_t *filter, const rqdkm_dims *output_dims, int8_t *output,

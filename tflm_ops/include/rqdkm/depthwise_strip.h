@@ -100,7 +100,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
   DW_COLUMNS##n(DW_P0##rows, DW_I0##rows, "0", init) \
   "vmov r1, s3" DW_NL "vmov r2, s4" DW_NL "vmov r3, s5" DW_NL \
   DW_COLUMNS##n(DW_P1##rows, DW_I1##rows, "%c[pitch]", init) \
-  "vmov r1, s7" DW_NL "vmov r2, s8" DW_NL "vmov r5, s12" DW_NL "vmov r3, s13" DW_NL \
+  "vmov r1, s7" DW_NL "vmov r2, s8" DW_NL ".if %c[addends]" DW_NL "vmov r5, s12" DW_NL "vmov r3, s13" DW_NL ".endif" DW_NL \
   which(DW_UP##n, DW_LOW##n, form) "vmov r3, s9" DW_NL which(DW_UP##n, DW_LOW##n, DW_STORE) \
   "add r3, r3, #%c[c] * " #n DW_NL "vmov s9, r3" DW_NL "adds r0, #4 * " #n DW_NL
 /* One row of blocks: [quads] blocks of 4 in a loop, then a rest of n columns. Entered with r0 at the row pair and s9 at
@@ -117,16 +117,17 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
   ".if %c[rest] == 3" DW_NL DW_BLOCK(3, 1, "r8", DW_ONLY, form) ".endif" DW_NL \
   ".if %c[rest] == 2" DW_NL DW_BLOCK(2, 1, "r7", DW_ONLY, form) ".endif" DW_NL \
   ".if %c[rest] == 1" DW_NL DW_BLOCK(1, 1, "r6", DW_ONLY, form) ".endif" DW_NL
-#define DW_PROLOGUE "vldmia r1, {s0-s8}" DW_NL "vldr s12, [r1, #36]" DW_NL "vldr s13, [r1, #40]" DW_NL "vmov s9, r2" DW_NL
-/* r3: number of row pairs */
-#define DW_PAIRS_TEXT(form) DW_PROLOGUE "vmov s11, r3" DW_NL "1:" DW_NL DW_ROW2(form) \
+/* r0: strip, r1: table, r2: output, r3: number of output rows. s11: rows left, less two. */
+#define DW_TEXT(form) \
+  "vldmia r1, {s0-s8}" DW_NL ".if %c[addends]" DW_NL "vldr s12, [r1, #36]" DW_NL "vldr s13, [r1, #40]" DW_NL ".endif" DW_NL \
+  "vmov s9, r2" DW_NL "subs r3, #2" DW_NL "vmov s11, r3" DW_NL "bmi 3f" DW_NL "1:" DW_NL DW_ROW2(form) \
   "vmov r3, s9" DW_NL "vmov r4, s11" DW_NL "add r3, r3, #%c[row]" DW_NL "vmov s9, r3" DW_NL \
-  "add r0, r0, #%c[skip]" DW_NL "subs r4, #1" DW_NL "vmov s11, r4" DW_NL "bne 1b" DW_NL
-#define DW_SINGLE_TEXT(form) DW_PROLOGUE DW_ROW1(form)
+  "add r0, r0, #%c[skip]" DW_NL "subs r4, #2" DW_NL "vmov s11, r4" DW_NL "bpl 1b" DW_NL \
+  "3:" DW_NL "vmov r3, s11" DW_NL "adds r3, #1" DW_NL "bne 4f" DW_NL DW_ROW1(form) "4:" DW_NL
 #define DW_ASM(text) \
   __asm volatile(text : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3) \
                  : [c] "i"(c), [row] "i"(w * c), [pitch] "i"(16 * (w + 2)), [quads] "i"(w / 4), [rest] "i"(w % 4), \
-                   [skip] "i"(16 * (w + 2) - 4 * w), [shift] "i"(shift) \
+                   [skip] "i"(16 * (w + 2) - 4 * w), [shift] "i"(shift), [addends] "i"(form != RQDKM_FLOOR) \
                  : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", \
                    "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "cc", "memory")
 #else
@@ -140,61 +141,47 @@ RQDKM_INLINE int8_t rqdkm_dw_output(int32_t acc, const uint32_t *table, int32_t 
   return (int8_t)rqdkm_ssat8(rqdkm_smmla(acc, (int32_t)table[7], offset) >> right);
 }
 
-/* `rows` (1 or 2) output rows of one channel, from the row pairs at x; w columns, c channels. */
-RQDKM_INLINE void rqdkm_dw_rows(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t rows, int32_t w,
-                                int32_t c, int32_t form, int32_t shift) {
-  const uint32_t *below = x + 4 * (w + 2);
-  for (int32_t col = 0; col < w; col++) {
-    int32_t upper = (int32_t)table[6], lower = upper;
-    for (int32_t k = 0; k < 3; k++) {
-      upper = rqdkm_smlabt(below[col + k], table[3 + k], rqdkm_smlad(x[col + k], table[k], upper));
-      lower = rqdkm_smlad(below[col + k], table[3 + k], rqdkm_smlatb(x[col + k], table[k], lower));
-    }
-    out[col * c] = rqdkm_dw_output(upper, table, form, shift);
-    if (rows == 2) out[(w + col) * c] = rqdkm_dw_output(lower, table, form, shift);
-  }
-}
-
-/* One channel: `pairs` full pairs of output rows, then one single row if `single`. */
-RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t pairs, int32_t single,
-                                   int32_t w, int32_t c, int32_t form, int32_t shift) {
+/* `rows` output rows of one channel, from the row pairs at x on; w columns, c channels. */
+RQDKM_INLINE void rqdkm_dw_channel(const uint32_t *x, const uint32_t *table, int8_t *out, int32_t rows, int32_t w,
+                                   int32_t c, int32_t form, int32_t shift) {
 #if RQDKM_DW_ASM
   if (__builtin_constant_p(w) && __builtin_constant_p(c) && __builtin_constant_p(shift) && 16 * (w + 2) + 20 <= 4095 &&
       (w + 3) * c <= 4095) {
-    if (pairs > 0) {
-      register const uint32_t *r0 __asm("r0") = x;
-      register const uint32_t *r1 __asm("r1") = table;
-      register int8_t *r2 __asm("r2") = out;
-      register int32_t r3 __asm("r3") = pairs;
-      if (form == RQDKM_FLOOR) {
-        DW_ASM(DW_PAIRS_TEXT(DW_FLOOR));
-      } else if (form == RQDKM_AWAY) {
-        DW_ASM(DW_PAIRS_TEXT(DW_AWAY));
-      } else {
-        DW_ASM(DW_PAIRS_TEXT(DW_SHIFT));
-      }
-    }
-    if (single) {
-      register const uint32_t *r0 __asm("r0") = x + pairs * 4 * (w + 2);
-      register const uint32_t *r1 __asm("r1") = table;
-      register int8_t *r2 __asm("r2") = out + pairs * 2 * w * c;
-      register int32_t r3 __asm("r3") = 0;
-      if (form == RQDKM_FLOOR) {
-        DW_ASM(DW_SINGLE_TEXT(DW_FLOOR));
-      } else if (form == RQDKM_AWAY) {
-        DW_ASM(DW_SINGLE_TEXT(DW_AWAY));
-      } else {
-        DW_ASM(DW_SINGLE_TEXT(DW_SHIFT));
-      }
+    register const uint32_t *r0 __asm("r0") = x;
+    register const uint32_t *r1 __asm("r1") = table;
+    register int8_t *r2 __asm("r2") = out;
+    register int32_t r3 __asm("r3") = rows;
+    if (form == RQDKM_FLOOR) {
+      DW_ASM(DW_TEXT(DW_FLOOR));
+    } else if (form == RQDKM_AWAY) {
+      DW_ASM(DW_TEXT(DW_AWAY));
+    } else {
+      DW_ASM(DW_TEXT(DW_SHIFT));
     }
     return;
   }
 #endif
-  for (int32_t p = 0; p < pairs + single; p++) {
-    rqdkm_dw_rows(x, table, out, p < pairs ? 2 : 1, w, c, form, shift);
-    x += 4 * (w + 2);
-    out += 2 * w * c;
+  for (int32_t y = 0; y < rows; y += 2, x += 4 * (w + 2), out += 2 * w * c) {
+    const uint32_t *below = x + 4 * (w + 2);
+    for (int32_t i = 0; i < w; i++) {
+      int32_t upper = (int32_t)table[6], lower = upper;
+      for (int32_t k = 0; k < 3; k++) {
+        upper = rqdkm_smlabt(below[i + k], table[3 + k], rqdkm_smlad(x[i + k], table[k], upper));
+        lower = rqdkm_smlad(below[i + k], table[3 + k], rqdkm_smlatb(x[i + k], table[k], lower));
+      }
+      out[i * c] = rqdkm_dw_output(upper, table, form, shift);
+      if (y + 1 < rows) out[(w + i) * c] = rqdkm_dw_output(lower, table, form, shift);
+    }
   }
+}
+
+/* One word of four channels, rows a and b, to four channels `words` apart; lanes: 0xff00ff00. */
+RQDKM_INLINE void rqdkm_dw_spread(uint32_t *p, uint32_t a, uint32_t b, uint32_t lanes, int32_t words) {
+  const uint32_t low = rqdkm_pack_lo_lo(a, b), high = rqdkm_pack_hi_hi(a, b);
+  p[0] = lanes & (low << 8);
+  p[words] = lanes & low;
+  p[2 * words] = lanes & (high << 8);
+  p[3 * words] = lanes & high;
 }
 
 /* Lay out one pair of rows, four channels: `columns` words each, channels `words` words apart. A row outside the input
@@ -205,17 +192,18 @@ RQDKM_INLINE void rqdkm_dw_layout(uint32_t *p, const int8_t *upper, int32_t uppe
 #if RQDKM_DSP
   __asm("" : "+r"(lanes)); /* in a register it takes a shifted operand, as an immediate it does not */
 #endif
-  RQDKM_NO_UNROLL for (const uint32_t *end = p + columns; p != end; p++) {
-    const uint32_t a = rqdkm_load32(upper), b = rqdkm_load32(lower);
+  RQDKM_NO_UNROLL for (const uint32_t *end = p + (columns & ~1); p != end; p += 2) {
+    rqdkm_dw_spread(p, rqdkm_load32(upper), rqdkm_load32(lower), lanes, words);
     upper += upper_step;
     lower += lower_step;
-    const uint32_t a_even = lanes & (a << 8), b_even = lanes & (b << 8);
-    const uint32_t a_odd = lanes & a, b_odd = lanes & b;
-    p[0] = rqdkm_pack_lo_lo(a_even, b_even);
-    p[2 * words] = rqdkm_pack_hi_hi(a_even, b_even);
-    p[words] = rqdkm_pack_lo_lo(a_odd, b_odd);
-    p[3 * words] = rqdkm_pack_hi_hi(a_odd, b_odd);
+#if RQDKM_DSP
+    __asm("" : "+r"(upper), "+r"(lower)); /* or GCC keeps twice the steps as well, and spills */
+#endif
+    rqdkm_dw_spread(p + 1, rqdkm_load32(upper), rqdkm_load32(lower), lanes, words);
+    upper += upper_step;
+    lower += lower_step;
   }
+  if (columns % 2 != 0) rqdkm_dw_spread(p, rqdkm_load32(upper), rqdkm_load32(lower), lanes, words);
 }
 
 /* The padding columns of `rows` rows of the strip; nothing overwrites them later. */
@@ -227,11 +215,14 @@ RQDKM_INLINE void rqdkm_dw_pad_columns(uint32_t *strip, int32_t rows, int32_t wo
   }
 }
 
-/* The whole layer. table: RQDKM_DEPTHWISE_STRIP_WORDS words per channel. scratch: see above. */
+/* The whole layer. table: RQDKM_DEPTHWISE_STRIP_WORDS words per channel. scratch: see above. With one strip for the
+   whole map and an output of the input's size, output may be input: each four channels are read before they are
+   written. */
 RQDKM_INLINE int32_t rqdkm_depthwise_strip_template(const rqdkm_depthwise_strip_params *params, const int8_t *input,
                                                     const uint32_t *table, int8_t *output, void *scratch) {
   const rqdkm_dims in = params->input;
-  const int32_t h = params->output.h, w = params->output.w, c = in.c, words = w + 2;
+  const int32_t h = params->output.h, w = params->output.w, c = in.c;
+  const int32_t words = w + 2;
   const uint32_t zero_point = (uint32_t)params->input_zero_point & 0xffU;
   const uint32_t pad = zero_point * 0x01000100U;
   const uint32_t pad_pixel = zero_point * 0x01010101U;
@@ -260,7 +251,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_template(const rqdkm_depthwise_strip_
       }
       RQDKM_NO_UNROLL for (int32_t ch = 0; ch < 4; ch++) {
         rqdkm_dw_channel(strip + ch * words, table + (group + ch) * RQDKM_DEPTHWISE_STRIP_WORDS,
-                         output + y * w * c + group + ch, rows / 2, rows % 2, w, c, params->form, params->right_shift);
+                         output + y * w * c + group + ch, rows, w, c, params->form, params->right_shift);
       }
     }
   }

@@ -5,15 +5,11 @@
  *     X = floor((acc * m + 2^30) / 2^31)                              SaturatingRoundingDoublingHighMul, m >= 0
  *     y = floor((X + 2^(s-1) - (X < 0)) / 2^s) for s >= 1, X for s = 0    RoundingDivideByPOT, half away from zero
  *     out = min(max(y + zp, clamp_min), clamp_max)
- * SMMULR(2 acc, m) is X in one instruction when 2 acc fits 32 bits.
  *
- * Forms, fastest first; the compiler picks one per layer by proof (rqdkm_tvm/kernels/requantize.py). All of them
- * saturate to int8; a narrower clamp is applied afterwards. FLOOR  3 instructions with the store: (SMMLA(acc << k, m,
- * C) >> 16), k = 17 - s, C = 2^(k-2) + 2^15 + (zp << 16). One floor equals both roundings for k >= 2, except that ties
- * of negative y go up instead of down: allowed only when those outputs are clamped anyway (clamp_min >= zp). Needs acc
- * << k in 32 bits, |y + zp| < 2^15. UP     4: (SMMLAR(2 acc, m, C) >> s), C = 2^(s-1) + (zp << s). Same condition on
- * the clamp. AWAY   5: as UP, with - 1 when acc < 0 (then X < 0, or X = 0 where it does not matter). Any clamp. WIDE
- * the definition, 64-bit, any shift. */
+ * Where the compiler can prove it, one floor replaces both roundings (rqdkm_tvm/kernels/exact_floor.py):
+ * (SMMLA(acc << k, m, C) >> 16) with k = 17 - s, C = 2^(k-2) + 2^15 + (zp << 16) equals them for k >= 2, except that
+ * ties of negative y go up instead of down, which does not matter where those outputs are clamped anyway (clamp_min >=
+ * zp). */
 #ifndef RQDKM_REQUANTIZE_H
 #define RQDKM_REQUANTIZE_H
 
@@ -56,17 +52,6 @@ RQDKM_INLINE int32_t rqdkm_requantize_wide(int32_t acc, int32_t multiplier, int3
   /* |scaled| can reach 2^31 for left shifts: add in 64 bits */
   const int64_t y = (int64_t)rqdkm_multiply_by_quantized_multiplier(acc, multiplier, shift) + zero_point;
   return (int32_t)(y < min ? min : y > max ? max : y);
-}
-
-/* AWAY: acc2 = 2 * accumulator, offset = 2^(s-1) + (zp << s), right_shift = s >= 1. Returns int8 range. */
-RQDKM_INLINE int32_t rqdkm_requantize_away(int32_t acc2, int32_t multiplier, int32_t offset, int32_t right_shift) {
-  const int32_t scaled = rqdkm_smmlar(acc2, multiplier, offset) + (acc2 >> 31);
-  return rqdkm_ssat8(scaled >> right_shift);
-}
-
-/* UP: as AWAY, for clamp_min >= zero point. */
-RQDKM_INLINE int32_t rqdkm_requantize_up(int32_t acc2, int32_t multiplier, int32_t offset, int32_t right_shift) {
-  return rqdkm_ssat8(rqdkm_smmlar(acc2, multiplier, offset) >> right_shift);
 }
 
 /* FLOOR: acck = accumulator << k, k = 17 - s >= 2, offset = 2^(k-2) + 2^15 + (zp << 16). */

@@ -54,19 +54,21 @@ typedef struct {
   const uint8_t *weights; /* per output channel */
 } rqdkm_bits;
 
-/* How the compiler proved the outputs of a layer can be requantized; see requantize.h. Fixed values: tables store them.
+/* How the compiler proved the outputs of a layer can be requantized; see kernels/output.h. Fixed values: Python has
+ * them.
  */
 typedef enum {
   RQDKM_REQUANTIZE_FLOOR = 0,
-  RQDKM_REQUANTIZE_UP = 1,
+  RQDKM_REQUANTIZE_SHIFT = 1,
   RQDKM_REQUANTIZE_AWAY = 2,
-  RQDKM_REQUANTIZE_WIDE = 3,
+  RQDKM_REQUANTIZE_AWAY_SHIFT = 3,
+  RQDKM_REQUANTIZE_WIDE = 4,
 } rqdkm_requantize_form;
 
-/* Constants of two output channels, packed by rqdkm_tvm/kernels/pack.py. bias holds twice the bias with the input zero
-   point folded in: 2 (bias - (zp + 128) sum w), because the fast kernels read the input as 2 (x + 128). offset and
-   shift depend on the form: C and s of requantize.h, or output zero point and TFLite's signed shift for WIDE. Assembly
-   kernels load the eight words in this order. */
+/* Constants of two output channels, packed by rqdkm_tvm/kernels/pack.py. bias holds the bias with the input zero point
+   folded in, shifted as the lanes are: (bias - (zp + 128) sum w) << 7, because the fast kernels read the input as
+   (x + 128) << 7. The meaning of offset and shift depends on the form, see kernels/output.h; output zero point and
+   TFLite's signed shift for WIDE. Assembly kernels load the eight words in this order. */
 typedef struct {
   int32_t multiplier, offset, shift;
 } rqdkm_output_quant;

@@ -13,10 +13,10 @@ int32_t rqdkm_conv2d_s8_direct_scratch_bytes(const rqdkm_conv_params *params, co
 #define INSTANCE(bytes, form)                                                                                       \
   rqdkm_conv2d_s8_direct_template(params, quant, input_dims, input, filter_dims, filter, output_dims, output, tile, \
                                   scratch, bytes, 12, 0, form)
-#define INSTANCES(bytes)                                                             \
-  case bytes:                                                                        \
-    return quant->form == RQDKM_REQUANTIZE_UP ? INSTANCE(bytes, RQDKM_REQUANTIZE_UP) \
-                                              : INSTANCE(bytes, RQDKM_REQUANTIZE_AWAY)
+#define INSTANCES(bytes)                                                                   \
+  case bytes:                                                                              \
+    return quant->form == RQDKM_REQUANTIZE_FLOOR ? INSTANCE(bytes, RQDKM_REQUANTIZE_FLOOR) \
+                                                 : INSTANCE(bytes, RQDKM_REQUANTIZE_AWAY)
 
 int32_t rqdkm_conv2d_s8_direct(const rqdkm_conv_params *params, const rqdkm_packed_quant *quant,
                                const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
@@ -27,7 +27,7 @@ int32_t rqdkm_conv2d_s8_direct(const rqdkm_conv_params *params, const rqdkm_pack
   }
   if (input_dims->c != filter_dims->c || filter_dims->w * input_dims->c % 24 != 0 || input_dims->c % 4 != 0 ||
       params->dilation.w != 1 || output_dims->c < 2 ||
-      (quant->form != RQDKM_REQUANTIZE_UP && quant->form != RQDKM_REQUANTIZE_AWAY)) {
+      (quant->form != RQDKM_REQUANTIZE_FLOOR && quant->form != RQDKM_REQUANTIZE_AWAY)) {
     return RQDKM_ERROR_UNSUPPORTED;
   }
   switch (2 * params->stride.w * input_dims->c) {

@@ -112,7 +112,7 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
   if (!rqdkm_conv_dims_valid(params, input_dims, filter_dims, output_dims) || tile->pixels < 1) {
     return RQDKM_ERROR_ARGUMENT;
   }
-  if (multiply == 0 || filter_dims->c % 4 != 0) {
+  if (filter_dims->c % 4 != 0) {
     return RQDKM_ERROR_UNSUPPORTED;
   }
   const int32_t groups = rqdkm_conv_groups(input_dims, filter_dims), channels = output_dims->c / groups;

@@ -116,9 +116,6 @@ int32_t rqdkm_conv2d_s8_im2row(const rqdkm_conv_params *params, const rqdkm_pack
   if (!rqdkm_conv_dims_valid(params, input_dims, filter_dims, output_dims) || tile->pixels < 1 || tile->rows < 1) {
     return RQDKM_ERROR_ARGUMENT;
   }
-  if (multiply == 0) {
-    return RQDKM_ERROR_UNSUPPORTED;
-  }
   const layout l = make_layout(params, input_dims, filter_dims, output_dims);
   const sizes z = make_sizes(&l, params, input_dims, filter_dims, output_dims, tile);
   const int32_t groups = rqdkm_conv_groups(input_dims, filter_dims), channels = output_dims->c / groups;

@@ -152,9 +152,9 @@ static RQDKM_NOINLINE const int8_t *multiply_packed(const int8_t *weights, const
 static void store(int8_t *output, int32_t count, const int32_t *acc, const rqdkm_packed_quant *quant,
                   const rqdkm_pair_quant *pairs) {
   const rqdkm_output_quant *const q[4] = {pairs[0].output, pairs[0].output + 1, pairs[1].output, pairs[1].output + 1};
-  if (count == 4 && quant->form == RQDKM_REQUANTIZE_UP) {
+  if (count == 4 && quant->form == RQDKM_REQUANTIZE_FLOOR) {
     for (int32_t i = 0; i < 4; i++) {
-      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_UP, q[i]);
+      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_FLOOR, q[i]);
     }
   } else if (count == 4 && quant->form == RQDKM_REQUANTIZE_AWAY) {
     for (int32_t i = 0; i < 4; i++) {
@@ -179,9 +179,6 @@ int32_t rqdkm_fully_connected_s8_fast(const rqdkm_fully_connected_params *params
   const uint32_t *const end = lanes + rqdkm_round_up(params->inputs, 4) / 2;
   if (params->inputs < 1 || params->weight_offset != 0) {
     return RQDKM_ERROR_ARGUMENT;
-  }
-  if (quant->form == RQDKM_REQUANTIZE_FLOOR) {
-    return RQDKM_ERROR_UNSUPPORTED;
   }
   for (int32_t batch = 0; batch < batches; batch++) {
     const int8_t *w = weights;

@@ -22,14 +22,14 @@ static uint32_t *expand(uint32_t *dst, const int8_t *src, int32_t quads) {
     b ^= RQDKM_SIGN_BITS;
     c ^= RQDKM_SIGN_BITS;
     d ^= RQDKM_SIGN_BITS;
-    rqdkm_store32(dst + 0, (a << 1) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 1, (a >> 7) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 2, (b << 1) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 3, (b >> 7) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 4, (c << 1) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 5, (c >> 7) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 6, (d << 1) & RQDKM_EVEN_MASK);
-    rqdkm_store32(dst + 7, (d >> 7) & RQDKM_EVEN_MASK);
+    rqdkm_store32(dst + 0, (a << 7) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 1, (a >> 1) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 2, (b << 7) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 3, (b >> 1) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 4, (c << 7) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 5, (c >> 1) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 6, (d << 7) & RQDKM_LANE_MASK);
+    rqdkm_store32(dst + 7, (d >> 1) & RQDKM_LANE_MASK);
     dst += 8;
   }
   rqdkm_expand_crossed(dst, src, quads % 4, 1);

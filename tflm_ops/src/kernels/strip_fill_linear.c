@@ -21,7 +21,7 @@ static void expand(uint16_t *dst, const int8_t *src, int32_t count, int32_t odd_
   RQDKM_NO_UNROLL
   while (src != fours_end) {
     const uint32_t v = rqdkm_load32(src) ^ RQDKM_SIGN_BITS;
-    const uint32_t even = (v << 1) & RQDKM_EVEN_MASK, odd = (v >> 7) & RQDKM_EVEN_MASK;
+    const uint32_t even = (v << 7) & RQDKM_LANE_MASK, odd = (v >> 1) & RQDKM_LANE_MASK;
     src += 4;
     rqdkm_store32(dst, rqdkm_pack_lo_lo(even, odd));
     rqdkm_store32(dst + 2, rqdkm_pack_hi_hi(even, odd));

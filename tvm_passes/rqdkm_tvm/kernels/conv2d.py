@@ -11,12 +11,13 @@ import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, dims, is_image
 from rqdkm_tvm.kernels.keys import ByArithmetic
+from rqdkm_tvm.kernels.lanes import Finish, Form, choose_finish
 from rqdkm_tvm.kernels.pack import (
     Int8Array,
     Int32Array,
     channel_bits,
     channel_pairs,
-    doubled_bias,
+    lane_bias,
     pack_channels,
     pack_groups,
     pack_pair_quant,
@@ -24,23 +25,13 @@ from rqdkm_tvm.kernels.pack import (
     widest,
 )
 from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
-from rqdkm_tvm.kernels.requantize import (
-    INT32_MAX,
-    INT32_MIN,
-    Form,
-    Int64Array,
-    Requantize,
-    accumulator_bounds,
-    choose_requantize,
-    convolution_multipliers,
-)
+from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipliers
 from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
 #: Cycles to expand weights, by the bits they are stored in, relative to 8 bits; flash misses included.
 EXPAND_COST = {8: 1.0, 4: 0.985, 2: 0.91}
 
-#: Forms that the panel and direct kernels implement.
-FORMS = (Form.UP, Form.AWAY, Form.WIDE)
+_FINISH_CYCLES = {Form.FLOOR: 0.0, Form.SHIFT: 10.0, Form.AWAY: 18.0, Form.AWAY_SHIFT: 26.0, Form.WIDE: 400.0}
 FORM_NAMES = {form: f"RQDKM_REQUANTIZE_{form.name}" for form in Form}
 
 
@@ -140,41 +131,28 @@ def bias_of(layer: Layer, channels: int) -> Int32Array:
     return np.zeros(channels, np.int32) if layer.bias is None else np.asarray(layer.bias, np.int32).reshape(channels)
 
 
-def plan_requantize(layer: Layer, forms: tuple[Form, ...] = FORMS) -> Requantize | None:
+def plan_finish(layer: Layer) -> Finish | None:
     """The cheapest exact form for a convolution; None where no fast kernel can hold the accumulator."""
-    return _plan_requantize(ByArithmetic(layer), forms)
+    return _plan_finish(ByArithmetic(layer))
+
+
+def finish_cycles(layer: Layer) -> float:
+    """What the form of requantization costs a block of 4 pixels x 2 channels beyond FLOOR."""
+    finish = plan_finish(layer)
+    return 0.0 if finish is None else _FINISH_CYCLES[finish.form]
 
 
 @lru_cache(maxsize=256)
-def _plan_requantize(key: ByArithmetic, forms: tuple[Form, ...]) -> Requantize | None:
+def _plan_finish(key: ByArithmetic) -> Finish | None:
     layer = key.layer
     assert layer.weights is not None
     channels = layer.output.shape[3]
-    return doubled_requantize(
+    return choose_finish(
         accumulator_bounds(layer.weights.reshape(channels, -1), bias_of(layer, channels), layer.inputs[0].zero_point),
         *convolution_multipliers(layer, channels),
         layer.output.zero_point,
         tuple(layer.attrs["clamp"]),
-        forms,
     )
-
-
-def doubled_requantize(
-    bounds: tuple[Int64Array, Int64Array],
-    multipliers: Int32Array,
-    shifts: Int32Array,
-    zero_point: int,
-    clamp: tuple[int, int],
-    forms: Iterable[Form] = FORMS,
-) -> Requantize | None:
-    """:func:`choose_requantize` for kernels whose accumulator arrives doubled and whose bias is free to move.
-
-    None where only WIDE is exact and twice the accumulator does not fit 32 bits.
-    """
-    chosen = choose_requantize(bounds, multipliers, shifts, zero_point, clamp, forms, may_move_bias=True)
-    if chosen.form is Form.WIDE and ((2 * bounds[0] < INT32_MIN).any() or (2 * bounds[1] > INT32_MAX).any()):
-        return None
-    return chosen
 
 
 def conv_constants(layer: Layer) -> str:
@@ -329,8 +307,8 @@ class PackedConv2d(Kernel):
 
     def reject(self, layer: Layer) -> str | None:
         reason = reject_convolution(layer) or self._reject_shape(geometry(layer))
-        if reason is None and plan_requantize(layer) is None:
-            reason = "twice the accumulator may exceed 32 bits"
+        if reason is None and plan_finish(layer) is None:
+            reason = "the accumulator may exceed 24 bits"
         return reason
 
     @abstractmethod
@@ -361,28 +339,29 @@ class PackedConv2d(Kernel):
         """The form, and the constants: weights, pair table, and bits of every pair where not all have 8."""
         assert layer.weights is not None
         g = geometry(layer)
-        requantize = plan_requantize(layer)
-        assert requantize is not None
+        finish = plan_finish(layer)
+        assert finish is not None
         groups = np.split(layer.weights, g.groups)
         bits = self._pair_bits(layer)
         weights = pack_groups(np.concatenate([self._pack_weights(g, group) for group in groups]), bits)
-        bias = doubled_bias(
+        bias = lane_bias(
             layer.weights.reshape(g.output_c, -1),
-            bias_of(layer, g.output_c) + requantize.bias_delta,
+            bias_of(layer, g.output_c) + finish.bias_delta,
             layer.inputs[0].zero_point,
         )
-        table = pack_pair_quant(bias, requantize, self._pairs(g))
-        return requantize.form, (weights, table, *([np.array(bits, np.uint8)] if layer.packs_weights else []))
+        table = pack_pair_quant(bias, finish, self._pairs(g))
+        return finish.form, (weights, table, *([np.array(bits, np.uint8)] if layer.packs_weights else []))
 
     def _panel_cycles(self, layer: Layer, steps: int, pixels: int, resident: bool) -> float:
         """Products, requantization and weight expansion of a panel kernel; measured constants, see docs/kernels.md."""
         g = geometry(layer)
         pairs = g.group_pairs * g.groups
         blocks = g.positions / 4
-        panels = 1 if resident else -(-g.positions // pixels)
-        return pairs * (blocks * (16.3 * steps + 72) + -(-g.positions // pixels) * 60) + panels * self._expand_cycles(
-            layer, 3.7 * 2 * steps
-        )
+        panels = -(-g.positions // pixels)
+        products = blocks * (16.3 * steps + (51.0 if steps % 8 == 0 else 63.0) + finish_cycles(layer))
+        # with resident weights a panel is multiplied with all of them in one go
+        per_panel, expansions = (60.0, 1) if resident else (500.0, panels)
+        return pairs * (products + panels * per_panel) + expansions * self._expand_cycles(layer, 3.7 * 2 * steps)
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         form, constants = self._packed(layer)

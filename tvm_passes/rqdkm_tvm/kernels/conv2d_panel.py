@@ -22,7 +22,7 @@ class Conv2dGemm(PackedConv2d):
         configs: list[Config] = [
             {"pixels": pixels, "resident": resident}
             for pixels in panel_sizes(g.positions)
-            for resident in ((False, True) if pixels < g.positions else (False,))
+            for resident in (False, True)
         ]
         return pareto((self.estimate_cycles(layer, c), self.scratch_bytes(layer, c), c) for c in configs)
 

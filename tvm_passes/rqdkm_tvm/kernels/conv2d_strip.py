@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from rqdkm_tvm.kernels.conv2d import FORM_NAMES, Geometry, PackedConv2d, geometry, pareto, plan_requantize
+from rqdkm_tvm.kernels.conv2d import FORM_NAMES, Geometry, PackedConv2d, finish_cycles, geometry, pareto, plan_finish
+from rqdkm_tvm.kernels.lanes import Form
 from rqdkm_tvm.kernels.pack import Int8Array, linear_to_crossed, pack_pairs, pad_taps, round_up
 from rqdkm_tvm.kernels.registry import Config, register
-from rqdkm_tvm.kernels.requantize import Form
 from rqdkm_tvm.layer import Layer
 
 
@@ -20,8 +20,8 @@ class StripConv2d(PackedConv2d):
     def reject(self, layer: Layer) -> str | None:
         reason = super().reject(layer)
         if reason is None:
-            requantize = plan_requantize(layer)
-            if requantize is not None and requantize.form is Form.WIDE:
+            finish = plan_finish(layer)
+            if finish is not None and finish.form is Form.WIDE:
                 reason = "multipliers need the 64-bit requantization"
             elif not self.configs(layer):
                 reason = "pixels lie too far apart for immediate offsets"
@@ -129,7 +129,7 @@ class Conv2dDirect(StripConv2d):
         products = g.kernel_h * (16.0 * self._steps(g) + 4 * turns + 10)
         expand = 1.9 * sum(self._strip(g, rows) for rows in strips)
         weights = self._expand_cycles(layer, 3.5 * g.taps) * (1 if config["resident"] else len(strips))
-        return expand + g.group_pairs * self._block_cycles(g, config, products, 60) + weights
+        return expand + g.group_pairs * self._block_cycles(g, config, products, 50 + finish_cycles(layer)) + weights
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
@@ -198,7 +198,7 @@ class Conv2dNarrow(StripConv2d):
         lane = 3.4 + 2.0 * (self._pixel_lanes(g) % 2)
         expand = sum(g.strip_rows(rows) for rows in strips) * (lane * g.strip_row_lanes + 60)
         weights = self._expand_cycles(layer, 1.75 * self._weight_words(g)) * (1 if config["resident"] else len(strips))
-        return expand + g.group_pairs * self._block_cycles(g, config, products, 60) + weights
+        return expand + g.group_pairs * self._block_cycles(g, config, products, 50 + finish_cycles(layer)) + weights
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         runs = pad_taps(weights.reshape(g.group_outputs * g.kernel_h, -1), 2)
@@ -206,7 +206,7 @@ class Conv2dNarrow(StripConv2d):
 
     def _constants(self, g: Geometry, form: Form, config: Config) -> tuple[int, ...]:
         vertical = bool(config["vertical"])
-        # the block loop must stay below 1 KB of code: 15 steps with UP (994 bytes), fewer with the longer AWAY
-        turn_rows = self._turn_rows(g, vertical, 15 if form is Form.UP else 12)
+        # the block loop must stay below 1 KB of code
+        turn_rows = self._turn_rows(g, vertical, 15 if form is Form.FLOOR else 12)
         lanes = (self._pixel_lanes(g), self._steps(g), g.strip_row_lanes)
         return (*lanes, g.stride[0], g.kernel_h, turn_rows, int(vertical))

@@ -112,20 +112,21 @@ class DepthwiseStrip(Kernel):
 
     def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
         """One strip for the whole map: four channels are laid out before the first of their results is written."""
-        (h, w, _), whole = hwc(layer.output), self.configs(layer)[0]
-        return (0,) if dict(config) == whole and hwc(layer.inputs[0])[:2] == (h, w) else ()
+        whole = 2 * int(config["pairs"]) >= hwc(layer.output)[0]
+        return (0,) if whole and hwc(layer.inputs[0]) == hwc(layer.output) else ()
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         h, w, c = hwc(layer.output)
         pairs, (double, single) = int(config["pairs"]), divmod(h, 2)
         strips = -(-(double + single) // pairs)
         solved = self._solved(layer)
-        finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
+        form = solved.form if solved else Form.SHIFT
+        finish = {Form.FLOOR: 0.0, Form.AWAY: 2.5, Form.SHIFT: 3.5}[form]
         quads, rest = divmod(w, 4)
-        double_row = quads * 108.0 + (18.0 + 22.0 * rest if rest else 0.0) + 14.0
-        single_row = quads * 60.0 + (15.0 + 12.0 * rest if rest else 0.0) + 57.0
-        layout = c / 4 * ((double + single + 1) * (w * 17.0 + 35.0) + (strips - 1) * (4.0 * w + 30.0) * 6.0)
-        rows = double * double_row + single * single_row + strips * 43.0
+        double_row = quads * 106.0 + (16.0 + 22.0 * rest if rest else 0.0) + 10.0
+        single_row = quads * 58.0 + (13.0 + 12.0 * rest if rest else 0.0) + 5.0
+        layout = c / 4 * ((double + single + 1) * (w * 17.5 + 25.0) + (strips - 1) * (4.0 * w + 30.0) * 6.0)
+        rows = double * double_row + single * single_row + strips * 60.0
         unpack = self._table(layer).unpack_cycles if config.get("packed") else 0.0
         return unpack + layout + c * (rows + finish * h * w)
 

@@ -74,7 +74,8 @@ def _ends(channel: Channel) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _steps(channel: Channel) -> tuple[Int64Array, Int64Array]:
+def steps_of(channel: Channel) -> tuple[Int64Array, Int64Array]:
+    """:meth:`Channel.steps`, remembered."""
     return channel.steps()
 
 
@@ -105,14 +106,14 @@ def solve_layer(channels: list[Channel], *, min_k: int, max_k: int) -> tuple[For
         channels: one entry per output channel.
         min_k, max_k: bounds on k that the kernel's weight scaling sets.
     """
-    steps = [_steps(channel) for channel in channels]
+    steps = [steps_of(channel) for channel in channels]
     for form in (Form.FLOOR, Form.AWAY):
         # a right shift outside these bounds leaves no k for the channel with the least, or too few bits for the others
         least = min((-channel.shift for channel in channels if channel.multiplier), default=1)
         for right_shift in range(min(16, max_k - 1 + least), max(0, min_k - 1 + least) - 1, -1):
             solutions: list[Floor] = []
             for channel, step in zip(channels, steps, strict=True):
-                solution = _solve(channel, step, right_shift, form is Form.AWAY, min_k, max_k)
+                solution = solve(channel, step, right_shift, form is Form.AWAY, min_k, max_k)
                 if solution is None:
                     break
                 solutions.append(solution)
@@ -128,16 +129,23 @@ def _solve_alone(channel: Channel, steps: tuple[Int64Array, Int64Array], min_k: 
         for k in range(max_k, min_k - 1, -1):
             right_shift = k - 1 - channel.shift if channel.multiplier else k
             if 0 <= right_shift <= 31:
-                solution = _solve(channel, steps, right_shift, away, k, k)
+                solution = solve(channel, steps, right_shift, away, k, k)
                 if solution is not None:
                     return solution
     return None
 
 
-def _solve(
+def solve(
     channel: Channel, steps: tuple[Int64Array, Int64Array], right_shift: int, away: bool, min_k: int, max_k: int
 ) -> Floor | None:
-    """Constants for one channel and a given right shift, or None."""
+    """Constants for one channel and a given right shift, or None.
+
+    Args:
+        steps: :func:`steps_of` the channel.
+        away: with an addend for negative accumulators, which rounds halves away from zero.
+    """
+    if len(steps[0]) < 2:
+        return _solve_dead(channel, steps, right_shift, away, min_k)
     exact_k = 1 + right_shift + channel.shift if channel.multiplier else min_k
     if exact_k > max_k:
         return None
@@ -145,7 +153,7 @@ def _solve(
     dropped = k - exact_k
     nominal = (channel.multiplier + (1 << dropped >> 1)) >> dropped if dropped < 40 else 0
     addend = -(1 << max(exact_k - 1, 0)) if away else 0
-    for base in (0,) if away else (0, (channel.low + channel.high) // 2):
+    for base in (0, (channel.low + channel.high) // 2):
         for distance in range(1 if dropped == 0 else 64):
             for multiplier in {nominal + distance, nominal - distance}:
                 if not 0 <= multiplier <= INT32_MAX:
@@ -155,6 +163,16 @@ def _solve(
                 if offset is not None:
                     return replace(floor, offset=offset)
     return None
+
+
+def _solve_dead(
+    channel: Channel, steps: tuple[Int64Array, Int64Array], right_shift: int, away: bool, k: int
+) -> Floor | None:
+    """One output value, or two: multiplier 1 tells on which side of ``base`` an accumulator lies."""
+    base = int(steps[1][0]) if len(steps[1]) else (channel.low + channel.high) // 2
+    floor = Floor(k, right_shift, len(steps[1]), 0, -(1 << k - 1) if away else 0, base)
+    offset = _offset(channel, steps, floor)
+    return None if offset is None else replace(floor, offset=offset)
 
 
 def _offset(channel: Channel, steps: tuple[Int64Array, Int64Array], floor: Floor) -> int | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant
-from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, bits_constant, doubled_requantize
+from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, bits_constant
+from rqdkm_tvm.kernels.keys import ByArithmetic
+from rqdkm_tvm.kernels.lanes import Finish, choose_finish
 from rqdkm_tvm.kernels.pack import (
     channel_bits,
-    doubled_bias,
+    lane_bias,
     pack_channels,
     pack_fours,
     pack_groups,
@@ -19,7 +23,6 @@ from rqdkm_tvm.kernels.pack import (
 )
 from rqdkm_tvm.kernels.registry import Config, Kernel, register
 from rqdkm_tvm.kernels.requantize import (
-    Requantize,
     accumulator_bounds,
     fully_connected_multipliers,
 )
@@ -38,11 +41,13 @@ def reject_fully_connected(layer: Layer) -> str | None:
     return None
 
 
-def _plan_requantize(layer: Layer) -> Requantize | None:
+@lru_cache(maxsize=256)
+def _plan_finish(key: ByArithmetic) -> Finish | None:
     """The cheapest exact form, for symmetric weights; None where the fast kernel cannot hold the accumulator."""
+    layer = key.layer
     assert layer.weights is not None
     outputs = layer.weights.shape[0]
-    return doubled_requantize(
+    return choose_finish(
         accumulator_bounds(layer.weights, bias_of(layer, outputs), layer.inputs[0].zero_point),
         *fully_connected_multipliers(layer, outputs),
         layer.output.zero_point,
@@ -176,7 +181,7 @@ class FullyConnectedFast(Kernel):
         reason = reject_fully_connected(layer)
         if reason is None and layer.weight_zero_point != 0:
             reason = "weights must be symmetric (zero point 0)"
-        if reason is None and _plan_requantize(layer) is None:
+        if reason is None and _plan_finish(ByArithmetic(layer)) is None:
             reason = "twice the accumulator may exceed 32 bits"
         return reason
 
@@ -204,20 +209,20 @@ class FullyConnectedFast(Kernel):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         assert layer.weights is not None
         outputs = int(layer.weights.shape[0])
-        requantize = _plan_requantize(layer)
-        assert requantize is not None
-        bias = doubled_bias(layer.weights, bias_of(layer, outputs) + requantize.bias_delta, layer.inputs[0].zero_point)
+        finish = _plan_finish(ByArithmetic(layer))
+        assert finish is not None
+        bias = lane_bias(layer.weights, bias_of(layer, outputs) + finish.bias_delta, layer.inputs[0].zero_point)
         bits = self._four_bits(layer)
         pairs = [pair for a, b, c, d in self._fours(layer) for pair in ((a, b), (c, d))]
         constants: list[NDArray] = [
             pack_groups(pack_fours(pad_taps(layer.weights, 4)), bits),
-            pack_pair_quant(bias, requantize, pairs),
+            pack_pair_quant(bias, finish, pairs),
         ]
         if layer.packs_weights:
             constants.append(np.repeat(np.array(bits, np.uint8), 2))
         body = (
             _params(layer)
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[requantize.form]}, (const rqdkm_pair_quant *)c1, "
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[finish.form]}, (const rqdkm_pair_quant *)c1, "
             + f"{'(const uint8_t *)c2' if layer.packs_weights else '0'}}};\n"
             + f"  return rqdkm_fully_connected_s8_fast(&params, &quant, {_batches(layer)}, (const int8_t *)in0,\n"
             + "                                       (const int8_t *)c0, (int8_t *)out, scratch);\n"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm_tvm.kernels.requantize import Int64Array, Requantize
+from rqdkm_tvm.kernels.lanes import LANE_SHIFT, Finish
+from rqdkm_tvm.kernels.requantize import Int64Array
 from rqdkm_tvm.layer import Layer
 
 Int8Array = npt.NDArray[np.int8]
@@ -65,19 +66,19 @@ def pack_fours(weights: npt.NDArray[Any]) -> Int8Array:
     return np.ascontiguousarray(filled.reshape(-1, 4, taps // 4, 4).transpose(0, 2, 1, 3), dtype=np.int8).ravel()
 
 
-def doubled_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_zero_point: int) -> Int64Array:
-    """Twice the bias with the input offset folded in: the kernels read the input as 2 (x + 128), so the zero point's
-    share ``(zero_point + 128) * sum(weights)`` moves into the bias. (channels, taps) weights."""
+def lane_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_zero_point: int) -> Int64Array:
+    """The bias shifted as the lanes are, with the input offset folded in: the kernels read the input as x + 128, so the
+    zero point's share ``(zero_point + 128) * sum(weights)`` moves into the bias. (channels, taps) weights."""
     total = weights.astype(np.int64).sum(axis=1)
     base = np.zeros_like(total) if bias is None else np.asarray(bias, dtype=np.int64).ravel()
-    doubled: Int64Array = 2 * (base - (input_zero_point + 128) * total)
-    return doubled
+    folded: Int64Array = (base - (input_zero_point + 128) * total) << LANE_SHIFT
+    return folded
 
 
-def pack_pair_quant(bias: Int64Array, requantize: Requantize, pairs: list[tuple[int, int]]) -> Int32Array:
+def pack_pair_quant(bias: Int64Array, finish: Finish, pairs: list[tuple[int, int]]) -> Int32Array:
     """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened: both biases, then multiplier, offset, shift."""
     chosen = np.array(pairs)
-    rows = np.stack([requantize.multiplier, requantize.offset, requantize.shift], axis=1).astype(np.int32)
+    rows = np.stack([finish.multiplier, finish.offset, finish.shift], axis=1).astype(np.int32)
     return np.concatenate([wrap_int32(bias)[chosen], rows[chosen].reshape(-1, 6)], axis=1).ravel()
 
 

@@ -13,7 +13,8 @@
 #define RQDKM_KERNELS_BLOCK_H
 
 #include "rqdkm/arch.h"
-#include "rqdkm/requantize.h"
+#include "rqdkm/kernels/output.h"
+#include "rqdkm/types.h"
 
 /* RQDKM_PLAIN_BLOCKS selects the C version on the chip too, to test one against the other. */
 #if RQDKM_DSP && !defined(RQDKM_PLAIN_BLOCKS)
@@ -32,6 +33,9 @@ typedef struct {
   const rqdkm_pair_quant *quant;
   int8_t *out;    /* first pixel's output of the pair's first channel */
   int32_t stride; /* bytes from one pixel's output to the next */
+  /* rqdkm_block_row_panel only: pairs of channels, >= 1, one after the other in quant and out, pair_words apart in
+     weights */
+  int32_t pairs, pair_words;
 } rqdkm_block_row;
 
 /* The C version: any number of pixels per block (np, 1 to 4) and any form. Returns the lanes after the last block. */
@@ -51,27 +55,39 @@ RQDKM_INLINE const uint8_t *rqdkm_block_row_run(const uint8_t *a, const rqdkm_bl
 #if RQDKM_ASM_BLOCKS
   if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
     return rqdkm_block_row_asm(a, row, row->steps, row->block_gap, np, p1, p2, p3, step_bytes, unroll, 0, unroll,
-                               step_bytes * unroll, 0, 1, 1, 0, form);
+                               step_bytes * unroll, 0, 1, 1, 0, 1, 0, form);
   }
 #endif
   (void)unroll;
   return rqdkm_block_row_c(a, row, np, p1, p2, p3, step_bytes, form);
 }
 
-/* The same where a pixel's lanes are one row of any number of steps (row->rows 1), blocks lie one after another
-   (block_gap 0) and a block's pixels are word-interleaved: the layout of a panel. */
+/* The same for row->pairs pairs of channels where a pixel's lanes are one row of any number of steps (row->rows 1),
+   blocks lie one after another (block_gap 0) and a block's pixels are word-interleaved: the layout of a panel. */
 RQDKM_INLINE const uint8_t *rqdkm_block_row_panel(const uint8_t *a, const rqdkm_block_row *row, const int32_t np,
                                                   const rqdkm_requantize_form form) {
 #if RQDKM_ASM_BLOCKS
   if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
     const int32_t steps = row->steps, so = 4 * np;
-    if (np >= 3 && steps % 8 == 0) {
-      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 0, form);
+    const int32_t is_short = form == RQDKM_REQUANTIZE_FLOOR || form == RQDKM_REQUANTIZE_SHIFT; /* two bodies fit 1 KB */
+    if (np >= 3 && is_short && steps % 16 == 0) {
+      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 0, 2, 1, form);
     }
-    return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 1, form);
+    if (np >= 3 && steps % 8 == 0) {
+      return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 0, 1, 1, form);
+    }
+    return rqdkm_block_row_asm(a, row, steps, 0, np, 4, 8, 12, so, 8, 0, 8, 8 * so, 0, 0, 0, 1, 1, 1, form);
   }
 #endif
-  return rqdkm_block_row_c(a, row, np, 4, 8, 12, 4 * np, form);
+  rqdkm_block_row one = *row;
+  const uint8_t *end = a;
+  for (int32_t pair = 0; pair < row->pairs; pair++) {
+    end = rqdkm_block_row_c(a, &one, np, 4, 8, 12, 4 * np, form);
+    one.weights += row->pair_words;
+    one.quant++;
+    one.out += 2;
+  }
+  return end;
 }
 
 /* The same for short kernel rows: one turn takes turn_rows of them, steps words each, row_bytes apart, with every
@@ -83,7 +99,7 @@ RQDKM_INLINE const uint8_t *rqdkm_block_row_short(const uint8_t *a, const rqdkm_
 #if RQDKM_ASM_BLOCKS
   if (form != RQDKM_REQUANTIZE_WIDE && np >= 2) {
     return rqdkm_block_row_asm(a, row, row->rows * steps, row->block_gap - row->row_gap, np, p1, p2, p3, 4, steps,
-                               row_bytes, turn_rows * steps, turn_rows * row_bytes, turns, 0, 1, 0, form);
+                               row_bytes, turn_rows * steps, turn_rows * row_bytes, turns, 0, 1, 0, 1, 0, form);
   }
 #endif
   (void)steps;

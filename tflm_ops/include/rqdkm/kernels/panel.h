@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Matrix product of a panel of pixels with two output channels, requantized.
+/* Matrix product of a panel of pixels with pairs of output channels, requantized.
  *
  * A panel holds the input lanes of `pixels` output positions, in blocks of up to four pixels, word-interleaved inside a
  * block: block[step][pixel], two taps per step. With this layout every offset in the inner loop is a constant, whatever
@@ -27,18 +27,26 @@ RQDKM_INLINE rqdkm_panel_cut rqdkm_cut_panel(int32_t pixels) {
   return cut;
 }
 
-/* Multiply a panel with the expanded weights [step][2] of one pair of output channels.
- *   steps     pairs of taps, >= 1
- *   out       first pixel's output of the pair's first channel; pixels are `stride` bytes apart */
-typedef void (*rqdkm_panel_function)(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
-                                     const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+/* A panel, and what it is multiplied with. */
+typedef struct {
+  const uint32_t *panel;
+  const uint32_t *weights; /* expanded, [step][2] for each pair of output channels */
+  int32_t steps;           /* pairs of taps, >= 1 */
+  int32_t pixels;
+  int32_t pairs;      /* pairs of output channels, >= 1, side by side in quant and out ... */
+  int32_t pair_words; /* ... and so far apart in weights */
+  const rqdkm_pair_quant *quant;
+  int8_t *out;    /* first pixel's output of the first channel */
+  int32_t stride; /* bytes from one pixel's output to the next */
+} rqdkm_panel_product;
 
-void rqdkm_panel_s8_up(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
-                       const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
-void rqdkm_panel_s8_away(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
-                         const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
-void rqdkm_panel_s8_wide(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
-                         const rqdkm_pair_quant *quant, int8_t *out, int32_t stride);
+typedef void (*rqdkm_panel_function)(const rqdkm_panel_product *product);
+
+void rqdkm_panel_s8_floor(const rqdkm_panel_product *product);
+void rqdkm_panel_s8_shift(const rqdkm_panel_product *product);
+void rqdkm_panel_s8_away(const rqdkm_panel_product *product);
+void rqdkm_panel_s8_away_shift(const rqdkm_panel_product *product);
+void rqdkm_panel_s8_wide(const rqdkm_panel_product *product);
 
 /* A convolution's panels, group of output channels after group: weights and constants of the current one. */
 typedef struct {
@@ -62,17 +70,19 @@ void rqdkm_panel_group_multiply(rqdkm_panel_group *group, const uint32_t *panel,
 /* After the last panel of a group: on to the next. */
 void rqdkm_panel_group_next(rqdkm_panel_group *group);
 
-/* The panel function of a form, or NULL where there is none. */
+/* The panel function of a form. */
 RQDKM_INLINE rqdkm_panel_function rqdkm_panel_for(rqdkm_requantize_form form) {
   switch (form) {
-    case RQDKM_REQUANTIZE_UP:
-      return rqdkm_panel_s8_up;
+    case RQDKM_REQUANTIZE_FLOOR:
+      return rqdkm_panel_s8_floor;
+    case RQDKM_REQUANTIZE_SHIFT:
+      return rqdkm_panel_s8_shift;
     case RQDKM_REQUANTIZE_AWAY:
       return rqdkm_panel_s8_away;
-    case RQDKM_REQUANTIZE_WIDE:
-      return rqdkm_panel_s8_wide;
+    case RQDKM_REQUANTIZE_AWAY_SHIFT:
+      return rqdkm_panel_s8_away_shift;
     default:
-      return 0;
+      return rqdkm_panel_s8_wide;
   }
 }
 

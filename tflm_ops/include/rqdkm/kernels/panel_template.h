@@ -5,12 +5,19 @@
 
 #include "rqdkm/kernels/panel.h"
 
-RQDKM_INLINE void rqdkm_panel_template(const uint32_t *panel, const uint32_t *weights, int32_t steps, int32_t pixels,
-                                       const rqdkm_pair_quant *quant, int8_t *out, int32_t stride,
-                                       const rqdkm_requantize_form form) {
-  const rqdkm_panel_cut cut = rqdkm_cut_panel(pixels);
-  const uint8_t *a = (const uint8_t *)panel;
-  rqdkm_block_row row = {weights, 1, steps, 0, cut.fours, 0, quant, out, stride};
+RQDKM_INLINE void rqdkm_panel_template(const rqdkm_panel_product *product, const rqdkm_requantize_form form) {
+  const rqdkm_panel_cut cut = rqdkm_cut_panel(product->pixels);
+  const uint8_t *a = (const uint8_t *)product->panel;
+  const int32_t stride = product->stride;
+  rqdkm_block_row row = {.weights = product->weights,
+                         .rows = 1,
+                         .steps = product->steps,
+                         .blocks = cut.fours,
+                         .quant = product->quant,
+                         .out = product->out,
+                         .stride = stride,
+                         .pairs = product->pairs,
+                         .pair_words = product->pair_words};
   if (cut.fours != 0) {
     a = rqdkm_block_row_panel(a, &row, 4, form);
     row.out += 4 * cut.fours * stride;

@@ -2,13 +2,12 @@
 
 The search itself predicts errors (:mod:`rqdkm_tvm.bitwidths`); what a user allows is a loss of accuracy. So plans of
 growing error budgets are made, repaired, and run as the integer network that the chip will compute, on calibration
-samples, until the largest error budget within the allowed loss is found. With a flash or RAM budget there is one plan,
-that of least error within it, and its loss must be allowed.
+samples: the one of least memory whose loss is allowed is taken. Flash, RAM and cycle budgets hold for all of them.
 """
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,8 +45,6 @@ GRADIENT_SAMPLES = 32
 REPAIR_SAMPLES = 64
 JUDGE_SAMPLES = 2048
 LADDER = tuple(2.0**k for k in range(-12, 3))  # error budgets, relative to the mean square of the logits
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,70 +179,69 @@ class Planner:
         return paired_loss(self.before == wanted, after == wanted)
 
     def plan(self, limits: Limits) -> Planned:
-        """The plan within ``limits``.
+        """The plan of least memory within ``limits``: bisection over :data:`LADDER`.
 
         Raises:
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
-        if (limits.flash, limits.ram, limits.cycles) != (None, None, None):
-            return self._within(limits)
-        return self._smallest(limits)
-
-    def _try(self, found: Found, limits: Limits) -> tuple[Planned, Trial]:
-        plan, parameters = self.realise(found.assignment)
-        loss = self.loss(plan, parameters)
-        allowed = loss.upper(CONFIDENCE) <= limits.max_drop / 100
-        trial = Trial(found.totals.error, found.totals.flash, found.totals.ram, loss, allowed)
-        return Planned(plan, parameters, found, (trial,), trial, self.labels is not None), trial
-
-    def _within(self, limits: Limits) -> Planned:
-        planned, trial = self._try(
-            self.assign(Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles), "error"), limits
-        )
-        if not trial.allowed:
-            raise BudgetError(
-                f"the best bit-widths within these budgets lose {100 * trial.loss.loss:.2f} points "
-                f"(up to {100 * trial.loss.upper(CONFIDENCE):.2f} on {trial.loss.n} calibration samples); "
-                f"{limits.max_drop:g} are allowed",
-                where="--max-drop",
-                hint="raise --max-drop, --flash or --ram, give more (labelled) calibration samples, or fine-tune",
-            )
-        return planned
-
-    def _smallest(self, limits: Limits) -> Planned:
-        """Bisection over :data:`LADDER`."""
+        budgets = Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles)
         unquantized = self.calibration.derive(Assignment())
-        items = items_of(unquantized, self.costs)
-        least = exact(items, self.costs, Budgets()).totals.error
+        items = items_of(unquantized, self.costs, level="group")
+        least = exact(items, self.costs, budgets).totals.error
         scale = unquantized.reference or 1.0
         low, high = -1, len(LADDER)
         best: Planned | None = None
         trials: list[Trial] = []
-        seen: dict[str, tuple[Planned, Trial]] = {}
-        while high - low > 1:
+        seen: dict[str, Planned] = {}
+        while high - low > 1 or best is None:
+            # the last resort: least error within the budgets
             middle = (low + high) // 2
-            found = self.assign(Budgets(error=least + LADDER[middle] * scale))
+            try:
+                if middle < 0:
+                    found = self.assign(budgets, "error")
+                else:
+                    found = self.assign(dataclasses.replace(budgets, error=least + LADDER[middle] * scale))
+            except BudgetError:  # derived anew, the errors may leave no room within the budgets
+                if middle < 0:
+                    raise
+                low = middle
+                continue
             key = repr(found.assignment)
             if key not in seen:
                 seen[key] = self._try(found, limits)
-                trials.append(seen[key][1])
-            planned, trial = seen[key]
-            self.progress(
-                f"error budget {LADDER[middle]:.2g}: {trial.flash + trial.ram:,.0f} bytes, "
-                f"loss {100 * trial.loss.loss:.2f} points, {'allowed' if trial.allowed else 'too much'}"
-            )
-            if trial.allowed:
+                trials.append(seen[key].chosen)
+            planned = seen[key]
+            self._say(planned.chosen)
+            if planned.chosen.allowed:
                 low, best = middle, planned
+            elif middle < 0:
+                raise self._loses_too_much(planned.chosen, limits)
             else:
                 high = middle
-        if best is None:
-            raise BudgetError(
-                f"no bit-widths below 8 keep the loss within {limits.max_drop:g} points on "
-                f"{len(self.judged)} calibration samples",
-                where="--max-drop",
-                hint="give more (labelled) calibration samples, raise --max-drop, or fine-tune",
-            )
-        return Planned(best.plan, best.parameters, best.found, tuple(trials), best.chosen, best.labelled)
+        return dataclasses.replace(best, trials=tuple(trials))
+
+    def _try(self, found: Found, limits: Limits) -> Planned:
+        plan, parameters = self.realise(found.assignment)
+        loss = self.loss(plan, parameters)
+        allowed = loss.upper(CONFIDENCE) <= limits.max_drop / 100
+        trial = Trial(found.totals.error, found.totals.flash, found.totals.ram, loss, allowed)
+        return Planned(plan, parameters, found, (trial,), trial, self.labels is not None)
+
+    def _say(self, trial: Trial) -> None:
+        self.progress(
+            f"{trial.flash + trial.ram:,.0f} bytes, loss {100 * trial.loss.loss:.2f} points, "
+            f"{'allowed' if trial.allowed else 'too much'}"
+        )
+
+    @staticmethod
+    def _loses_too_much(trial: Trial, limits: Limits) -> BudgetError:
+        return BudgetError(
+            f"the best bit-widths within the budgets lose {100 * trial.loss.loss:.2f} points "
+            f"(up to {100 * trial.loss.upper(CONFIDENCE):.2f} on {trial.loss.n} calibration samples); "
+            f"{limits.max_drop:g} are allowed",
+            where="--max-drop",
+            hint="raise --max-drop, --flash or --ram, give more (labelled) calibration samples, or fine-tune",
+        )
 
 
 def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:

@@ -193,31 +193,28 @@ class Planner:
         best: Planned | None = None
         trials: list[Trial] = []
         seen: dict[str, Planned] = {}
-        while high - low > 1 or best is None:
-            # the last resort: least error within the budgets
+        while high - low > 1:
             middle = (low + high) // 2
             try:
-                if middle < 0:
-                    found = self.assign(budgets, "error")
-                else:
-                    found = self.assign(dataclasses.replace(budgets, error=least + LADDER[middle] * scale))
-            except BudgetError:  # derived anew, the errors may leave no room within the budgets
-                if middle < 0:
-                    raise
+                found = self.assign(dataclasses.replace(budgets, error=least + LADDER[middle] * scale))
+            except BudgetError:  # derived anew, the errors leave no room within the budgets
                 low = middle
                 continue
             key = repr(found.assignment)
             if key not in seen:
                 seen[key] = self._try(found, limits)
                 trials.append(seen[key].chosen)
-            planned = seen[key]
-            self._say(planned.chosen)
-            if planned.chosen.allowed:
-                low, best = middle, planned
-            elif middle < 0:
-                raise self._loses_too_much(planned.chosen, limits)
+                self._say(seen[key].chosen)
+            if seen[key].chosen.allowed:
+                low, best = middle, seen[key]
             else:
                 high = middle
+        if best is None:  # the least error within the budgets
+            best = self._try(self.assign(budgets, "error"), limits)
+            trials.append(best.chosen)
+            self._say(best.chosen)
+            if not best.chosen.allowed:
+                raise self._loses_too_much(best.chosen, limits)
         return dataclasses.replace(best, trials=tuple(trials))
 
     def _try(self, found: Found, limits: Limits) -> Planned:

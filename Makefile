@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup-done
 JOBS ?= 2
 export TOPHUB_LOCATION := NONE
 
-.PHONY: help setup demo test bench lint format doctor wheel clean
+.PHONY: help setup demo test bench configurations ablation lint format doctor wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,23 @@ demo: $(STAMP) ## deploy a trained image classifier on the virtual STM32F407 and
 test: $(STAMP) ## run every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
-bench: $(STAMP) ## measure the networks and the kernels on the virtual board, layer by layer (slow)
+bench: $(STAMP) ## measure networks, configurations, sensitivities and kernels; write their pages in docs/ (slow)
 	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
+	@$(MAKE) --no-print-directory configurations ablation
 	@$(BIN)/python -m tests.kernels.measure
 	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
+
+configurations: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the machinery model as baseline, int8 and rq
+	@$(BIN)/rqdkm experiment configurations examples/machinery/model.tflite --calib .cache/machinery_val.npz \
+	  --data .cache/machinery_test.npz --out build/machinery --title "Machinery CNN: configurations side by side" \
+	  --markdown docs/machinery.md
+
+ablation: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## REP against other sensitivities at equal size
+	@$(BIN)/rqdkm experiment ablation examples/machinery/model.tflite --calib .cache/machinery_val.npz \
+	  --data .cache/machinery_test.npz --markdown docs/ablation.md
+
+.cache/machinery_%.npz: examples/machinery/dataset.py examples/machinery/simulate.py
+	@$(BIN)/python examples/machinery/dataset.py --only $* --out $@
 
 lint: $(STAMP) ## check formatting, lint and types of Python and C
 	@$(BIN)/ruff format --check plugin tvm_passes tests examples

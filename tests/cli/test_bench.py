@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,14 @@ def _fake(monkeypatch: pytest.MonkeyPatch, made: Report) -> list[str]:
 
     fakes.install(monkeypatch, deploy=deploy)
     monkeypatch.setattr(zoo, "path", lambda name, progress: Path(f"models/{name}.tflite"))
+    monkeypatch.setattr(importlib.import_module("rqdkm.bench"), "_planned", lambda options: options)
     return seen
 
 
 def _fitting(made: Report) -> Report:
-    """The synthetic report with an arena small enough for every target."""
-    return replace(made, memory=replace(made.memory, arena_planned_bytes=20000))
+    """The synthetic report, small and fast enough for every target."""
+    totals = replace(made.totals, cycles_per_mac=0.65, ram_peak_bytes=24000)
+    return replace(made, memory=replace(made.memory, arena_planned_bytes=20000), totals=totals)
 
 
 def test_bench_deploys_the_three_models_and_writes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,14 +45,15 @@ def test_bench_deploys_the_three_models_and_writes_everything(tmp_path: Path, mo
     result = runner.invoke(app, ["bench", "-o", str(tmp_path / "b"), "--markdown", str(tmp_path / "b.md"), "--check"])
     assert result.exit_code == 0, result.output
     models = ["image_classification", "visual_wake_words", "keyword_spotting"]
-    assert seen == [f"{model}/{config}" for model in models for config in ("baseline", "int8")]
+    both = [f"{model}/{config}" for model in models for config in ("baseline", "int8")]
+    assert seen == [*both[:2], "image_classification/rq", *both[2:]]
     written = json.loads((tmp_path / "b" / "bench.json").read_text())
     assert written["schema"] == "rqdkm.bench/1" and written["passed"] is True
     assert written["models"]["keyword_spotting"]["configs"]["int8"]["totals"]["cycles"] == 6_893_000
     page = (tmp_path / "b.md").read_text()
     for text in (page, result.stdout):
         assert "block1_a" in text and "TFLM + CMSIS-NN" in text and "X-CUBE-AI 9.0" in text
-    assert "modelled" in page and "| **rqdkm baseline** | 1.29 | modelled |" in page
+    assert "modelled" in page and "| **rqdkm baseline** | 0.65 | modelled |" in page
 
 
 @pytest.mark.parametrize("key", ["cycles_per_mac", "arena_planned_bytes"])

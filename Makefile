@@ -11,7 +11,7 @@ export TOPHUB_LOCATION := NONE
 .PHONY: help setup demo test bench configurations ablation lint format doctor wheel clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## install Debian packages, the virtual environment, the virtual board and the test models
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import subprocess
 from pathlib import Path
 
@@ -177,12 +176,12 @@ def test_results_that_overwrite_an_operand() -> None:
     rng = np.random.default_rng(6)
     cases: list[harness.Case] = []
     for stride, pool in (((1, 1), (2, 2)), ((2, 2), (1, 1)), ((1, 1), (1, 1)), ((1, 1), (3, 3))):
-        for input_bits, output_bits in itertools.product((8, 4, 2), repeat=2):
+        for input_bits, output_bits in ((8, 8), (8, 4), (4, 4), (4, 2), (4, 8)):
             layer, _ = random_layers.conv_layer(rng, size=(20, 6), channels=(8, 8), kernel=(3, 3), stride=stride)
             layer = random_bands.with_bits(rng, layer, [input_bits], output_bits)
             layers = [layer, random_bands.with_add(rng, layer)]
             layers += [] if pool == (1, 1) else [random_bands.with_pool(rng, layer, pool)]
-            cases += _check([(rng, layer) for layer in layers if random_bands.is_mixed(layer)], most=4)
+            cases += _check([(rng, layer) for layer in layers if random_bands.is_mixed(layer)], most=2)
     over = [(case.config[in_place.CONFIG], case.layer) for case in cases if in_place.CONFIG in case.config]
     assert {operand for operand, _ in over} == {0, 1}
     several = {case.layer.op for case in cases if case.config[registry.BAND] < case.layer.stored.shape[1]}

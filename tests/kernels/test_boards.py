@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from rqdkm import kernelbench
-from tests.kernels import random_layers
+from rqdkm_tvm import in_place
+from rqdkm_tvm.kernels import bits
+from rqdkm_tvm.layer import Layer
+from tests.kernels import random_bands, random_layers
 from tests.kernels.random_elementwise import GENERATORS
 from tests.kernels.test_conv2d import SHAPES, expected
 from tests.kernels.tflite_elementwise import REFERENCES
@@ -44,7 +47,27 @@ def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
         candidates = kernelbench.candidates_for(layer, case.inputs, configs=10)
         found += candidates
         crcs += [zlib.crc32(REFERENCES["depthwise_conv2d"](layer, *case.inputs).tobytes())] * len(candidates)
+    for layer in _banded(rng):
+        inputs = random_bands.values_for(rng, layer)
+        cases = random_bands.cases_for(rng, layer, inputs, most=2)
+        apart = [case for case in cases if in_place.CONFIG not in case.config]
+        found += [kernelbench.Candidate(layer, inputs, case.kernel, case.config) for case in apart]
+        stored = bits.pack(random_bands.expected(layer, inputs), layer.stored.bits)
+        crcs += [zlib.crc32(stored.tobytes())] * len(apart)
     return found, crcs
+
+
+def _banded(rng: np.random.Generator) -> list[Layer]:
+    """Tensors of 4 and 2 bits and epilogues, of every operator."""
+    layers = [
+        random_layers.conv_layer(rng, size=size, channels=channels, kernel=kernel, stride=stride)[0]
+        for size, channels, kernel, stride in SHAPES.values()
+    ]
+    layers += [GENERATORS[op](rng).layer for op in REFERENCES if op != "reshape" for _ in range(3)]
+    layers += [random_layers.random_fully_connected(rng)[0] for _ in range(3)]
+    made = [random_bands.packed(rng, layer) for layer in layers]
+    made = [random_bands.with_epilogue(rng, layer) if "conv2d" in layer.op else layer for layer in made]
+    return [layer for layer in made if random_bands.is_mixed(layer)]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +87,9 @@ def test_every_output_byte_on_the_chip(board: str, flags: tuple[str, ...]) -> No
     assert len(results) > 150
     assert {m.candidate.layer.op for m in results} >= {"conv2d", "fully_connected", *REFERENCES}
     assert any("winograd" in m.candidate.kernel.name for m in results)
+    assert {m.candidate.layer.stored.bits for m in results} == {8, 4, 2}
+    epilogues = {m.candidate.layer.epilogue.op for m in results if m.candidate.layer.epilogue is not None}
+    assert epilogues == {"add", "max_pool2d"}
     # a board that counts counts every call; QEMU does not count
     assert all((m.cycles or 0) > 0 for m in results) if board == "virtual" else all(m.cycles is None for m in results)
 

@@ -75,9 +75,7 @@ def variants(layer: Layer, x: Array) -> list[Variant]:
     def find(column: str, of: Layer, winograd: str | None) -> Variant:
         def wanted(kernel: Kernel, config: Config) -> bool:
             unpacks = of.op != "depthwise_conv2d" or not of.packs_weights or bool(config.get("packed"))
-            online = (
-                config.get("weights") != "flash" or not of.packs_weights
-            )  # transformed ahead bits make no difference
+            online = config.get("weights") != "flash"  # transformed ahead, bits make no difference
             return unpacks and online and (kernel.direct if winograd is None else kernel.name.endswith(winograd))
 
         return Variant(layer, column, tuple(kernelbench.candidates_for(of, [x], configs=1, accept=wanted)))

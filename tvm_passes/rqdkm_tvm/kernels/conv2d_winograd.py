@@ -340,14 +340,14 @@ class WinogradF4x4(WinogradConv2d2d):
     name = "conv2d_s8_winograd_f4x4"
     form = pack.F4X4
     cost = Cost(
-        210,
+        181,
         404,
         1402,
         214,
         {"floor": 0, "away": 62, "clamp": 265, "wide": 805},
         1333,
         pool=-30,
-        add=150,
+        add=160,
         pooled_forms={"floor": 0, "away": 12, "clamp": 300, "wide": 1300},
     )
 

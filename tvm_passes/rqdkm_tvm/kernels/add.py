@@ -118,7 +118,7 @@ class AddReference(_AddKernel):
 
     name = "add_s8_ref"
     reference = True
-    cycles_per_element = 70.0
+    cycles_per_element = 100.0
 
 
 @register
@@ -126,7 +126,7 @@ class AddDsp(_AddKernel):
     """The same roundings with DSP instructions, where the linear form is not exact."""
 
     name = "add_s8"
-    cycles_per_element = 27.0
+    cycles_per_element = 56.0
 
     def reject(self, layer: Layer) -> str | None:
         reason = super().reject(layer)

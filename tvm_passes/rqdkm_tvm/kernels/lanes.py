@@ -96,7 +96,7 @@ def _solve(form: Form, channel: Channel) -> Floor | None:
     right_shift = RIGHT_SHIFT
     if form in (Form.SHIFT, Form.AWAY_SHIFT):  # the one for which k is exact; where that is none, a dead channel's
         exact = LANE_SHIFT - 1 - channel.shift
-        right_shift = exact if 0 <= exact <= 20 and channel.multiplier else RIGHT_SHIFT
+        right_shift = exact if 0 <= exact <= 24 and channel.multiplier else RIGHT_SHIFT
     # channels of which AWAY asks nothing have addend 0; AWAY_SHIFT has the same one for all
     for away in {Form.AWAY: (True, False), Form.AWAY_SHIFT: (True,)}.get(form, (False,)):
         found = solve(channel, steps_of(channel), right_shift, away, LANE_SHIFT, LANE_SHIFT)

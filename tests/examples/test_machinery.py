@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -54,3 +55,31 @@ def test_the_int8_model_lands_where_the_data_set_was_tuned_to(dataset: ModuleTyp
     outputs = oracle.reference_outputs(model, [inputs])[0]
     accuracy = float((outputs.reshape(len(labels), -1).argmax(axis=1) == labels).mean())
     assert 0.88 <= accuracy <= 0.96
+
+
+def test_the_fine_tuned_two_bit_network_keeps_the_accuracy(dataset: ModuleType) -> None:
+    """Its integers, on 500 images of machines nobody trained on; plain rounding to these bits gets about one in six."""
+    from rqdkm.models import data, load
+    from rqdkm.train.finetune import run_integers
+    from rqdkm_tvm.mixed import LowerMixedPrecision
+    from rqdkm_tvm.parameters import Parameters
+    from rqdkm_tvm.partition import PartitionLayers
+    from rqdkm_tvm.passes import prepare
+    from rqdkm_tvm.plan import Plan
+
+    plan = Plan.from_json((EXAMPLE / "w2a4" / "plan.json").read_text())
+    file = EXAMPLE / "w2a4" / "parameters.npz"
+    assert plan.parameters is not None
+    assert plan.parameters.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert all({bits for bits, _ in layer.weights} == {2} for layer in plan.layers)
+    assert all(layer.output is None or layer.output.bits == 4 for layer in plan.layers)
+    model = load.load(EXAMPLE / "model.tflite")
+    lowered = LowerMixedPrecision(plan, Parameters.load(file))(PartitionLayers()(prepare(model.module)))
+    quantization = model.inputs[0].quantization
+    assert quantization is not None
+    right = 0
+    for number in list(dataset.SPLITS["test"])[:5]:
+        images = dataset.machine_images(number, seed=0, noise=dataset.NOISE)
+        logits = run_integers(lowered, [data.quantize(dataset.normalise(images[..., None]), quantization)])
+        right += int((logits.argmax(axis=1) == np.repeat(np.arange(10), dataset.RECORDINGS)).sum())
+    assert 0.85 <= right / 500 <= 0.99

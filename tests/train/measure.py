@@ -34,8 +34,8 @@ from tests.repair.measure import MODEL, assignments
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--calibration", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--calibration", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=5, help="0: no fine-tuning")
     parser.add_argument("--every", type=int, default=1, help="use every nth validation image")
     parser.add_argument("--only", nargs="*", help="bit-widths by name")
     parser.add_argument("--keep", type=Path, help="leave the fine-tuned plans here")
@@ -79,6 +79,8 @@ def main() -> None:
             began = time.perf_counter()
             repaired = repair(twin, assignment, quantizers, samples)
             show(name, "repaired", Plan(list(repaired.entries)), repaired.parameters, time.perf_counter() - began)
+            if options.epochs == 0:
+                continue
             (folder / "plan.json").write_text(Plan(list(plain.entries)).to_json())
             out = (options.keep or folder) / name.replace(" ", "_").replace("/", "-")
             began = time.perf_counter()

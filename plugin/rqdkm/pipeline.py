@@ -286,6 +286,7 @@ def read_metadata(project: Path) -> dict[str, Any]:
 def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, staging: Path, progress: Progress) -> _Built:
     """Compile, export and link into ``staging``; again if a budget turns out tighter than assumed."""
     import rqdkm_tvm
+    from rqdkm_tvm.assign import DEFAULT_PRICES, MEMORY_PRICES
 
     allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
     while True:
@@ -298,6 +299,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
                     ram_budget=allowance.arena,
                     flash_budget=flash.constants,
                     kernel_set=options.kernel_set,
+                    prices=MEMORY_PRICES if options.config == "rq" else DEFAULT_PRICES,
                     output_names=list(model.output_names),
                     progress=lambda text: progress(f"compile: {text}"),
                 )

@@ -32,7 +32,7 @@ LAYERS = st.lists(st.lists(ITEMS, min_size=1, max_size=4), max_size=5).map(
 def test_no_combination_within_the_budget_is_faster(layers: dict[str, list[Item]], budget: int) -> None:
     combinations = list(itertools.product(*layers.values()))
     fitting = [c for c in combinations if sum(item.constant_bytes for item in c) <= budget]
-    taken = knapsack.fastest(layers, budget)
+    taken = knapsack.fastest(layers, budget, 2.0)
     if not fitting:
         assert taken is None
         return
@@ -44,7 +44,7 @@ def test_no_combination_within_the_budget_is_faster(layers: dict[str, list[Item]
 
 @given(LAYERS)
 def test_without_a_budget_every_byte_has_its_price(layers: dict[str, list[Item]]) -> None:
-    taken = knapsack.fastest(layers, None)
+    taken = knapsack.fastest(layers, None, 2.0)
     assert taken is not None
     for name, item in taken.items():
         assert item.cost == min(other.cost for other in layers[name])
@@ -55,8 +55,8 @@ def test_thinned_sums_still_fit_and_still_find_the_smallest() -> None:
     layers = {str(i): [Item(1000.0 - 7 * k - i, 97 * k * k + 13 * i * k) for k in range(6)] for i in range(14)}
     least = sum(items[0].constant_bytes for items in layers.values())
     most = sum(items[-1].constant_bytes for items in layers.values())
-    smallest, largest = knapsack.fastest(layers, least), knapsack.fastest(layers, most)
+    smallest, largest = knapsack.fastest(layers, least, 2.0), knapsack.fastest(layers, most, 2.0)
     assert smallest is not None and [i.constant_bytes for i in smallest.values()] == [0] * 14
     assert largest is not None and [i.cycles for i in largest.values()] == [v[-1].cycles for v in layers.values()]
-    middle = knapsack.fastest(layers, most // 2)
+    middle = knapsack.fastest(layers, most // 2, 2.0)
     assert middle is not None and sum(i.constant_bytes for i in middle.values()) <= most // 2

@@ -30,6 +30,24 @@ FLASH_PRICE = 2.0
 
 
 @dataclass(frozen=True)
+class Prices:
+    """What memory is worth where no budget limits it, in cycles per inference and byte.
+
+    Args:
+        flash: of constants.
+        ram: of the arena; None for the rule of :data:`SCRATCH_SHARE` and :data:`WORTH`.
+    """
+
+    flash: float = FLASH_PRICE
+    ram: float | None = None
+
+
+# for networks whose memory is what matters: a tenth of a per cent of a 5 M cycle network buys 500 bytes of flash
+MEMORY_PRICES = Prices(10.0, 5.0)
+DEFAULT_PRICES = Prices()
+
+
+@dataclass(frozen=True)
 class Option:
     """One way to run a layer."""
 
@@ -44,11 +62,6 @@ class Option:
     def ram_bytes(self) -> int:
         """What the layer adds to the tensors that are alive while it runs."""
         return memory.aligned(self.scratch_bytes) - memory.aligned(self.shared_bytes)
-
-    @property
-    def cost(self) -> float:
-        """Cycles, flash at :data:`FLASH_PRICE`."""
-        return self.cycles + FLASH_PRICE * self.constant_bytes
 
 
 def option(layer: Layer, kernel: registry.Kernel, config: registry.Config, overwritable: Sequence[int] = ()) -> Option:
@@ -163,6 +176,7 @@ def choose(
     *,
     ram_budget: int | None = None,
     flash_budget: int | None = None,
+    prices: Prices = DEFAULT_PRICES,
 ) -> dict[str, Option]:
     """One option per layer.
 
@@ -174,7 +188,8 @@ def choose(
 
     Args:
         ram_budget: bytes of tensors and scratch together.
-        flash_budget: bytes of all constants together; None: every byte at ``FLASH_PRICE``.
+        flash_budget: bytes of all constants together; None: every byte at ``prices.flash``.
+        prices: of memory that no budget limits; with ``prices.ram`` the cap is the one of least total price.
 
     Raises:
         BudgetError: even the smallest options need more.
@@ -194,16 +209,23 @@ def choose(
                 for name, found in offloaded.items()
             },
             flash_budget,
+            prices.flash,
         )
 
     everything = under(caps[-1])
     if everything is None:
         raise flash_error(offloaded, flash_budget or 0)
     if ram_budget is None:
-        priced = flash_budget is None
-        return _modest(
-            under, caps, priced, modest=(1 + SCRATCH_SHARE) * max(live.values(), default=0), fastest=everything
-        )
+        flash_price = prices.flash if flash_budget is None else 0.0
+
+        def cost(cap: int) -> float:
+            taken = under(cap)
+            return math.inf if taken is None else sum(o.cycles + flash_price * o.constant_bytes for o in taken.values())
+
+        if prices.ram is not None:
+            ram_price = prices.ram
+            return under(min(caps, key=lambda cap: cost(cap) + ram_price * cap)) or everything
+        return _modest(under, caps, cost, modest=(1 + SCRATCH_SHARE) * max(live.values(), default=0)) or everything
 
     for cap in reversed(caps):
         if cap > ram_budget and cap != floor:
@@ -235,26 +257,19 @@ Under = Callable[[int], "dict[str, Option] | None"]
 
 
 def _modest(
-    under: Under, caps: Sequence[int], priced: bool, *, modest: float, fastest: dict[str, Option]
-) -> dict[str, Option]:
+    under: Under, caps: Sequence[int], cost: Callable[[int], float], *, modest: float
+) -> dict[str, Option] | None:
     """The network at the cap that needs no RAM budget, see :func:`choose`."""
-
-    def total(taken: dict[str, Option]) -> float:
-        return sum(option.cost if priced else option.cycles for option in taken.values())
-
-    def cost(cap: int) -> float:
-        taken = under(cap)
-        return math.inf if taken is None else total(taken)
 
     def smallest(limit: float) -> int:
         """The smallest cap that costs no more than ``limit``: costs fall as caps rise."""
         return caps[bisect.bisect_left(caps, True, hi=len(caps) - 1, key=lambda cap: cost(cap) <= limit)]
 
-    least = total(fastest)
+    least = cost(caps[-1])
     cap = max((cap for cap in caps if cap <= modest), default=caps[0])
     if cost(cap) > WORTH * least:
         cap = smallest(WORTH * least)
-    return under(smallest(NEGLIGIBLE * cost(cap))) or fastest
+    return under(smallest(NEGLIGIBLE * cost(cap)))
 
 
 def _least_ram(timeline: memory.Timeline, under: Under, caps: Sequence[int]) -> int:
@@ -286,12 +301,18 @@ def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed:
 
 
 def assign(
-    function: Any, plan: Plan, *, ram_budget: int | None, flash_budget: int | None, kernel_set: registry.KernelSet
+    function: Any,
+    plan: Plan,
+    *,
+    ram_budget: int | None,
+    flash_budget: int | None,
+    kernel_set: registry.KernelSet,
+    prices: Prices,
 ) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
     choices = _all_options(function, sites, plan, kernel_set)
-    chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget, flash_budget=flash_budget)
+    chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget, flash_budget=flash_budget, prices=prices)
     entries, reasons = [], {}
     for site in sites:
         planned = plan.get(site.name)
@@ -322,6 +343,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     ram_budget: int | None = None,
     flash_budget: int | None = None,
     kernel_set: registry.KernelSet = "auto",
+    prices: Prices = DEFAULT_PRICES,
 ) -> Any:
     """Pass: completes and checks ``plan`` for a partitioned module; the module itself keeps its operators.
 
@@ -332,6 +354,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
         ram_budget: bytes of the arena (tensors and scratch), None for the smallest that costs little speed.
         flash_budget: bytes of all constants; None: as many as pay, see :func:`choose`.
         kernel_set: which kernels may be chosen.
+        prices: of memory that no budget limits.
 
     Raises:
         PlanError: the plan does not fit the model or its kernels.
@@ -339,7 +362,14 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     """
 
     def run(mod: Any) -> Any:
-        reasons = assign(mod["main"], plan, ram_budget=ram_budget, flash_budget=flash_budget, kernel_set=kernel_set)
+        reasons = assign(
+            mod["main"],
+            plan,
+            ram_budget=ram_budget,
+            flash_budget=flash_budget,
+            kernel_set=kernel_set,
+            prices=prices,
+        )
         return with_main(mod, add_refusals(mod["main"], reasons))
 
     return module_pass("AssignKernels", run)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqdkm_tvm import aot, cost, in_place, layers_c, memory
-from rqdkm_tvm.assign import AssignKernels, budget_error
+from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Prices, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
 from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.graph import calls, outputs
@@ -94,6 +94,7 @@ def compile_model(
     ram_budget: int | None = None,
     flash_budget: int | None = None,
     kernel_set: KernelSet = "auto",
+    prices: Prices = DEFAULT_PRICES,
     output_names: list[str] | None = None,
     progress: Progress = lambda _message: None,
 ) -> CompiledModel:
@@ -107,6 +108,7 @@ def compile_model(
             costs at most a few per cent of speed, see :func:`rqdkm_tvm.assign.choose`.
         flash_budget: bytes for the constants of all layers (not code); None: constants beyond the smallest must pay.
         kernel_set: which kernels may be chosen, see :data:`rqdkm_tvm.kernels.registry.KernelSet`.
+        prices: of memory that no budget limits, see :class:`rqdkm_tvm.assign.Prices`.
         output_names: names of the outputs for the metadata.
 
     Raises:
@@ -123,7 +125,9 @@ def compile_model(
     for _attempt in range(4):
         completed = copy.deepcopy(given)
         progress("choosing kernels and planning memory")
-        partitioned = AssignKernels(completed, ram_budget=budget, flash_budget=flash_budget, kernel_set=kernel_set)(mod)
+        partitioned = AssignKernels(
+            completed, ram_budget=budget, flash_budget=flash_budget, kernel_set=kernel_set, prices=prices
+        )(mod)
         lowered = LowerKernels(completed)(partitioned)
         progress("generating C")
         generated = aot.build(lowered)

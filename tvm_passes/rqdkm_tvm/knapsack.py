@@ -16,19 +16,22 @@ class Item(Protocol):
     def cycles(self) -> float: ...
     @property
     def constant_bytes(self) -> int: ...
-    @property
-    def cost(self) -> float: ...
 
 
 Chosen = TypeVar("Chosen", bound=Item)
 State = tuple[int, float, Any]  # bytes, cycles, and (index of the last choice, those before it)
 
 
-def fastest(choices: Mapping[str, Sequence[Chosen]], flash_budget: int | None) -> dict[str, Chosen] | None:
-    """Without a budget the option of least ``cost`` for each layer; with one, the fewest cycles that fit it.
+def fastest(
+    choices: Mapping[str, Sequence[Chosen]], flash_budget: int | None, price: float
+) -> dict[str, Chosen] | None:
+    """Without a budget the option of least cycles and price for each layer; with one, the fewest cycles that fit it.
 
     Dynamic programming over the layers: after each one the sums (bytes, cycles) that no other sum beats in both.
     Exact up to ``STATES`` of them; then sums are thinned evenly, by up to ``flash_budget / STATES`` bytes.
+
+    Args:
+        price: of a byte of constants, in cycles, where there is no budget.
 
     Returns:
         None if a layer has no option, or if the smallest options exceed the budget.
@@ -36,7 +39,10 @@ def fastest(choices: Mapping[str, Sequence[Chosen]], flash_budget: int | None) -
     if not all(choices.values()):
         return None
     if flash_budget is None:
-        return {name: min(found, key=lambda option: option.cost) for name, found in choices.items()}
+        return {
+            name: min(found, key=lambda option: option.cycles + price * option.constant_bytes)
+            for name, found in choices.items()
+        }
     states: list[State] = [(0, 0.0, None)]
     rest = sum(min(option.constant_bytes for option in found) for found in choices.values())
     for found in choices.values():

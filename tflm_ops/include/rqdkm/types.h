@@ -66,9 +66,10 @@ typedef enum {
 } rqdkm_requantize_form;
 
 /* Constants of two output channels, packed by rqdkm_tvm/kernels/pack.py. bias holds the bias with the input zero point
-   folded in, shifted as the lanes are: (bias - (zp + 128) sum w) << 7, because the fast kernels read the input as
-   (x + 128) << 7. The meaning of offset and shift depends on the form, see kernels/output.h; output zero point and
-   TFLite's signed shift for WIDE. Assembly kernels load the eight words in this order. */
+   folded in, shifted as the lanes are: (bias - (zp + 128) sum w) << lane shift, because the fast kernels read the input
+   as (x + 128) << lane shift (7 in convolutions, 3 in fully connected layers). The meaning of offset and shift depends
+   on the form, see kernels/output.h; output zero point and TFLite's signed shift for WIDE. Assembly kernels load the
+   eight words in this order. */
 typedef struct {
   int32_t multiplier, offset, shift;
 } rqdkm_output_quant;

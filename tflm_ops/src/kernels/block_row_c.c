@@ -29,8 +29,8 @@ RQDKM_INLINE const uint8_t *run(const uint8_t *a, const rqdkm_block_row *row, co
       a += ky + 1 < row->rows ? row->row_gap : row->block_gap;
     }
     for (int32_t i = 0; i < np; i++) {
-      out[0] = rqdkm_quantize_output(acc[i][0], form, row->quant->output);
-      out[1] = rqdkm_quantize_output(acc[i][1], form, row->quant->output + 1);
+      out[0] = rqdkm_quantize_output(acc[i][0], form, row->quant->output, RQDKM_LANE_SHIFT);
+      out[1] = rqdkm_quantize_output(acc[i][1], form, row->quant->output + 1, RQDKM_LANE_SHIFT);
       out += row->stride;
     }
   }

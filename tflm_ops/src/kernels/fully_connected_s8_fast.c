@@ -5,14 +5,27 @@
 #include "rqdkm/kernels/output.h"
 #include "rqdkm/kernels/weights.h"
 
+/* Lanes are shifted by less than those of convolutions: sums are longer here. */
+#define LANE_SHIFT 3
+#define LANE_MASK (0x00ff00ffu << LANE_SHIFT)
+
+static void expand_quad(uint32_t *lanes, const int8_t *input) {
+  const uint32_t v = rqdkm_load32(input) ^ RQDKM_SIGN_BITS;
+  rqdkm_store32(lanes, (v << LANE_SHIFT) & LANE_MASK);
+  rqdkm_store32(lanes + 1, (v >> (8 - LANE_SHIFT)) & LANE_MASK);
+}
+
 /* Input lanes are crossed; inputs past the last multiple of four are zero lanes, as their weights are. */
 static void expand_input(uint32_t *lanes, const int8_t *input, int32_t inputs) {
-  const int32_t rest = inputs % 4;
+  const int8_t *const end = input + (inputs & ~3);
   int8_t tail[4] = {-128, -128, -128, -128}; /* expands to zero */
-  rqdkm_expand_crossed(lanes, input, inputs / 4, 1);
-  if (rest != 0) {
-    memcpy(tail, input + inputs - rest, (size_t)rest);
-    rqdkm_expand_crossed(lanes + inputs / 4 * 2, tail, 1, 1);
+  RQDKM_NO_UNROLL
+  for (; input != end; input += 4, lanes += 2) {
+    expand_quad(lanes, input);
+  }
+  if (inputs % 4 != 0) {
+    memcpy(tail, input, (size_t)(inputs % 4));
+    expand_quad(lanes, tail);
   }
 }
 
@@ -152,18 +165,18 @@ static RQDKM_NOINLINE const int8_t *multiply_packed(const int8_t *weights, const
 static void store(int8_t *output, int32_t count, const int32_t *acc, const rqdkm_packed_quant *quant,
                   const rqdkm_pair_quant *pairs) {
   const rqdkm_output_quant *const q[4] = {pairs[0].output, pairs[0].output + 1, pairs[1].output, pairs[1].output + 1};
-  if (count == 4 && quant->form == RQDKM_REQUANTIZE_FLOOR) {
+  if (count == 4 && quant->form == RQDKM_REQUANTIZE_SHIFT) {
     for (int32_t i = 0; i < 4; i++) {
-      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_FLOOR, q[i]);
+      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_SHIFT, q[i], LANE_SHIFT);
     }
-  } else if (count == 4 && quant->form == RQDKM_REQUANTIZE_AWAY) {
+  } else if (count == 4 && quant->form == RQDKM_REQUANTIZE_AWAY_SHIFT) {
     for (int32_t i = 0; i < 4; i++) {
-      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_AWAY, q[i]);
+      output[i] = rqdkm_quantize_output(acc[i], RQDKM_REQUANTIZE_AWAY_SHIFT, q[i], LANE_SHIFT);
     }
   } else {
     RQDKM_NO_UNROLL
     for (int32_t i = 0; i < count; i++) {
-      output[i] = rqdkm_quantize_output(acc[i], quant->form, q[i]);
+      output[i] = rqdkm_quantize_output(acc[i], quant->form, q[i], LANE_SHIFT);
     }
   }
 }

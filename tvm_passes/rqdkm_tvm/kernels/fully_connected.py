@@ -9,7 +9,7 @@ import numpy as np
 from rqdkm_tvm.kernels._c import constant
 from rqdkm_tvm.kernels.conv2d import FORM_NAMES, bias_of, bits_constant
 from rqdkm_tvm.kernels.keys import ByArithmetic
-from rqdkm_tvm.kernels.lanes import Finish, choose_finish
+from rqdkm_tvm.kernels.lanes import SUM_SHIFT, Finish, Form, choose_finish
 from rqdkm_tvm.kernels.pack import (
     channel_bits,
     lane_bias,
@@ -52,6 +52,8 @@ def _plan_finish(key: ByArithmetic) -> Finish | None:
         *fully_connected_multipliers(layer, outputs),
         layer.output.zero_point,
         tuple(layer.attrs["clamp"]),
+        (Form.SHIFT, Form.AWAY_SHIFT),
+        SUM_SHIFT,
     )
 
 
@@ -182,7 +184,7 @@ class FullyConnectedFast(Kernel):
         if reason is None and layer.weight_zero_point != 0:
             reason = "weights must be symmetric (zero point 0)"
         if reason is None and _plan_finish(ByArithmetic(layer)) is None:
-            reason = "twice the accumulator may exceed 32 bits"
+            reason = "the accumulator may exceed 28 bits"
         return reason
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
@@ -211,7 +213,9 @@ class FullyConnectedFast(Kernel):
         outputs = int(layer.weights.shape[0])
         finish = _plan_finish(ByArithmetic(layer))
         assert finish is not None
-        bias = lane_bias(layer.weights, bias_of(layer, outputs) + finish.bias_delta, layer.inputs[0].zero_point)
+        bias = lane_bias(
+            layer.weights, bias_of(layer, outputs) + finish.bias_delta, layer.inputs[0].zero_point, SUM_SHIFT
+        )
         bits = self._four_bits(layer)
         pairs = [pair for a, b, c, d in self._fours(layer) for pair in ((a, b), (c, d))]
         constants: list[NDArray] = [

@@ -1,6 +1,6 @@
 """Requantization for the kernels that read their inputs as 16-bit lanes: convolutions and fully connected layers.
 
-An input stands in its lane as ``(x + 128) << LANE_SHIFT``, so the accumulator arrives shifted left by as much: enough
+An input stands in its lane as ``(x + 128) << lane_shift``, so the accumulator arrives shifted left by as much: enough
 fraction that one floor replaces both of TFLite's roundings (``exact_floor``), and one right shift serves every channel
 of nearly every layer. The C side is ``tflm_ops/include/rqdkm/kernels/output.h``.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from rqdkm_tvm.kernels.exact_floor import Channel, Floor, solve, steps_of
 from rqdkm_tvm.kernels.requantize import INT32_MAX, INT32_MIN, Int32Array, Int64Array
 
-LANE_SHIFT = 7  # (255 << 7) is the largest that fits a signed lane
+LANE_SHIFT = 7  # of convolutions: (255 << 7) is the largest that fits a signed lane
+SUM_SHIFT = 3  # of fully connected layers, whose sums are longer: 28 bits instead of 24
 RIGHT_SHIFT = 12  # of FLOOR and AWAY: exact for multipliers of 2^-6 and less, nearly always down to 2^-13
-HALF_ADDEND = -(1 << (LANE_SHIFT - 1))  # what rounds an exact half of a negative accumulator down
 
 
 class Form(IntEnum):
@@ -57,6 +57,7 @@ def choose_finish(
     zero_point: int,
     clamp: tuple[int, int],
     forms: Iterable[Form] = tuple(Form)[:-1],
+    lane_shift: int = LANE_SHIFT,
 ) -> Finish | None:
     """The fastest form that is exact for every accumulator within ``bounds``; None if even WIDE is not.
 
@@ -66,6 +67,7 @@ def choose_finish(
         zero_point: of the output.
         clamp: (min, max) in output units.
         forms: that may be chosen, besides WIDE.
+        lane_shift: how far left the kernel's inputs stand in their lanes, >= 2.
     """
     channels = [
         Channel(int(m), int(s), zero_point, clamp, int(low), int(high))
@@ -74,7 +76,7 @@ def choose_finish(
     for form in forms:
         solved: list[Floor] = []
         for channel in channels:
-            found = _solve(form, channel)
+            found = _solve(form, channel, lane_shift)
             if found is None:
                 break
             solved.append(found)
@@ -86,21 +88,21 @@ def choose_finish(
                 [f.addend if form is Form.AWAY else f.right_shift for f in solved],
                 [-f.base for f in solved],
             )
-    if any(c.low << LANE_SHIFT < INT32_MIN or c.high << LANE_SHIFT > INT32_MAX for c in channels):
+    if any(c.low << lane_shift < INT32_MIN or c.high << lane_shift > INT32_MAX for c in channels):
         return None
     count = len(channels)
     return _finish(Form.WIDE, multipliers, [zero_point] * count, shifts, [0] * count)
 
 
-def _solve(form: Form, channel: Channel) -> Floor | None:
+def _solve(form: Form, channel: Channel, lane_shift: int) -> Floor | None:
     right_shift = RIGHT_SHIFT
     if form in (Form.SHIFT, Form.AWAY_SHIFT):  # the one for which k is exact; where that is none, a dead channel's
-        exact = LANE_SHIFT - 1 - channel.shift
+        exact = lane_shift - 1 - channel.shift
         right_shift = exact if 0 <= exact <= 24 and channel.multiplier else RIGHT_SHIFT
     # channels of which AWAY asks nothing have addend 0; AWAY_SHIFT has the same one for all
     for away in {Form.AWAY: (True, False), Form.AWAY_SHIFT: (True,)}.get(form, (False,)):
-        found = solve(channel, steps_of(channel), right_shift, away, LANE_SHIFT, LANE_SHIFT)
-        if found is not None and (form is not Form.AWAY_SHIFT or found.addend == HALF_ADDEND):
+        found = solve(channel, steps_of(channel), right_shift, away, lane_shift, lane_shift)
+        if found is not None and (form is not Form.AWAY_SHIFT or found.addend == -(1 << (lane_shift - 1))):
             return found
     return None
 

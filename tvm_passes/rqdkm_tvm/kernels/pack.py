@@ -66,12 +66,14 @@ def pack_fours(weights: npt.NDArray[Any]) -> Int8Array:
     return np.ascontiguousarray(filled.reshape(-1, 4, taps // 4, 4).transpose(0, 2, 1, 3), dtype=np.int8).ravel()
 
 
-def lane_bias(weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_zero_point: int) -> Int64Array:
+def lane_bias(
+    weights: npt.NDArray[Any], bias: npt.ArrayLike | None, input_zero_point: int, lane_shift: int = LANE_SHIFT
+) -> Int64Array:
     """The bias shifted as the lanes are, with the input offset folded in: the kernels read the input as x + 128, so the
     zero point's share ``(zero_point + 128) * sum(weights)`` moves into the bias. (channels, taps) weights."""
     total = weights.astype(np.int64).sum(axis=1)
     base = np.zeros_like(total) if bias is None else np.asarray(bias, dtype=np.int64).ravel()
-    folded: Int64Array = (base - (input_zero_point + 128) * total) << LANE_SHIFT
+    folded: Int64Array = (base - (input_zero_point + 128) * total) << lane_shift
     return folded
 
 

@@ -130,7 +130,7 @@ typedef struct {
   : "+r"(lanes), "+r"(state_), "+r"(quant_)                                                                        \
   : [p1] "i"(p1), [p2] "i"(p2), [p3] "i"(p3), [so] "i"(step_bytes), [spr] "i"(spr), [rb] "i"(rb),                   \
     [unroll] "i"(unroll), [inc] "i"(inc), [turns] "i"(turns), [rows] "i"(rows), [gap] "i"(gap), [tail] "i"(tail),  \
-    [form] "i"(form), [pairs] "i"(pairs), [bodies] "i"(bodies), [right] "i"(RQDKM_RIGHT_SHIFT), [half] "i"(-RQDKM_HALF_ADDEND)            \
+    [form] "i"(form), [pairs] "i"(pairs), [bodies] "i"(bodies), [right] "i"(RQDKM_RIGHT_SHIFT), [half] "i"(-RQDKM_HALF_ADDEND(RQDKM_LANE_SHIFT))            \
   : "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6", \
     "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "s16", "s17", "s18", "cc", "memory"
 

@@ -51,10 +51,11 @@ def random_depthwise(rng: np.random.Generator) -> tuple[Layer, Array]:
 
 
 def winograd_layer(rng: np.random.Generator) -> tuple[Layer, Array]:
-    """What all three Winograd kernels accept, odd numbers of channels and edge tiles included."""
+    """What the Winograd kernels of one stride accept, odd numbers of channels and edge tiles included."""
     size = (int(rng.integers(1, 13)), int(rng.integers(1, 13)))
     channels = (4 * int(rng.integers(1, 9)), int(rng.integers(1, 8)))
-    return random_layers.conv_layer(rng, size=size, channels=channels, kernel=(3, 3))
+    stride = int(rng.choice([1, 1, 2]))
+    return random_layers.conv_layer(rng, size=size, channels=channels, kernel=(3, 3), stride=(stride, stride))
 
 
 # ---- what lies in flash ----------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def unpacked(data: Array, bits: int) -> Array:
 @pytest.mark.parametrize(
     "name",
     ["conv2d_s8_gemm", "conv2d_s8_im2row", "conv2d_s8_direct", "conv2d_s8_narrow", "fully_connected_s8_fast"]
-    + [f"conv2d_s8_winograd_{form}" for form in ("f4x4", "f2x2", "f4x1")],
+    + [f"conv2d_s8_winograd_{form}" for form in ("f4x4", "f2x2", "f4x1", "f4x4s2")],
 )
 def test_unpacking_gives_the_weights_of_8_bits_again(name: str) -> None:
     kernel, rng = registry.get(name), np.random.default_rng(sum(map(ord, name)))
@@ -316,7 +317,7 @@ _SCRATCH = {
     "conv2d_s8_im2row": "&params, &input_dims, &filter_dims, &output_dims, &tile",
     "conv2d_s8_direct": "&params, &input_dims, &filter_dims, &output_dims, &tile",
     "fully_connected_s8_fast": "&params",
-    **{f"conv2d_s8_winograd_{form}": "&params" for form in ("f4x4", "f2x2", "f4x1")},
+    **{f"conv2d_s8_winograd_{form}": "&params" for form in ("f4x4", "f2x2", "f4x1", "f4x4s2")},
 }
 
 

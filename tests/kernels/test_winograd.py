@@ -18,6 +18,7 @@ KERNELS = {
     "f4x4": conv2d_winograd.WinogradF4x4(),
     "f2x2": conv2d_winograd.WinogradF2x2(),
     "f4x1": conv2d_winograd.WinogradF4x1(),
+    "f4x4s2": conv2d_winograd.WinogradF4x4Stride2(),
 }
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 
@@ -39,7 +40,8 @@ def random_case(name: str, rng: np.random.Generator, **fixed: Any) -> list[harne
         if rng.integers(3) == 0:
             shape["padding"] = tuple(int(v) for v in rng.integers(0, 4, 4))
         try:
-            layer, x = random_layers.conv_layer(rng, kernel=(3, 3), **{**shape, **fixed})
+            stride = (KERNELS[name].stride,) * 2
+            layer, x = random_layers.conv_layer(rng, kernel=(3, 3), stride=stride, **{**shape, **fixed})
         except ValueError:  # nothing left of the image
             continue
         if KERNELS[name].reject(layer) is None:
@@ -50,10 +52,13 @@ def expected(cases: list[harness.Case]) -> list[np.ndarray]:
     return [tflite_arithmetic.conv2d(case.layer, case.inputs[0]) for case in cases]
 
 
-def plain_layer(channels: tuple[int, int] = (16, 4), size: tuple[int, int] = (8, 8), seed: int = 0) -> Layer:
-    """A layer with ordinary scales, no clamp and no padding worth mentioning."""
+def plain_layer(
+    channels: tuple[int, int] = (16, 4), size: tuple[int, int] = (8, 8), seed: int = 0, name: str = "f4x4"
+) -> Layer:
+    """A layer with ordinary scales, no clamp and no padding worth mentioning, of the stride of a kernel."""
     rng = np.random.default_rng(seed)
-    layer, _ = random_layers.conv_layer(rng, size=size, channels=channels, kernel=(3, 3))
+    stride = (KERNELS[name].stride,) * 2
+    layer, _ = random_layers.conv_layer(rng, size=size, channels=channels, kernel=(3, 3), stride=stride)
     weights = rng.integers(-127, 128, layer.weights.shape).astype(np.int8)
     scale = np.full(channels[1], 0.005, np.float32)
     bias = rng.integers(-5000, 5000, channels[1]).astype(np.int32)
@@ -102,12 +107,15 @@ def test_outputs_equal_those_of_the_reference_interpreter(name: str) -> None:
         clamp = one_op.activation_clamp(activation, layer.output)
         if same:
             (_, top, bottom), (_, left, right) = (
-                one_op.same_padding(size, 3, 1) for size in layer.inputs[0].shape[1:3]
+                one_op.same_padding(size, 3, KERNELS[name].stride) for size in layer.inputs[0].shape[1:3]
             )
             padding = (top, left, bottom, right)
         else:
             padding = (0, 0, 0, 0)
-        height, width = (s + padding[i] + padding[i + 2] - 2 for i, s in enumerate(layer.inputs[0].shape[1:3]))
+        height, width = (
+            (s + padding[i] + padding[i + 2] - 3) // KERNELS[name].stride + 1
+            for i, s in enumerate(layer.inputs[0].shape[1:3])
+        )
         layer = replace(
             layer,
             output=replace(layer.output, shape=(1, height, width, layer.output.shape[3])),
@@ -129,7 +137,7 @@ def test_outputs_equal_those_of_the_reference_interpreter(name: str) -> None:
 def test_exact_up_to_the_bound_and_rejected_beyond_it(name: str, sign: int) -> None:
     """Accumulators of exactly the largest magnitude that the proof allows."""
     kernel = KERNELS[name]
-    layer = plain_layer((32, 2))
+    layer = plain_layer((32, 2), name=name)
     limit = 1 << (31 - kernel.form.power)
     weights = np.full_like(layer.weights, 127 * sign)
     low, high = accumulator_bounds(weights.reshape(2, -1), None, layer.inputs[0].zero_point)
@@ -151,10 +159,10 @@ def test_exact_up_to_the_bound_and_rejected_beyond_it(name: str, sign: int) -> N
 
 @every_kernel
 def test_rejects_what_it_cannot_do_with_a_reason(name: str) -> None:
-    kernel, layer = KERNELS[name], plain_layer()
+    kernel, layer = KERNELS[name], plain_layer(name=name)
     assert kernel.reject(layer) is None
     for change, word in (
-        ({"strides": (2, 2)}, "stride"),
+        ({"strides": (3, 3)}, "stride"),
         ({"dilation": (1, 2)}, "dilation"),
         ({"groups": 2}, "groups"),
     ):
@@ -172,7 +180,7 @@ def test_rejects_what_it_cannot_do_with_a_reason(name: str) -> None:
 
 @every_kernel
 def test_the_fast_form_is_used_where_it_is_proven(name: str) -> None:
-    kernel, layer = KERNELS[name], plain_layer()
+    kernel, layer = KERNELS[name], plain_layer(name=name)
     relu = replace(layer, output=replace(layer.output, zero_point=-128))
     for tuned, form in (
         (layer, "away"),
@@ -186,7 +194,7 @@ def test_the_fast_form_is_used_where_it_is_proven(name: str) -> None:
 
 @every_kernel
 def test_one_channel_that_needs_the_wide_form_leaves_the_others_fast(name: str) -> None:
-    kernel, layer = KERNELS[name], plain_layer()
+    kernel, layer = KERNELS[name], plain_layer(name=name)
     layer = replace(layer, weight_scales=np.array([0.005, 0.005, 3.0, 0.005], np.float32))
     assert kernel.table(layer).words[:, 5].tolist() == [0, 0, 1, 0]
     x = random_layers.random_values(np.random.default_rng(5), layer.inputs[0].shape)
@@ -197,7 +205,7 @@ def test_one_channel_that_needs_the_wide_form_leaves_the_others_fast(name: str) 
 @every_kernel
 def test_a_dead_channel_does_not_cost_the_fast_form(name: str) -> None:
     """A pruned filter keeps a tiny scale: its output is the zero point whatever the input."""
-    kernel, layer = KERNELS[name], plain_layer()
+    kernel, layer = KERNELS[name], plain_layer(name=name)
     layer = replace(layer, weight_scales=np.array([0.005, 1e-9, 0.005, 0.005], np.float32))
     assert not kernel.table(layer).wide
     x = random_layers.random_values(np.random.default_rng(6), layer.inputs[0].shape)
@@ -208,14 +216,14 @@ def test_a_dead_channel_does_not_cost_the_fast_form(name: str) -> None:
 @every_kernel
 def test_the_last_configuration_needs_the_least_scratch(name: str) -> None:
     for shape in (((16, 16), (32, 32)), ((64, 64), (8, 8)), ((12, 5), (3, 21))):
-        layer = plain_layer(*shape)
+        layer = plain_layer(*shape, name=name)
         sizes = [KERNELS[name].scratch_bytes(layer, config) for config in KERNELS[name].configs(layer)]
         assert sizes[-1] == min(sizes)
 
 
 @every_kernel
 def test_constants_take_as_much_flash_as_announced(name: str) -> None:
-    kernel, layer = KERNELS[name], plain_layer((20, 5))
+    kernel, layer = KERNELS[name], plain_layer((20, 5), name=name)
     for config in kernel.configs(layer):
         constants = kernel.lower(layer, config).constants
         assert sum(array.nbytes for array in constants) == kernel.constant_bytes(layer, config)
@@ -223,7 +231,7 @@ def test_constants_take_as_much_flash_as_announced(name: str) -> None:
 
 @every_kernel
 def test_estimates_rank_a_larger_strip_of_on_line_weights_first(name: str) -> None:
-    kernel, layer = KERNELS[name], plain_layer((16, 16), (32, 32))
+    kernel, layer = KERNELS[name], plain_layer((16, 16), (32, 32), name=name)
     configs = [config for config in kernel.configs(layer) if config["weights"] == "online"]
     ordered = sorted(configs, key=lambda config: kernel.estimate_cycles(layer, config))
     assert [config["strip"] for config in ordered] == sorted((c["strip"] for c in configs), reverse=True)

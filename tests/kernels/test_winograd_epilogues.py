@@ -17,6 +17,8 @@ from tests.kernels.tflite_elementwise import REFERENCES
 Array = random_layers.Array
 
 FUSING = ("f4x4", "f2x2")
+ADDING = (*FUSING, "f4x4s2")
+every_adding_kernel = pytest.mark.parametrize("name", ADDING)
 every_fusing_kernel = pytest.mark.parametrize("name", FUSING)
 
 
@@ -115,11 +117,11 @@ def test_every_form_is_used_and_exact(name: str, form: str) -> None:
     check(name, [layer for layer in (pool, addition) if rejection(KERNELS[name], layer) is None], rng)
 
 
-@every_fusing_kernel
+@every_adding_kernel
 @pytest.mark.parametrize("clamp", [(-128, 127), (-20, 127), (-128, 60), (-7, 9)])
 def test_an_addition_with_any_clamp_is_exact(name: str, clamp: tuple[int, int]) -> None:
     rng = np.random.default_rng(24)
-    layers = [added(plain_layer((16, 5), (9, 6), seed), rng, clamp) for seed in range(6)]
+    layers = [added(plain_layer((16, 5), (9, 6), seed, name), rng, clamp) for seed in range(6)]
     accepted = [layer for layer in layers if rejection(KERNELS[name], layer) is None]
     assert accepted
     check(name, accepted, rng)
@@ -160,7 +162,7 @@ class InPlace:
         return replace(call, body=body)
 
 
-@every_fusing_kernel
+@every_adding_kernel
 def test_an_addition_may_write_over_its_residual(name: str) -> None:
     rng = np.random.default_rng(25)
     cases, outputs = [], []

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Exact integer Winograd convolution, 3x3, stride 1, int8 x int8 -> int8, bit-exact with TFLite.
+/* Exact integer Winograd convolution, 3x3, stride 1 and (f4x4s2) 2, int8 x int8 -> int8, bit-exact with TFLite.
  *
  * F(m, 3) computes m outputs of a 3-tap filter with m + 2 products instead of 3 m:
  *     Y = A^T [ (G g) . (B^T d) ]        (Winograd 1980; Lavin and Gray, "Fast Algorithms for Convolutional Neural
@@ -8,7 +8,8 @@
  * accumulator times a known odd number times a power of two, undone exactly by one multiplication (see
  * docs/winograd.md for the derivation and the bounds, rqdkm_tvm/kernels/conv2d_winograd.py for the proof per layer).
  *
- * f4x4: 4x4 outputs, 36 positions (of 144 products);  f2x2: 2x2 outputs, 16 of 36;  f4x1: 4 outputs along x, 18 of 36.
+ * f4x4: 4x4 outputs, 36 positions (of 144 products);  f2x2: 2x2 outputs, 16 of 36;  f4x1: 4 outputs along x, 18 of 36;
+ * f4x4s2: 4x4 outputs of stride 2, 81 of 144.
  *
  * Layouts, in 32-bit words of two 16-bit channels; a block is 16 channels = 8 words; position p < P:
  *     V[group of 4 tiles][block][p][8][4 tiles]    transformed input of one strip of tiles
@@ -76,6 +77,10 @@ int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
                                       void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params);
+int32_t rqdkm_conv2d_s8_winograd_f4x4s2(const rqdkm_winograd_params *params, const int8_t *input,
+                                        const int8_t *residual, const void *weights,
+                                        const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
+int32_t rqdkm_conv2d_s8_winograd_f4x4s2_scratch_bytes(const rqdkm_winograd_params *params);
 int32_t rqdkm_conv2d_s8_winograd_f2x2(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
                                       void *scratch);
@@ -86,6 +91,7 @@ int32_t rqdkm_conv2d_s8_winograd_f4x1_scratch_bytes(const rqdkm_winograd_params 
 
 /* Weight transforms on line. */
 void rqdkm_winograd_f4x4_weights(const int8_t *weights, int32_t channels, uint32_t *u);
+void rqdkm_winograd_f4x4s2_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f2x2_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 
@@ -101,6 +107,7 @@ void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32
   RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_##name##_wide)
 RQDKM_WINOGRAD_OUTPUT_FORMS(f4x4_output);
 RQDKM_WINOGRAD_OUTPUT_FORMS(f4x4_pool);
+RQDKM_WINOGRAD_OUTPUT_FORMS(f4x4s2_output);
 RQDKM_WINOGRAD_OUTPUT_FORMS(f2x2_output);
 RQDKM_WINOGRAD_OUTPUT_FORMS(f2x2_pool);
 RQDKM_WINOGRAD_OUTPUT_FORMS(f4x1_output);

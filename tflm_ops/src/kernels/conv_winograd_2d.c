@@ -7,7 +7,7 @@
 #include "conv_winograd_pair.h"
 
 typedef struct {
-  int32_t tile, edge, positions;
+  int32_t tile, edge, advance, positions;
   int32_t tiles_x, tiles;    /* of the whole map */
   int32_t blocks;            /* of 16 input channels */
   int32_t strip_tiles;       /* largest strip */
@@ -22,10 +22,12 @@ static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
 static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
 
-static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
+static geometry measure(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *p) {
+  const int32_t tile = algorithm->tile;
   geometry g;
   g.tile = tile;
-  g.edge = tile + 2;
+  g.edge = algorithm->edge;
+  g.advance = algorithm->advance;
   g.positions = g.edge * g.edge;
   g.tiles_x = ceil_div(p->output.w * p->pool, tile);
   g.tiles = g.tiles_x * ceil_div(p->output.h * p->pool, tile);
@@ -38,14 +40,14 @@ static geometry measure(int32_t tile, const rqdkm_winograd_params *p) {
   g.m_words = 8 * g.positions;
   g.product_words = (p->transform ? g.u_words : 0) +
                     max32(min32(ceil_div(g.strip_tiles, 4), 2) * g.m_words, rqdkm_winograd_unpacked_words(p));
-  const int32_t columns = min32(g.strip_tiles, g.tiles_x) * tile + 2;
+  const int32_t columns = min32(g.strip_tiles, g.tiles_x) * g.advance + g.edge - g.advance;
   g.pad_words = min32(columns, p->input.w) * p->input.c / 4;
   g.input_words = columns * 2 * g.edge + g.pad_words;
   return g;
 }
 
-int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_params *params) {
-  const geometry g = measure(tile, params);
+int32_t rqdkm_winograd_2d_scratch_bytes(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params) {
+  const geometry g = measure(algorithm, params);
   return 4 * (g.u_offset + max32(g.product_words, g.input_words));
 }
 
@@ -53,8 +55,8 @@ int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_param
 static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *g, const rqdkm_winograd_params *p,
                             const int8_t *input, int32_t tile_y, int32_t tile_x, int32_t count, int32_t first,
                             uint32_t *v, uint32_t *t, const int8_t *pad_row) {
-  const int32_t y = tile_y * g->tile - p->pad_top, x = tile_x * g->tile - p->pad_left;
-  const int32_t columns = count * g->tile + 2;
+  const int32_t y = tile_y * g->advance - p->pad_top, x = tile_x * g->advance - p->pad_left;
+  const int32_t columns = count * g->advance + g->edge - g->advance;
   const int32_t left = min32(max32(-x, 0), columns);
   const int32_t inside = max32(min32(p->input.w - x, columns) - left, 0);
   const int32_t row_bytes = p->input.w * p->input.c;
@@ -81,7 +83,7 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
       uint32_t *const words = block + (i >> 2) * g->v_group + (i & 3);
       algorithm->rows(column, words, tiles);
       algorithm->rows(column + g->edge, words + 4, tiles);
-      column += tiles * g->tile * 2 * g->edge;
+      column += tiles * g->advance * 2 * g->edge;
       i += tiles;
     }
   }
@@ -94,7 +96,7 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
       (params->add != NULL) != (residual != NULL) || params->pool < 1 || params->pool > 2) {
     return RQDKM_ERROR_ARGUMENT;
   }
-  const geometry g = measure(algorithm->tile, params);
+  const geometry g = measure(algorithm, params);
   uint32_t *const v = scratch;
   rqdkm_winograd_place *const places = (rqdkm_winograd_place *)(v + g.v_words);
   uint32_t *const shared = v + g.u_offset; /* the input stage is over before U and M are written */

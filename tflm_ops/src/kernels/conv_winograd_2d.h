@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What f4x4 and f2x2 share: the loop over strips of tiles, output channel pairs and groups of four tiles. */
+/* What f4x4, f2x2 and f4x4s2 share: the loop over strips of tiles, output channel pairs and groups of four tiles. */
 #ifndef RQDKM_CONV_WINOGRAD_2D_H
 #define RQDKM_CONV_WINOGRAD_2D_H
 
 #include "conv_winograd_gemm.h"
 #include "rqdkm/winograd.h"
 
-enum { RQDKM_WINOGRAD_MAX_EDGE = 6, RQDKM_WINOGRAD_CALL_TILES = 8 /* per call of an output stage */ };
+enum { RQDKM_WINOGRAD_MAX_EDGE = 9, RQDKM_WINOGRAD_CALL_TILES = 8 /* per call of an output stage */ };
 
 /* A run of input columns: `count` columns, `step` bytes apart; column j of row i starts at row[i] + j * step. */
 typedef struct {
@@ -15,8 +15,10 @@ typedef struct {
 } rqdkm_winograd_columns;
 
 typedef struct {
-  int32_t tile; /* m: outputs per edge; the input tile has m + 2 */
-  /* B^T d for the columns of a run, 4 channels: t[column][2 words][m + 2]. Returns the end of what it wrote. */
+  int32_t tile;    /* m: outputs per edge */
+  int32_t edge;    /* inputs per edge, and positions */
+  int32_t advance; /* inputs from one tile to the next: m times the stride */
+  /* B^T d for the columns of a run, 4 channels: t[column][2 words][edge]. Returns the end of what it wrote. */
   uint32_t *(*columns)(const rqdkm_winograd_columns *run, int32_t channel, uint32_t *t);
   /* (B^T d) B of neighbouring tiles of a group, from one word of their columns: one word of V per position and tile.
      t: the first tile's first column; v: its lane at position 0. */
@@ -27,6 +29,6 @@ typedef struct {
 int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
                               const int8_t *input, const int8_t *residual, const void *weights,
                               const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
-int32_t rqdkm_winograd_2d_scratch_bytes(int32_t tile, const rqdkm_winograd_params *params);
+int32_t rqdkm_winograd_2d_scratch_bytes(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params);
 
 #endif

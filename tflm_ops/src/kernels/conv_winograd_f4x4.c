@@ -124,7 +124,7 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
 
 #endif
 
-static const rqdkm_winograd_2d algorithm = {4, columns, rows, rqdkm_winograd_gemm_36};
+static const rqdkm_winograd_2d algorithm = {TILE, EDGE, TILE, columns, rows, rqdkm_winograd_gemm_36};
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
@@ -133,5 +133,5 @@ int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const
 }
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params) {
-  return rqdkm_winograd_2d_scratch_bytes(algorithm.tile, params);
+  return rqdkm_winograd_2d_scratch_bytes(&algorithm, params);
 }

@@ -129,6 +129,10 @@ RQDKM_INLINE void multiply(const uint32_t *v, const uint32_t *u, uint32_t *m, in
   }
 }
 
+void rqdkm_winograd_gemm_81(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) {
+  multiply(v, u, m, channels, 81);
+}
+
 void rqdkm_winograd_gemm_36(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels) {
   multiply(v, u, m, channels, 36);
 }

@@ -31,6 +31,7 @@ enum { RQDKM_WINOGRAD_BLOCK_V = 32, RQDKM_WINOGRAD_BLOCK_U = 16 }; /* words of o
 
 /* v, u: position 0 of the first block; m: P x 8 words; channels: input channels, gemm_6 adds up three kernel rows. */
 typedef void (*rqdkm_winograd_gemm)(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels);
+void rqdkm_winograd_gemm_81(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels);
 void rqdkm_winograd_gemm_36(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels);
 void rqdkm_winograd_gemm_16(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels);
 void rqdkm_winograd_gemm_6(const uint32_t *v, const uint32_t *u, uint32_t *m, int32_t channels);

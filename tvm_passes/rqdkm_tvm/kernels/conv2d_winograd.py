@@ -1,4 +1,5 @@
-"""Exact integer Winograd convolutions, int8, 3x3, stride 1: F(4x4, 3x3), F(2x2, 3x3) and the one-dimensional F(4, 3).
+"""Exact integer Winograd convolutions, int8, 3x3: F(4x4, 3x3), F(2x2, 3x3) and the one-dimensional F(4, 3) for stride
+1, F(4x4, 2x2) by phases for stride 2.
 
 Not imported by the package: import this module to register them.
 """
@@ -36,6 +37,7 @@ class Cost:
         tile: finishing one tile of one output channel; ``forms`` is what a form costs more than FLOOR.
         strip: starting a strip.
         pool, add: what an epilogue costs more than storing the tile; ``pooled_forms`` as ``forms`` where it pools.
+        cut: finishing one tile of one output channel, more, where the tiles do not divide the map.
     """
 
     input: float
@@ -47,6 +49,7 @@ class Cost:
     pool: float = 0.0
     add: float = 0.0
     pooled_forms: Mapping[str, float] = field(default_factory=dict)
+    cut: float = 0.0
 
 
 def _product_cycles(form: pack.Algorithm, channels: int, online: bool) -> float:
@@ -120,6 +123,7 @@ class WinogradConv2d(Kernel):
     packed_weights = True
     algorithm: ClassVar[str] = "winograd"  # the `baseline` configuration keeps to direct convolutions
     form: ClassVar[pack.Algorithm]
+    stride: ClassVar[int] = 1
     cost: ClassVar[Cost]
 
     # ---- applicability ---------------------------------------------------------------------------------
@@ -132,8 +136,8 @@ class WinogradConv2d(Kernel):
             return "weights must be constant, int8, symmetric"
         if weights.shape[1:3] != (3, 3) or int(layer.attrs["groups"]) != 1:
             return f"the kernel is {weights.shape[1]}x{weights.shape[2]}, groups {layer.attrs['groups']}: 3x3 only"
-        if tuple(layer.attrs["strides"]) != (1, 1) or tuple(layer.attrs["dilation"]) != (1, 1):
-            return "stride and dilation must be 1"
+        if tuple(layer.attrs["strides"]) != (self.stride, self.stride) or tuple(layer.attrs["dilation"]) != (1, 1):
+            return f"stride must be {self.stride} and dilation 1"
         if weights.shape[3] % 4 != 0:
             return f"{weights.shape[3]} input channels: not a multiple of 4, transforming them costs more than it saves"
         return _reject_epilogue(layer) or self._unproven(layer)
@@ -192,6 +196,8 @@ class WinogradConv2d(Kernel):
             forms, tile = self.cost.pooled_forms, tile + self.cost.pool
         elif layer.epilogue is not None:
             tile += self.cost.add
+        if any(size % of for size, of in zip(_computed(layer), self.form.tile, strict=True)):
+            tile += self.cost.cut
         finishing = tiles * (outputs * tile + wide * forms["wide"] + (outputs - wide) * forms[fast])
         return (
             inputs * quads * self.cost.input
@@ -307,28 +313,35 @@ class WinogradConv2d2d(WinogradConv2d):
             sizes.add(size)
         return sorted(sizes, reverse=True)
 
+    def _edge_and_advance(self) -> tuple[int, int]:
+        """Inputs of a tile along an axis, and from one tile to the next."""
+        advance = self.form.tile[0] * self.stride
+        return advance + 3 - self.stride, advance
+
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         _, width, channels = hwc(layer.inputs[0])
         rows, columns = self._tiles(layer)
-        edge, blocks, positions = self.form.tile[0] + 2, _ceil(channels, pack.BLOCK), self.form.positions
+        blocks, positions = _ceil(channels, pack.BLOCK), self.form.positions
+        edge, advance = self._edge_and_advance()
         tiles = min(4 * int(config["strip"]), rows * columns)
         transformed = _ceil(tiles, 4) * blocks * positions * 32
         products = (blocks * positions * 16 if config["weights"] == "online" else 0) + max(
             min(_ceil(tiles, 4), 2) * 8 * positions, self._unpacked_words(layer, config)
         )
-        run = min(tiles, columns) * self.form.tile[1] + 2
+        run = min(tiles, columns) * advance + edge - advance
         columns_kept = run * 2 * edge + min(run, width) * channels // 4
         return 4 * (transformed + 2 * tiles + max(products, columns_kept))
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         rows, columns = self._tiles(layer)
-        tiles, step, edge = rows * columns, 4 * int(config["strip"]), self.form.tile[1]
+        tiles, step = rows * columns, 4 * int(config["strip"])
+        edge, advance = self._edge_and_advance()
         inputs = groups = 0
         starts = range(0, tiles, step)
         for start in starts:
             end = min(start + step, tiles)
             tile_rows = (end - 1) // columns - start // columns + 1  # each is a run of columns of its own
-            inputs += edge * (end - start) + 2 * tile_rows
+            inputs += advance * (end - start) + (edge - advance) * tile_rows
             groups += _ceil(end - start, 4)
         return self._estimate(layer, config, inputs=inputs, strips=len(starts), groups=groups, tiles=tiles)
 
@@ -344,12 +357,24 @@ class WinogradF4x4(WinogradConv2d2d):
         404,
         1402,
         214,
-        {"floor": 0, "away": 62, "clamp": 265, "wide": 805},
+        {"floor": 0, "away": 48, "clamp": 265, "wide": 805},
         1333,
         pool=-30,
         add=160,
-        pooled_forms={"floor": 0, "away": 12, "clamp": 300, "wide": 1300},
+        pooled_forms={"floor": 0, "away": 18, "clamp": 300, "wide": 1300},
+        cut=130,
     )
+
+
+@register
+class WinogradF4x4Stride2(WinogradConv2d2d):
+    """Stride 2 by phases: 81 products for 16 outputs of 9 taps."""
+
+    name = "conv2d_s8_winograd_f4x4s2"
+    epilogues = frozenset({"add"})
+    form = pack.F4X4S2
+    stride = 2
+    cost = Cost(231, 702, 2654, 202, {"floor": 0, "away": 48, "clamp": 265, "wide": 805}, 3878, add=174, cut=130)
 
 
 @register

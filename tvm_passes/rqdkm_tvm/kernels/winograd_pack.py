@@ -20,6 +20,8 @@ BLOCK = 16  # input channels per block of the layouts
 # Rows of G scaled to integers: by (4, -6, -6, 24, 24, 1) for F(4, 3), by (1, 2, 2, 1) for F(2, 3).
 G4 = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [1, -2, 4], [0, 0, 1]], dtype=np.int64)
 G2 = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 1]], dtype=np.int64)
+# Stride 2: F(4, 2) of taps 0 and 2, rows by (3, 3, -1, 1, 6), and tap 1 times 6 at four positions.
+G4_BY_PHASE = np.array([[3, 0, 0], [3, 0, 3], [-1, 0, 1], [1, 0, 2], [0, 0, 6], *([[0, 6, 0]] * 4)], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Algorithm:
 
 
 F4X4 = Algorithm("f4x4", (4, 4), (G4, G4), odd=9, power=6, bias=36)
+F4X4S2 = Algorithm("f4x4s2", (4, 4), (G4_BY_PHASE, G4_BY_PHASE), odd=9, power=2, bias=36)
 F2X2 = Algorithm("f2x2", (2, 2), (G2, G2), odd=1, power=2, bias=4)
 F4X1 = Algorithm("f4x1", (1, 4), (np.eye(3, dtype=np.int64), G4), odd=3, power=3, bias=-6)
 

@@ -50,9 +50,25 @@ static int32_t scratch_bytes(const record *r) {
   }
 }
 
+/* The panel function of a form. */
+static rqdkm_panel_function panel_for(rqdkm_requantize_form form) {
+  switch (form) {
+    case RQDKM_REQUANTIZE_FLOOR:
+      return rqdkm_panel_s8_floor;
+    case RQDKM_REQUANTIZE_SHIFT:
+      return rqdkm_panel_s8_shift;
+    case RQDKM_REQUANTIZE_AWAY:
+      return rqdkm_panel_s8_away;
+    case RQDKM_REQUANTIZE_AWAY_SHIFT:
+      return rqdkm_panel_s8_away_shift;
+    default:
+      return rqdkm_panel_s8_wide;
+  }
+}
+
 static int32_t run(const record *r, void **b, int8_t *out, void *scratch) {
   const rqdkm_packed_quant quant = {(rqdkm_requantize_form)r->form, (const rqdkm_pair_quant *)b[1],
-                                    (const uint8_t *)b[3]};
+                                    (const uint8_t *)b[3], panel_for((rqdkm_requantize_form)r->form)};
   const int32_t *k = r->constants;
   switch (r->kernel) {
     case kReference: {

@@ -79,12 +79,16 @@ typedef struct {
   rqdkm_output_quant output[2];
 } rqdkm_pair_quant;
 
+struct rqdkm_panel_product;
+typedef void (*rqdkm_panel_function)(const struct rqdkm_panel_product *product);
+
 /* What the fast convolution kernels take in place of rqdkm_channel_quant: one entry per pair of output channels. The
    last pair of an odd number of channels repeats the channel before it. */
 typedef struct {
   rqdkm_requantize_form form;
   const rqdkm_pair_quant *pairs;
-  const uint8_t *bits; /* of each pair's weights: 8, 4 or 2 (kernels/weights.h); NULL: all have 8 */
+  const uint8_t *bits;        /* of each pair's weights: 8, 4 or 2 (kernels/weights.h); NULL: all have 8 */
+  rqdkm_panel_function panel; /* of gemm and im2row, for `form` (kernels/panel.h): only what is named is linked */
 } rqdkm_packed_quant;
 
 #ifdef __cplusplus

@@ -108,8 +108,8 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
                              const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
                              const int8_t *filter, const rqdkm_dims *output_dims, int8_t *output,
                              const rqdkm_conv_tile *tile, void *scratch) {
-  const rqdkm_panel_function multiply = rqdkm_panel_for(quant->form);
-  if (!rqdkm_conv_dims_valid(params, input_dims, filter_dims, output_dims) || tile->pixels < 1) {
+  const rqdkm_panel_function multiply = quant->panel;
+  if (!rqdkm_conv_dims_valid(params, input_dims, filter_dims, output_dims) || tile->pixels < 1 || multiply == 0) {
     return RQDKM_ERROR_ARGUMENT;
   }
   if (filter_dims->c % 4 != 0) {

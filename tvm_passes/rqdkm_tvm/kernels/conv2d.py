@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 from functools import lru_cache
 
 import numpy as np
@@ -299,6 +300,7 @@ def bits_constant(layer: Layer, weights: str) -> str:
 class PackedConv2d(Kernel):
     """What the kernels with packed weights share. The last pair table and the weights are per group."""
 
+    panels: ClassVar[bool] = False  # multiplies panels: the call names the function for its requantization
     ops = ("conv2d",)
     packed_weights = True
 
@@ -366,6 +368,7 @@ class PackedConv2d(Kernel):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         form, constants = self._packed(layer)
         bits = "(const uint8_t *)c2" if layer.packs_weights else "0"
+        panel = f"rqdkm_panel_s8_{form.name.lower()}" if self.panels else "0"
         body = (
             conv_constants(layer)
             + constant(
@@ -375,7 +378,7 @@ class PackedConv2d(Kernel):
                 pixels=int(config.get("pixels", 1)),
                 resident=int(config.get("resident", 0)),
             )
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}}};\n"
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}, {panel}}};\n"
             + self._invoke(geometry(layer), form, config)
         )
         return KernelCall(
@@ -398,4 +401,4 @@ class PackedConv2d(Kernel):
         )
 
     def _includes(self) -> tuple[str, ...]:
-        return ("rqdkm/convolution.h",)
+        return ("rqdkm/convolution.h", *(("rqdkm/kernels/panel.h",) if self.panels else ()))

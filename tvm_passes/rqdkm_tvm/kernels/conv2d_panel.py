@@ -13,6 +13,7 @@ class Conv2dGemm(PackedConv2d):
     """Matrix product of taps gathered from the int8 input: 1x1, and any shape with 4 n input channels per group."""
 
     name = "conv2d_s8_gemm"
+    panels = True
 
     def _reject_shape(self, g: Geometry) -> str | None:
         return "input channels per group must be a multiple of 4" if g.group_c % 4 else None
@@ -54,6 +55,7 @@ class Conv2dIm2row(PackedConv2d):
     """Matrix product of patches copied from expanded rows: any shape; made for first layers."""
 
     name = "conv2d_s8_im2row"
+    panels = True
 
     def _reject_shape(self, g: Geometry) -> str | None:
         return None

@@ -227,7 +227,7 @@ class FullyConnectedFast(Kernel):
         body = (
             _params(layer)
             + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[finish.form]}, (const rqdkm_pair_quant *)c1, "
-            + f"{'(const uint8_t *)c2' if layer.packs_weights else '0'}}};\n"
+            + f"{'(const uint8_t *)c2' if layer.packs_weights else '0'}, 0}};\n"
             + f"  return rqdkm_fully_connected_s8_fast(&params, &quant, {_batches(layer)}, (const int8_t *)in0,\n"
             + "                                       (const int8_t *)c0, (int8_t *)out, scratch);\n"
         )

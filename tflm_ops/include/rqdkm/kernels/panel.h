@@ -28,7 +28,7 @@ RQDKM_INLINE rqdkm_panel_cut rqdkm_cut_panel(int32_t pixels) {
 }
 
 /* A panel, and what it is multiplied with. */
-typedef struct {
+typedef struct rqdkm_panel_product {
   const uint32_t *panel;
   const uint32_t *weights; /* expanded, [step][2] for each pair of output channels */
   int32_t steps;           /* pairs of taps, >= 1 */
@@ -39,8 +39,6 @@ typedef struct {
   int8_t *out;    /* first pixel's output of the first channel */
   int32_t stride; /* bytes from one pixel's output to the next */
 } rqdkm_panel_product;
-
-typedef void (*rqdkm_panel_function)(const rqdkm_panel_product *product);
 
 void rqdkm_panel_s8_floor(const rqdkm_panel_product *product);
 void rqdkm_panel_s8_shift(const rqdkm_panel_product *product);
@@ -69,21 +67,5 @@ void rqdkm_panel_group_multiply(rqdkm_panel_group *group, const uint32_t *panel,
 
 /* After the last panel of a group: on to the next. */
 void rqdkm_panel_group_next(rqdkm_panel_group *group);
-
-/* The panel function of a form. */
-RQDKM_INLINE rqdkm_panel_function rqdkm_panel_for(rqdkm_requantize_form form) {
-  switch (form) {
-    case RQDKM_REQUANTIZE_FLOOR:
-      return rqdkm_panel_s8_floor;
-    case RQDKM_REQUANTIZE_SHIFT:
-      return rqdkm_panel_s8_shift;
-    case RQDKM_REQUANTIZE_AWAY:
-      return rqdkm_panel_s8_away;
-    case RQDKM_REQUANTIZE_AWAY_SHIFT:
-      return rqdkm_panel_s8_away_shift;
-    default:
-      return rqdkm_panel_s8_wide;
-  }
-}
 
 #endif

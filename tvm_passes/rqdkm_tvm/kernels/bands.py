@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from textwrap import indent
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from rqdkm_tvm.lowbit import integer_range
 # Cortex-M4 cycles, measured on the virtual board (docs/bands.md)
 UNPACK_CYCLES: Mapping[int, float] = {4: 2.5, 2: 2.3}  # per element
 PACK_CYCLES: Mapping[int, float] = {4: 2.1, 2: 1.9}
-CLIP_CYCLES = 2.3  # per element of operators without a clamp
+CLIP_CYCLES = 2.3  # per element
+INT8 = (-128, 127)
 BAND_CYCLES = 150.0  # per band: its rows, calls, and what the kernel does once a call
 _ROWS = (16, 8, 4, 2, 1)  # heights that are offered besides the whole map, as far as they are smaller
 _ELEMENTS = (1024, 256)
@@ -108,8 +109,7 @@ class Banded(Kernel):
     # ---- what it can do
 
     def reject(self, layer: Layer) -> str | None:
-        plain = plain_layer(layer)
-        reason = registry.rejection(self.inner, plain)
+        reason = registry.rejection(self.inner, plain_layer(layer, own_clamp=True))
         if reason is None and layer.epilogue is not None:
             reason = _reject_epilogue(layer.epilogue)
             if reason is None and not isinstance(self._parts(layer), Rows):
@@ -119,6 +119,9 @@ class Banded(Kernel):
     def _parts(self, layer: Layer) -> Rows | Elements | None:
         """How it computes parts; where configurations differ in that, they do not in the kind."""
         return _parts(self.inner, ByIdentity(layer))
+
+    def _plain(self, layer: Layer) -> Layer:
+        return plain_layer(layer, _own_clamp(self.inner, ByIdentity(layer)))
 
     def configs(self, layer: Layer) -> list[Config]:
         return list(_configs(self, ByIdentity(layer)))
@@ -156,11 +159,16 @@ class Banded(Kernel):
         row = layer.stored.size // total
         whole = band >= total
         return _Part(
-            _band_layers(ByIdentity(layer), parts, band)[0], None if whole else lvalues, band, total, row, pooled
+            _band_layers(ByIdentity(self._plain(layer)), ByIdentity(layer), parts, band)[0],
+            None if whole else lvalues,
+            band,
+            total,
+            row,
+            pooled,
         )
 
     def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
-        part = self._part(layer, int(config[BAND]), self.inner.parts(plain_layer(layer), _inner(config)))
+        part = self._part(layer, int(config[BAND]), self.inner.parts(self._plain(layer), _inner(config)))
         buffers = _Buffers.of(layer, part, 0)
         kernels_own = self.inner.in_place(part.kernel_layer, _inner(config)) if layer.epilogue is None else ()
         return tuple(
@@ -177,7 +185,7 @@ class Banded(Kernel):
 
     def _inner_scratch(self, layer: Layer, part: _Part, config: Config) -> int:
         """Of the kernel, for whichever band needs most."""
-        problems = _band_layers(ByIdentity(layer), self._parts(layer), part.band)
+        problems = _band_layers(ByIdentity(self._plain(layer)), ByIdentity(layer), self._parts(layer), part.band)
         return max(self.inner.scratch_bytes(problem, _inner(config)) for problem in problems)
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
@@ -188,8 +196,8 @@ class Banded(Kernel):
             cycles += UNPACK_CYCLES.get(tensor.bits, 0.0) * (share * size if part.bands > 1 else size)
         stored = layer.stored
         cycles += PACK_CYCLES.get(stored.bits, 0.0) * stored.size
-        if stored.bits != 8 and not _clamps(layer.epilogue or layer):
-            cycles += CLIP_CYCLES * stored.size
+        if not _own_clamp(self.inner, ByIdentity(layer)):
+            cycles += CLIP_CYCLES * share * part.kernel_layer.output.size
         if layer.epilogue is not None:
             cycles += _epilogue_cycles(ByIdentity(layer))
             if layer.epilogue.op == "add":
@@ -198,25 +206,27 @@ class Banded(Kernel):
         return cycles
 
     def constant_bytes(self, layer: Layer, config: Config) -> int:
-        return _constant_bytes(self.inner, ByIdentity(layer), tuple(sorted(_inner(config).items())))
+        return _constant_bytes(self.inner, ByIdentity(self._plain(layer)), tuple(sorted(_inner(config).items())))
 
     # ---- code
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         inner = _inner(config)
-        lvalues = self.inner.parts(plain_layer(layer), inner)
+        lvalues = self.inner.parts(self._plain(layer), inner)
         part = self._part(layer, int(config[BAND]), lvalues)
         call = self.inner.lower(part.kernel_layer, inner)
         buffers = _Buffers.of(layer, part, self._inner_scratch(layer, part, config))
         includes = [*call.includes, "rqdkm/bands.h", "rqdkm/bits.h"]
         steps = [*_unpack_inputs(layer, part, buffers), _run(layer, part, call, buffers)]
+        if not _own_clamp(self.inner, ByIdentity(layer)):
+            steps.append(_clip(layer, part, buffers))
+            includes.append("rqdkm/elementwise.h")
         if layer.epilogue is not None:
             after = _epilogue_kernel(ByIdentity(layer)).lower(_epilogue_layer(layer, part.band), {})
             includes += after.includes
             steps += _run_epilogue(layer, part, after, buffers)
         if layer.stored.bits != 8:
-            steps += _pack_output(layer, part)
-            includes.append("rqdkm/elementwise.h")
+            steps.append(_pack_output(layer, part))
         return KernelCall(
             kernel=self.name,
             config=config,
@@ -234,15 +244,29 @@ def _configs(kernel: Banded, key: ByIdentity) -> tuple[Config, ...]:
 
 
 @lru_cache(maxsize=1024)
+def _own_clamp(kernel: Kernel, key: ByIdentity) -> bool:
+    """Whether the kernel clamps its result to the range of its bits itself, rather than ``clip_s8`` after it: what
+    costs less. Kernels without a clamp do not."""
+    layer = key.layer
+    if layer.output.bits == 8 or not _clamps(layer):
+        return layer.output.bits == 8
+    narrow, full = plain_layer(layer, own_clamp=True), plain_layer(layer, own_clamp=False)
+    if registry.rejection(kernel, full) is not None:
+        return True
+    cycles = [min(kernel.estimate_cycles(plain, c) for c in kernel.configs(plain)) for plain in (narrow, full)]
+    return cycles[0] <= cycles[1] + CLIP_CYCLES * layer.output.size
+
+
+@lru_cache(maxsize=1024)
 def _parts(kernel: Kernel, key: ByIdentity) -> Rows | Elements | None:
-    plain = plain_layer(key.layer)
+    plain = plain_layer(key.layer, own_clamp=True)
     configs = kernel.configs(plain)
     return kernel.parts(plain, configs[0]) if configs else None
 
 
 @lru_cache(maxsize=1024)
-def _constant_bytes(kernel: Kernel, key: ByIdentity, config: tuple[tuple[str, int | str | bool], ...]) -> int:
-    return kernel.constant_bytes(plain_layer(key.layer), dict(config))
+def _constant_bytes(kernel: Kernel, plain: ByIdentity, config: tuple[tuple[str, int | str | bool], ...]) -> int:
+    return kernel.constant_bytes(plain.layer, dict(config))
 
 
 def banded_form(kernel: Kernel) -> Kernel:
@@ -265,19 +289,20 @@ def _in_bytes(tensor: Tensor) -> Tensor:
     return replace(tensor, bits=8)
 
 
-def plain_layer(layer: Layer) -> Layer:
-    """The layer's own int8 problem: no epilogue, every tensor in bytes, results within the range of their bits."""
-    return _plain(ByIdentity(layer))
+def plain_layer(layer: Layer, own_clamp: bool) -> Layer:
+    """The layer's own int8 problem: no epilogue, every tensor in bytes; with ``own_clamp`` its results are within the
+    range of their bits, without they are within int8."""
+    return _plain(ByIdentity(layer), own_clamp)
 
 
-@lru_cache(maxsize=256)
-def _plain(key: ByIdentity) -> Layer:
+@lru_cache(maxsize=512)
+def _plain(key: ByIdentity, own_clamp: bool) -> Layer:
     layer = key.layer
     return replace(
         layer,
         inputs=tuple(_in_bytes(tensor) for tensor in own_inputs(layer)),
         output=_in_bytes(layer.output),
-        attrs=_clamped(layer, layer.output.bits),
+        attrs=_clamped(layer, layer.output.bits) if own_clamp or not _clamps(layer) else {**layer.attrs, "clamp": INT8},
         epilogue=None,
     )
 
@@ -286,7 +311,7 @@ def _clamps(layer: Layer) -> bool:
     return "clamp" in OPS[layer.op]
 
 
-def _clamped(layer: Layer, bits: int) -> Mapping[str, object]:
+def _clamped(layer: Layer, bits: int) -> Mapping[str, Any]:
     """The layer's attributes, with a clamp that keeps results within ``bits``."""
     if bits == 8 or not _clamps(layer):
         return layer.attrs
@@ -296,10 +321,10 @@ def _clamped(layer: Layer, bits: int) -> Mapping[str, object]:
 
 
 @lru_cache(maxsize=1024)
-def _band_layers(key: ByIdentity, parts: Rows | Elements | None, band: int) -> tuple[Layer, ...]:
+def _band_layers(plain_key: ByIdentity, key: ByIdentity, parts: Rows | Elements | None, band: int) -> tuple[Layer, ...]:
     """The int8 problems of all bands, as far as they differ; first the one that the call is written for, which has
     as many rows as the largest band and all of the padding."""
-    layer, plain = key.layer, plain_layer(key.layer)
+    layer, plain = key.layer, plain_key.layer
     total = _total(layer, parts)
     if parts is None or band >= total:
         return (plain,)
@@ -588,15 +613,22 @@ def _run_epilogue(layer: Layer, part: _Part, call: KernelCall, buffers: _Buffers
     return [*steps, _block(call.body, operands, target, None, {} if part.lvalues is None else values)]
 
 
-def _pack_output(layer: Layer, part: _Part) -> list[str]:
-    stored = layer.stored
-    first, count = _stored(part, stored)
-    steps = []
-    if not _clamps(layer.epilogue or layer):
-        low, high = integer_range(stored.bits)
-        clip = f"rqdkm_clip_s8((rqdkm_clamp){{{low}, {high}}}, {count}, memory, memory)"
-        steps.append(f"  status = {clip};\n  if (status != 0) return status;\n")
-    return [*steps, f"  rqdkm_pack_s{stored.bits}(memory, {count}, {_at('to', first, stored)});\n"]
+def _clip(layer: Layer, part: _Part, buffers: _Buffers) -> str:
+    """What the kernel has written, to the range of its bits and the layer's clamp."""
+    low, high = integer_range(layer.output.bits)
+    if _clamps(layer):
+        low, high = _clamped(layer, layer.output.bits)["clamp"]
+    computed = part.kernel_layer.output
+    row = computed.size // computed.shape[1] if isinstance(part.lvalues, Rows) else 1
+    count = {Rows: f"rows * {part.pooled * row}", Elements: "elements"}.get(type(part.lvalues), str(computed.size))
+    place = _result(layer, part, buffers)
+    call = f"rqdkm_clip_s8((rqdkm_clamp){{{low}, {high}}}, {count}, {place}, {place})"
+    return f"  status = {call};\n  if (status != 0) return status;\n"
+
+
+def _pack_output(layer: Layer, part: _Part) -> str:
+    first, count = _stored(part, layer.stored)
+    return f"  rqdkm_pack_s{layer.stored.bits}(memory, {count}, {_at('to', first, layer.stored)});\n"
 
 
 _DECLARATION = re.compile(r"^  (?:static )?const (\w+) (\w+) = ", re.MULTILINE)

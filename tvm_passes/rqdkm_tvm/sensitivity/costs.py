@@ -20,7 +20,7 @@ from rqdkm_tvm.sites import read_sites
 # cycles of a layer with weights of the first and an output of the second number of bits
 Cycles = Callable[[Layer, int, int], float]
 # bit-widths a kernel can store: (of the layer's weights, of its output)
-PACKING_CYCLES = 2.2  # per value, packed and unpacked once on the Cortex-M4
+PACKING_CYCLES = 7.0  # per value, on the Cortex-M4: clipped, packed, and unpacked by one reader (docs/bands.md)
 
 Storable = Callable[[Layer], tuple[Sequence[int], Sequence[int]]]
 

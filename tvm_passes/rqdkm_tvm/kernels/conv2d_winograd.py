@@ -306,12 +306,29 @@ class WinogradConv2d2d(WinogradConv2d):
         return _ceil(height, self.form.tile[0]), _ceil(width, self.form.tile[1])
 
     def _strips(self, layer: Layer) -> list[int]:
+        """Equal parts of the map: 1, 2, 3, 4, 6, 8, 12, ... of them."""
         rows, columns = self._tiles(layer)
         groups = _ceil(rows * columns, 4)
-        sizes = {groups}
-        while (size := _ceil(min(sizes), 2)) < min(sizes):
-            sizes.add(size)
-        return sorted(sizes, reverse=True)
+        parts = {k * 2**n for k in (1, 3) for n in range(groups.bit_length() + 1)}
+        return sorted({_ceil(groups, n) for n in parts}, reverse=True)
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """Over the residual; over the input where no strip writes rows that a later one reads."""
+        return ((0,) if self._writes_behind(layer, config) else ()) + super().in_place(layer, config)
+
+    def _writes_behind(self, layer: Layer, config: Config) -> bool:
+        """A strip's input is transformed before its first result is written, so only later strips matter."""
+        rows, columns = self._tiles(layer)
+        _, width, channels = hwc(layer.inputs[0])
+        height_out, width_out, channels_out = hwc(layer.stored)
+        tile_rows = self.form.tile[0] // (2 if _pools(layer) else 1)
+        _, advance = self._edge_and_advance()
+        for end in range(4 * int(config["strip"]), rows * columns, 4 * int(config["strip"])):
+            written = min(((end - 1) // columns + 1) * tile_rows, height_out) * width_out * channels_out
+            needed = max(end // columns * advance - int(layer.attrs["padding"][0]), 0) * width * channels
+            if written > needed:
+                return False
+        return True
 
     def _edge_and_advance(self) -> tuple[int, int]:
         """Inputs of a tile along an axis, and from one tile to the next."""

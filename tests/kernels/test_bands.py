@@ -166,7 +166,7 @@ def test_large_maps_in_every_band_height() -> None:
             layer, _ = random_layers.conv_layer(rng, size=(35, 9), channels=(8, 8), kernel=(3, 3), stride=stride)
             layers.append((rng, make(rng, packed(rng, layer))))
     cases = _check(layers, most=12)
-    heights = {case.config[registry.BAND] for case in cases}
+    heights = {case.config.get(registry.BAND) for case in cases}
     assert {1, 2, 4, 8, 16} <= heights
     assert any("winograd" in case.kernel.name for case in cases)
 
@@ -175,7 +175,7 @@ def test_results_that_overwrite_an_operand() -> None:
     """Over the residual, and over the input whose rows were read already: stride 2, pooling, fewer bits."""
     rng = np.random.default_rng(6)
     cases: list[harness.Case] = []
-    for stride, pool in (((1, 1), (2, 2)), ((2, 2), (1, 1)), ((1, 1), (1, 1)), ((1, 1), (3, 3))):
+    for stride, pool in (((1, 1), (2, 2)), ((2, 2), (1, 1)), ((1, 1), (3, 3))):
         for input_bits, output_bits in ((8, 8), (8, 4), (4, 4), (4, 2), (4, 8)):
             layer, _ = random_layers.conv_layer(rng, size=(20, 6), channels=(8, 8), kernel=(3, 3), stride=stride)
             layer = random_bands.with_bits(rng, layer, [input_bits], output_bits)
@@ -184,9 +184,5 @@ def test_results_that_overwrite_an_operand() -> None:
             cases += _check([(rng, layer) for layer in layers if random_bands.is_mixed(layer)], most=2)
     over = [(case.config[in_place.CONFIG], case.layer) for case in cases if in_place.CONFIG in case.config]
     assert {operand for operand, _ in over} == {0, 1}
-    several = {case.layer.op for case in cases if case.config[registry.BAND] < case.layer.stored.shape[1]}
-    assert several == {"conv2d"}
-    assert any(
-        case.config[registry.BAND] < case.layer.stored.shape[1] and case.config.get(in_place.CONFIG) == 0
-        for case in cases
-    )
+    in_bands = [case for case in cases if case.config.get(registry.BAND, 99) < case.layer.stored.shape[1]]
+    assert {case.config.get(in_place.CONFIG) for case in in_bands} == {None, 0, 1}

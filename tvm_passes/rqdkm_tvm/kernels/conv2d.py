@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -378,7 +378,8 @@ class PackedConv2d(Kernel):
                 pixels=int(config.get("pixels", 1)),
                 resident=int(config.get("resident", 0)),
             )
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}, {panel}}};\n"
+            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}, "
+            + f"{panel}}};\n"
             + self._invoke(geometry(layer), form, config)
         )
         return KernelCall(

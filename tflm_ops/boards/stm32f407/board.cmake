@@ -64,6 +64,6 @@ function(rqdkm_add_firmware target)
   set_target_properties(${target} PROPERTIES LINK_DEPENDS ${script})
   target_link_options(
     ${target} PRIVATE ${RQDKM_CPU_FLAGS} ${RQDKM_LINK_FLAGS} -T${script} -Wl,--defsym=_stack_size=${RQDKM_STACK_BYTES}
-    -Wl,-Map=$<TARGET_FILE:${target}>.map)
+    "SHELL:-Xlinker -Map -Xlinker \"$<TARGET_FILE:${target}>.map\"") # -Wl would split a path at its commas
   target_link_libraries(${target} PRIVATE m)
 endfunction()

@@ -110,3 +110,7 @@ RQDKM_INLINE void transform_pair(const int8_t *weights, int32_t channels, uint32
 void rqdkm_winograd_f4x4_weights(const int8_t *weights, int32_t channels, uint32_t *u) {
   transform_pair(weights, channels, u, 2);
 }
+
+void rqdkm_winograd_f4x4_few_weights(const int8_t *weights, int32_t channels, uint32_t *u) {
+  transform_pair(weights, channels, u, 4);
+}

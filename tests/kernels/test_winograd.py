@@ -213,6 +213,34 @@ def test_a_dead_channel_does_not_cost_the_fast_form(name: str) -> None:
     harness.check(cases, expected(cases))
 
 
+#: Maps of one, two, five and six tiles of 4x4, whole ones and others.
+FEW_TILES = [(4, 4), (1, 3), (4, 7), (8, 4), (5, 4), (4, 20), (3, 17), (8, 12), (7, 9)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_maps_of_few_tiles_are_exact_in_groups_of_two(packed: bool) -> None:
+    """Any number of output channels, in groups of 4; values as large as they come every other time."""
+    rng = np.random.default_rng(9)
+    kernel, cases = KERNELS["f4x4"], []
+    for index, size in enumerate(FEW_TILES):
+        for outputs in (1, 3, 4, 5, 6, 7, 8, 11):
+            layer = plain_layer((4 * int(rng.integers(1, 13)), outputs), size, seed=outputs)
+            x = random_layers.random_values(rng, layer.inputs[0].shape)
+            if index % 2 != 0:
+                layer = replace(layer, weights=rng.choice(np.array([-128, 127], np.int8), layer.weights.shape))
+                x = rng.choice(np.array([-128, 127], np.int8), x.shape)
+            if packed:
+                layer = random_layers.narrow_weights(rng, layer)
+            cases += [harness.Case(layer, (x,), kernel, config) for config in kernel.configs(layer)]
+    few = [case for case in cases if "_f4x4_few(" in kernel.lower(case.layer, case.config).body]
+    assert len(few) > 40
+    assert {size for size in FEW_TILES if any(case.layer.inputs[0].shape[1:3] == size for case in few)} == set(
+        FEW_TILES
+    )
+    harness.check(cases, expected(cases))
+    cortex_m4.check(few[::2], expected(few[::2]))
+
+
 @every_kernel
 def test_the_last_configuration_needs_the_least_scratch(name: str) -> None:
     for shape in (((16, 16), (32, 32)), ((64, 64), (8, 8)), ((12, 5), (3, 21))):

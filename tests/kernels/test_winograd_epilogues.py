@@ -117,6 +117,21 @@ def test_every_form_is_used_and_exact(name: str, form: str) -> None:
     check(name, [layer for layer in (pool, addition) if rejection(KERNELS[name], layer) is None], rng)
 
 
+def test_epilogues_of_maps_of_few_tiles_are_exact() -> None:
+    """f4x4 in groups of two tiles and four output channels, whole tiles and others."""
+    rng, layers = np.random.default_rng(28), []
+    for size in ((4, 4), (4, 7), (8, 12), (5, 3)):
+        for outputs in (3, 4, 6, 9):
+            plain = plain_layer((16, outputs), size, seed=outputs)
+            layers += [pooled(plain), added(plain, rng)]
+    kernel = KERNELS["f4x4"]
+    accepted = [layer for layer in layers if rejection(kernel, layer) is None]
+    few = [layer for layer in accepted if "_f4x4_few(" in kernel.lower(layer, kernel.configs(layer)[0]).body]
+    assert {layer.epilogue.op for layer in few if layer.epilogue} == {"max_pool2d", "add"} and len(few) > 12
+    check("f4x4", accepted, rng)
+    check("f4x4", few, rng, cortex_m4)
+
+
 @every_adding_kernel
 @pytest.mark.parametrize("clamp", [(-128, 127), (-20, 127), (-128, 60), (-7, 9)])
 def test_an_addition_with_any_clamp_is_exact(name: str, clamp: tuple[int, int]) -> None:

@@ -15,6 +15,8 @@
  *     V[group of 4 tiles][block][p][8][4 tiles]    transformed input of one strip of tiles
  *     U[block][p][8][2 output channels]            transformed weights of one pair of output channels
  *     M[p][2 output channels][4 tiles]             int32 products, one group, one pair
+ * or, for maps of few tiles, with 2 tiles and 4 output channels in each other's place: V[..][2 tiles], U[..][4 output
+ * channels], M[p][2 tiles][4 output channels].
  * Word k of a block's 8 holds channels (4j, 4j+2) for k = 2j and (4j+1, 4j+3) for k = 2j+1. */
 #ifndef RQDKM_WINOGRAD_H
 #define RQDKM_WINOGRAD_H
@@ -51,7 +53,7 @@ typedef void (*rqdkm_winograd_output)(const struct rqdkm_winograd_params *params
                                       const rqdkm_winograd_place *place, int32_t tiles,
                                       const rqdkm_winograd_channel *channel, int8_t *out);
 
-/* Fills U for a pair of output channels from int8 weights [2][channels / 4][3][3][4]. */
+/* Fills U for a pair of output channels from int8 weights [2][channels / 4][3][3][4]; u: the first one's first word. */
 typedef void (*rqdkm_winograd_weights)(const int8_t *weights, int32_t channels, uint32_t *u);
 
 typedef struct rqdkm_winograd_params {
@@ -72,7 +74,9 @@ typedef struct rqdkm_winograd_params {
 /* Convolutions. input (H, W, Cin), output (H', W', Cout), NHWC int8; weights: int8 [Cout][Cin / 4][3][3][4], packed
  * pair by pair (kernels/weights.h) where bits says so, or U, word aligned, for an even number of output channels, the
  * added one anything; residual: as output, NULL unless params->add, and output may be the same memory; scratch:
- * *_scratch_bytes, word aligned, contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT. */
+ * *_scratch_bytes, word aligned, contents undefined. Return 0, or RQDKM_ERROR_ARGUMENT.
+ * few: groups of 2 tiles and 4 output channels instead of 4 and 2; transform must be rqdkm_winograd_f4x4_few_weights.
+ */
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
                                       void *scratch);
@@ -81,6 +85,10 @@ int32_t rqdkm_conv2d_s8_winograd_f4x4s2(const rqdkm_winograd_params *params, con
                                         const int8_t *residual, const void *weights,
                                         const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
 int32_t rqdkm_conv2d_s8_winograd_f4x4s2_scratch_bytes(const rqdkm_winograd_params *params);
+int32_t rqdkm_conv2d_s8_winograd_f4x4_few(const rqdkm_winograd_params *params, const int8_t *input,
+                                          const int8_t *residual, const void *weights,
+                                          const rqdkm_winograd_channel *channels, int8_t *output, void *scratch);
+int32_t rqdkm_conv2d_s8_winograd_f4x4_few_scratch_bytes(const rqdkm_winograd_params *params);
 int32_t rqdkm_conv2d_s8_winograd_f2x2(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
                                       void *scratch);
@@ -92,6 +100,7 @@ int32_t rqdkm_conv2d_s8_winograd_f4x1_scratch_bytes(const rqdkm_winograd_params 
 /* Weight transforms on line. */
 void rqdkm_winograd_f4x4_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f4x4s2_weights(const int8_t *weights, int32_t channels, uint32_t *u);
+void rqdkm_winograd_f4x4_few_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f2x2_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 void rqdkm_winograd_f4x1_weights(const int8_t *weights, int32_t channels, uint32_t *u);
 

@@ -8,19 +8,40 @@
 
 typedef struct {
   int32_t tile, edge, advance, positions;
+  int32_t lanes, outputs;    /* tiles of a group, output channels at once */
+  int32_t call_tiles;        /* per call of the output stage */
   int32_t tiles_x, tiles;    /* of the whole map */
   int32_t blocks;            /* of 16 input channels */
   int32_t strip_tiles;       /* largest strip */
-  int32_t v_group, u_words;  /* words of V per group, of U per output channel pair */
+  int32_t v_group, u_words;  /* words of V per group, of U per `outputs` */
   int32_t v_words, u_offset; /* scratch, in words: V, then places, then U and M or the input stage's rows */
   int32_t m_words;           /* of M per group */
   int32_t product_words, input_words;
   int32_t pad_words; /* a row of padding, as wide as a run of tiles */
 } geometry;
 
+struct rqdkm_winograd_strip {
+  const geometry *geometry;
+  const rqdkm_winograd_params *params;
+  rqdkm_winograd_gemm gemm;
+  const int8_t *residual;
+  const void *weights;
+  const rqdkm_winograd_channel *channels;
+  int8_t *output;
+  const uint32_t *v;
+  const rqdkm_winograd_place *places;
+  uint32_t *shared; /* U and M */
+  int32_t count;    /* tiles */
+};
+
 static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
 static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
+
+/* Tiles per turn of the products, and per call of the output stage, which wants them side by side; of 2, they are not.
+ */
+RQDKM_INLINE int32_t gemm_tiles(const int32_t lanes) { return lanes == 4 ? RQDKM_WINOGRAD_CALL_TILES : lanes; }
+RQDKM_INLINE int32_t call_tiles(const int32_t lanes) { return lanes == 4 ? RQDKM_WINOGRAD_CALL_TILES : 1; }
 
 static geometry measure(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *p) {
   const int32_t tile = algorithm->tile;
@@ -28,18 +49,22 @@ static geometry measure(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd
   g.tile = tile;
   g.edge = algorithm->edge;
   g.advance = algorithm->advance;
+  g.lanes = algorithm->lanes;
+  g.outputs = 8 / g.lanes;
+  g.call_tiles = call_tiles(g.lanes);
   g.positions = g.edge * g.edge;
   g.tiles_x = ceil_div(p->output.w * p->pool, tile);
   g.tiles = g.tiles_x * ceil_div(p->output.h * p->pool, tile);
   g.blocks = ceil_div(p->input.c, 16);
   g.strip_tiles = min32(4 * p->strip, g.tiles);
-  g.v_group = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_V;
-  g.u_words = g.blocks * g.positions * RQDKM_WINOGRAD_BLOCK_U;
-  g.v_words = ceil_div(g.strip_tiles, 4) * g.v_group;
+  g.v_group = g.blocks * g.positions * 8 * g.lanes;
+  g.u_words = g.blocks * g.positions * 8 * g.outputs;
+  g.v_words = ceil_div(g.strip_tiles, g.lanes) * g.v_group;
   g.u_offset = g.v_words + g.strip_tiles * (int32_t)(sizeof(rqdkm_winograd_place) / 4);
   g.m_words = 8 * g.positions;
-  g.product_words = (p->transform ? g.u_words : 0) +
-                    max32(min32(ceil_div(g.strip_tiles, 4), 2) * g.m_words, rqdkm_winograd_unpacked_words(p));
+  g.product_words =
+      (p->transform ? g.u_words : 0) +
+      max32(ceil_div(min32(g.strip_tiles, gemm_tiles(g.lanes)), g.lanes) * g.m_words, rqdkm_winograd_unpacked_words(p));
   const int32_t columns = min32(g.strip_tiles, g.tiles_x) * g.advance + g.edge - g.advance;
   g.pad_words = min32(columns, p->input.w) * p->input.c / 4;
   g.input_words = columns * 2 * g.edge + g.pad_words;
@@ -76,35 +101,28 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
     end = algorithm->columns(&run, channel, end);
     padding.count = columns - left - inside;
     (void)algorithm->columns(&padding, 0, end);
-    uint32_t *const block = v + (channel >> 4) * g->positions * RQDKM_WINOGRAD_BLOCK_V + ((channel >> 1) & 7) * 4;
+    uint32_t *const block = v + ((channel >> 4) * g->positions * 8 + ((channel >> 1) & 7)) * g->lanes;
     const uint32_t *column = t;
     for (int32_t i = first; i < first + count;) {
-      const int32_t tiles = min32(4 - (i & 3), first + count - i);
-      uint32_t *const words = block + (i >> 2) * g->v_group + (i & 3);
+      const int32_t group = i / g->lanes, lane = i % g->lanes;
+      const int32_t tiles = min32(g->lanes - lane, first + count - i);
+      uint32_t *const words = block + group * g->v_group + lane;
       algorithm->rows(column, words, tiles);
-      algorithm->rows(column + g->edge, words + 4, tiles);
+      algorithm->rows(column + g->edge, words + g->lanes, tiles);
       column += tiles * g->advance * 2 * g->edge;
       i += tiles;
     }
   }
 }
 
-int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
-                              const int8_t *input, const int8_t *residual, const void *weights,
-                              const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {
-  if (!input || !weights || !channels || !output || !scratch || params->strip < 1 || params->input.c % 4 != 0 ||
-      (params->add != NULL) != (residual != NULL) || params->pool < 1 || params->pool > 2) {
-    return RQDKM_ERROR_ARGUMENT;
-  }
-  const geometry g = measure(algorithm, params);
-  uint32_t *const v = scratch;
-  rqdkm_winograd_place *const places = (rqdkm_winograd_place *)(v + g.v_words);
-  uint32_t *const shared = v + g.u_offset; /* the input stage is over before U and M are written */
-  uint32_t *const u = shared, *const m = params->transform ? u + g.u_words : u;
-  int8_t *const pad_row = (int8_t *)shared;
-  uint32_t *const t = shared + g.pad_words;
-  const int32_t out_c = params->output.c, out_w = params->output.w;
-  const int32_t stored = g.tile / params->pool; /* outputs of a tile along an axis */
+/* Products and outputs of a strip. lanes: as g->lanes, a constant. */
+RQDKM_INLINE void compute(const rqdkm_winograd_strip *strip, const int32_t lanes) {
+  const geometry *const g = strip->geometry;
+  const rqdkm_winograd_params *const params = strip->params;
+  const rqdkm_winograd_place *const places = strip->places;
+  const rqdkm_winograd_gemm gemm = strip->gemm;
+  uint32_t *const u = strip->shared, *const m = params->transform ? u + g->u_words : u;
+  const int32_t out_c = params->output.c, in_c = params->input.c, count = strip->count;
 
   /* What is to be added to is finished into a buffer [tiles][tile][tile][2] first. */
   int8_t pair_bytes[RQDKM_WINOGRAD_CALL_TILES * 2 * 4 * 4 + RQDKM_WINOGRAD_ADD_ALIGN - 1];
@@ -112,14 +130,83 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
   rqdkm_winograd_place pair_places[RQDKM_WINOGRAD_CALL_TILES];
   rqdkm_winograd_params pair_params;
   if (params->add) {
-    const rqdkm_dims one_tile = {g.tile, g.tile, 2};
+    const rqdkm_dims one_tile = {g->tile, g->tile, 2};
     pair_params = *params;
     pair_params.output = one_tile;
     for (int32_t i = 0; i < RQDKM_WINOGRAD_CALL_TILES; i++) {
-      const rqdkm_winograd_place place = {2 * i * g.tile * g.tile, (int8_t)g.tile, (int8_t)g.tile, 1};
+      const rqdkm_winograd_place place = {2 * i * g->tile * g->tile, (int8_t)g->tile, (int8_t)g->tile, 1};
       pair_places[i] = place;
     }
   }
+
+  if (params->transform && in_c % 16 != 0) { /* words of the last block that no channel fills */
+    const int32_t last_block = g->positions * 8 * g->outputs;
+    memset(u + g->u_words - last_block, 0, sizeof(uint32_t) * (size_t)last_block);
+  }
+  const int8_t *packed = strip->weights;
+  for (int32_t co = 0; co < out_c; co += 8 / lanes) {
+    const int32_t outputs = min32(8 / lanes, out_c - co);
+    const uint32_t *products = u;
+    if (params->transform) {
+      for (int32_t j = 0; j < outputs; j += 2) {
+        packed = rqdkm_winograd_pair_transform(params, (co + j) >> 1, packed, m, u + j);
+      }
+    } else {
+      products = (const uint32_t *)strip->weights + (co >> 1) * g->u_words;
+    }
+    for (int32_t i = 0; i < count; i += gemm_tiles(lanes)) {
+      const int32_t tiles = min32(gemm_tiles(lanes), count - i);
+      for (int32_t group = 0; lanes * group < tiles; group++) {
+        const uint32_t *const v = strip->v + (i / lanes + group) * g->v_group;
+        if (lanes == 4) {
+          gemm(v, products, m + group * g->m_words, in_c);
+        } else { /* the 4 x 2 words of a step are U by V */
+          gemm(products, v, m + group * g->m_words, in_c);
+        }
+      }
+      for (int32_t j = 0; j < outputs; j += 2) {
+        const int32_t first = co + j, pair = min32(2, outputs - j);
+        for (int32_t k = 0; k < pair; k++) {
+          const rqdkm_winograd_channel *const channel = strip->channels + first + k;
+          const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
+          uint32_t *const sums = m + (lanes == 4 ? 4 : 1) * (j + k);
+          for (int32_t n = 0; n < tiles; n += call_tiles(lanes)) {
+            const int32_t some = min32(call_tiles(lanes), tiles - n);
+            if (params->add) {
+              finish(&pair_params, sums + 4 * n, pair_places + n, some, channel, pair_output + k);
+            } else {
+              finish(params, sums + 4 * n, places + i + n, some, channel, strip->output + first + k);
+            }
+          }
+        }
+        if (params->add) {
+          rqdkm_winograd_add_tiles(params->add, pair_output, g->tile, places + i, tiles, pair, strip->residual + first,
+                                   strip->output + first, out_c, params->output.w * out_c);
+        }
+      }
+    }
+  }
+}
+
+void rqdkm_winograd_2d_compute_4(const rqdkm_winograd_strip *strip) { compute(strip, 4); }
+void rqdkm_winograd_2d_compute_2(const rqdkm_winograd_strip *strip) { compute(strip, 2); }
+
+int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_winograd_params *params,
+                              const int8_t *input, const int8_t *residual, const void *weights,
+                              const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {
+  if (!input || !weights || !channels || !output || !scratch || params->strip < 1 || params->input.c % 4 != 0 ||
+      (params->add != NULL) != (residual != NULL) || params->pool < 1 || params->pool > 2 ||
+      (algorithm->lanes != 4 && !params->transform)) {
+    return RQDKM_ERROR_ARGUMENT;
+  }
+  const geometry g = measure(algorithm, params);
+  uint32_t *const v = scratch;
+  rqdkm_winograd_place *const places = (rqdkm_winograd_place *)(v + g.v_words);
+  uint32_t *const shared = v + g.u_offset; /* the input stage is over before U and M are written */
+  int8_t *const pad_row = (int8_t *)shared;
+  uint32_t *const t = shared + g.pad_words;
+  const int32_t stored = g.tile / params->pool; /* outputs of a tile along an axis */
+  rqdkm_winograd_strip strip = {&g, params, algorithm->gemm, residual, weights, channels, output, v, places, shared, 0};
 
   for (int32_t start = 0; start < g.tiles; start += g.strip_tiles) {
     const int32_t count = min32(g.strip_tiles, g.tiles - start);
@@ -130,47 +217,16 @@ int32_t rqdkm_winograd_2d_run(const rqdkm_winograd_2d *algorithm, const rqdkm_wi
       transform_input(algorithm, &g, params, input, tile_y, tile_x, run, i, v, t, pad_row);
       for (int32_t j = 0; j < run; j++, i++) {
         const int32_t y = tile_y * stored, x = (tile_x + j) * stored;
-        places[i].offset = (y * out_w + x) * out_c;
+        places[i].offset = (y * params->output.w + x) * params->output.c;
         places[i].rows = (int8_t)min32(stored, params->output.h - y);
-        places[i].cols = (int8_t)min32(stored, out_w - x);
+        places[i].cols = (int8_t)min32(stored, params->output.w - x);
         places[i].whole = 1;
-        const int32_t first = i - i % RQDKM_WINOGRAD_CALL_TILES;
+        const int32_t first = i - i % g.call_tiles;
         places[first].whole &= places[i].rows == stored && places[i].cols == stored;
       }
     }
-    if (params->transform && params->input.c % 16 != 0) { /* words of the last block that no channel fills */
-      memset(u + g.u_words - g.positions * RQDKM_WINOGRAD_BLOCK_U, 0,
-             sizeof(uint32_t) * (size_t)(g.positions * RQDKM_WINOGRAD_BLOCK_U));
-    }
-    const int8_t *packed = weights;
-    for (int32_t co = 0; co < out_c; co += 2) {
-      const uint32_t *products = u;
-      if (params->transform) {
-        packed = rqdkm_winograd_pair_transform(params, co >> 1, packed, m, u);
-      } else {
-        products = (const uint32_t *)weights + (co >> 1) * g.u_words;
-      }
-      const int32_t pair = min32(2, out_c - co);
-      for (int32_t i = 0; i < count; i += RQDKM_WINOGRAD_CALL_TILES) {
-        const int32_t tiles = min32(RQDKM_WINOGRAD_CALL_TILES, count - i);
-        for (int32_t group = 0; 4 * group < tiles; group++) {
-          algorithm->gemm(v + ((i >> 2) + group) * g.v_group, products, m + group * g.m_words, params->input.c);
-        }
-        for (int32_t j = 0; j < pair; j++) {
-          const rqdkm_winograd_channel *const channel = channels + co + j;
-          const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
-          if (params->add) {
-            finish(&pair_params, m + 4 * j, pair_places, tiles, channel, pair_output + j);
-          } else {
-            finish(params, m + 4 * j, places + i, tiles, channel, output + co + j);
-          }
-        }
-        if (params->add) {
-          rqdkm_winograd_add_tiles(params->add, pair_output, g.tile, places + i, tiles, pair, residual + co,
-                                   output + co, out_c, out_w * out_c);
-        }
-      }
-    }
+    strip.count = count;
+    algorithm->compute(&strip);
   }
   return RQDKM_OK;
 }

@@ -104,7 +104,8 @@ void rqdkm_winograd_f2x2_weights(const int8_t *weights, int32_t channels, uint32
   }
 }
 
-static const rqdkm_winograd_2d algorithm = {TILE, EDGE, TILE, columns, rows, rqdkm_winograd_gemm_16};
+static const rqdkm_winograd_2d algorithm = {
+    TILE, EDGE, TILE, 4, columns, rows, rqdkm_winograd_gemm_16, rqdkm_winograd_2d_compute_4};
 
 int32_t rqdkm_conv2d_s8_winograd_f2x2(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,

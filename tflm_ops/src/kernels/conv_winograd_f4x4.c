@@ -4,7 +4,7 @@
 #include "conv_winograd_f4.h"
 #include "conv_winograd_gemm.h"
 
-enum { EDGE = 6, TILE = 4, POSITION = RQDKM_WINOGRAD_BLOCK_V };
+enum { EDGE = 6, TILE = 4 };
 
 #if RQDKM_WINOGRAD_ASM
 /* clang-format off */
@@ -44,8 +44,8 @@ static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uin
   return t;
 }
 
-/* 37 cycles per row of a tile and word. */
-static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
+/* 37 cycles per row of a tile and word. position: words of V per position. */
+RQDKM_INLINE void transform_rows(const uint32_t *t, uint32_t *v, int32_t tiles, const int32_t position) {
   uint32_t d0, d1, d2, d3, d4, d5, x;
   uint32_t *out;
   const uint32_t *end;
@@ -62,15 +62,15 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
         "sub %[x], %[d4], %[d2]\n\tsub %[d4], %[d4], %[d2], lsl #2\n\t"  /* r, p */
         "sub %[d2], %[d3], %[d1]\n\tsub %[d1], %[d3], %[d1], lsl #2\n\t" /* s, q */
         "sub %[d5], %[d5], %[d3]\n\tsub %[d5], %[d5], %[d2], lsl #2\n\teor %[d5], %[d5], #0x8000\n\t"
-        "str %[d5], [%[out], #640]\n\tadd %[d0], %[x], %[d0], lsl #2\n\teor %[d0], %[d0], #0x8000\n\t"
+        "str %[d5], [%[out], %[position]*5]\n\tadd %[d0], %[x], %[d0], lsl #2\n\teor %[d0], %[d0], #0x8000\n\t"
         "str %[d0], [%[out]]\n\tadd %[d3], %[d4], %[d1]\n\tsub %[d4], %[d4], %[d1]\n\t"
-        "eor %[d3], %[d3], #0x8000\n\tstr %[d3], [%[out], #128]\n\teor %[d4], %[d4], #0x8000\n\t"
-        "str %[d4], [%[out], #256]\n\tadd %[d1], %[x], %[d2], lsl #1\n\tsub %[x], %[x], %[d2], lsl #1\n\t"
-        "eor %[d1], %[d1], #0x8000\n\tstr %[d1], [%[out], #384]\n\teor %[x], %[x], #0x8000\n\t"
-        "str %[x], [%[out], #512]\n\tcmp %[t], %[end]\n\tadd %[out], %[out], #768\n\tbne 1b\n\t"
+        "eor %[d3], %[d3], #0x8000\n\tstr %[d3], [%[out], %[position]]\n\teor %[d4], %[d4], #0x8000\n\t"
+        "str %[d4], [%[out], %[position]*2]\n\tadd %[d1], %[x], %[d2], lsl #1\n\tsub %[x], %[x], %[d2], lsl #1\n\t"
+        "eor %[d1], %[d1], #0x8000\n\tstr %[d1], [%[out], %[position]*3]\n\teor %[x], %[x], #0x8000\n\t"
+        "str %[x], [%[out], %[position]*4]\n\tcmp %[t], %[end]\n\tadd %[out], %[out], %[position]*6\n\tbne 1b\n\t"
         : [d0] "=&r"(d0), [d1] "=&r"(d1), [d2] "=&r"(d2), [d3] "=&r"(d3), [d4] "=&r"(d4), [d5] "=&r"(d5), [x] "=&r"(x),
           [t] "+r"(t), [out] "+r"(out)
-        : [end] "r"(end)
+        : [end] "r"(end), [position] "i"(4 * position)
         : "cc", "memory");
     t += (2 * TILE - 1) * EDGE;
   } while (++v != v_end);
@@ -96,7 +96,7 @@ static uint32_t *columns(const rqdkm_winograd_columns *run, int32_t channel, uin
   return t;
 }
 
-static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
+RQDKM_INLINE void transform_rows(const uint32_t *t, uint32_t *v, int32_t tiles, const int32_t position) {
   uint32_t *const v_end = v + tiles;
   RQDKM_NO_UNROLL
   do {
@@ -114,9 +114,9 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
       rqdkm_winograd_f4_input(d, e);
       RQDKM_WINOGRAD_UNROLL
       for (int32_t j = 0; j < EDGE; j++) {
-        rqdkm_store32(out + j * POSITION, rqdkm_winograd_lanes(e[j]));
+        rqdkm_store32(out + j * position, rqdkm_winograd_lanes(e[j]));
       }
-      out += EDGE * POSITION;
+      out += EDGE * position;
     } while (++t != end);
     t += (2 * TILE - 1) * EDGE;
   } while (++v != v_end);
@@ -124,7 +124,13 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
 
 #endif
 
-static const rqdkm_winograd_2d algorithm = {TILE, EDGE, TILE, columns, rows, rqdkm_winograd_gemm_36};
+static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) { transform_rows(t, v, tiles, 8 * 4); }
+static void rows_few(const uint32_t *t, uint32_t *v, int32_t tiles) { transform_rows(t, v, tiles, 8 * 2); }
+
+static const rqdkm_winograd_2d algorithm = {
+    TILE, EDGE, TILE, 4, columns, rows, rqdkm_winograd_gemm_36, rqdkm_winograd_2d_compute_4};
+static const rqdkm_winograd_2d algorithm_few = {
+    TILE, EDGE, TILE, 2, columns, rows_few, rqdkm_winograd_gemm_36, rqdkm_winograd_2d_compute_2};
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const int8_t *input, const int8_t *residual,
                                       const void *weights, const rqdkm_winograd_channel *channels, int8_t *output,
@@ -134,4 +140,14 @@ int32_t rqdkm_conv2d_s8_winograd_f4x4(const rqdkm_winograd_params *params, const
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4_scratch_bytes(const rqdkm_winograd_params *params) {
   return rqdkm_winograd_2d_scratch_bytes(&algorithm, params);
+}
+
+int32_t rqdkm_conv2d_s8_winograd_f4x4_few(const rqdkm_winograd_params *params, const int8_t *input,
+                                          const int8_t *residual, const void *weights,
+                                          const rqdkm_winograd_channel *channels, int8_t *output, void *scratch) {
+  return rqdkm_winograd_2d_run(&algorithm_few, params, input, residual, weights, channels, output, scratch);
+}
+
+int32_t rqdkm_conv2d_s8_winograd_f4x4_few_scratch_bytes(const rqdkm_winograd_params *params) {
+  return rqdkm_winograd_2d_scratch_bytes(&algorithm_few, params);
 }

@@ -84,7 +84,8 @@ static void rows(const uint32_t *t, uint32_t *v, int32_t tiles) {
   } while (++v != v_end);
 }
 
-static const rqdkm_winograd_2d algorithm = {4, EDGE, ADVANCE, columns, rows, rqdkm_winograd_gemm_81};
+static const rqdkm_winograd_2d algorithm = {
+    4, EDGE, ADVANCE, 4, columns, rows, rqdkm_winograd_gemm_81, rqdkm_winograd_2d_compute_4};
 
 int32_t rqdkm_conv2d_s8_winograd_f4x4s2(const rqdkm_winograd_params *params, const int8_t *input,
                                         const int8_t *residual, const void *weights,

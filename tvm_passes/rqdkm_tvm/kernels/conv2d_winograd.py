@@ -36,6 +36,7 @@ class Cost:
         group: finishing a group of four tiles for two output channels, whatever the group holds.
         tile: finishing one tile of one output channel; ``forms`` is what a form costs more than FLOOR.
         strip: starting a strip.
+        few: what finishing a tile costs more in groups of two.
         pool, add: what an epilogue costs more than storing the tile; ``pooled_forms`` as ``forms`` where it pools.
         cut: finishing one tile of one output channel, more, where the tiles do not divide the map.
     """
@@ -48,6 +49,7 @@ class Cost:
     strip: float
     pool: float = 0.0
     add: float = 0.0
+    few: float = 0.0
     pooled_forms: Mapping[str, float] = field(default_factory=dict)
     cut: float = 0.0
 
@@ -183,10 +185,14 @@ class WinogradConv2d(Kernel):
         smallest = min(every, key=lambda config: self.scratch_bytes(layer, config))
         return [config for config in every if config is not smallest] + [smallest]
 
-    def _estimate(self, layer: Layer, config: Config, *, inputs: int, strips: int, groups: int, tiles: int) -> float:
+    def _group(self, layer: Layer, config: Config) -> tuple[int, int]:
+        """Tiles and output channels of one product."""
+        return 4, 2
+
+    def _estimate(self, layer: Layer, config: Config, *, inputs: int, strips: int, products: int, tiles: int) -> float:
         """Cycles, from how often each part runs: ``inputs`` units of input per four channels, and so on."""
         channels, outputs = hwc(layer.inputs[0])[2], hwc(layer.output)[2]
-        quads, pairs = channels // 4, _ceil(outputs, 2)
+        quads = channels // 4
         online = config["weights"] == "online"
         table = self.table(layer)
         fast = self._fast_form(layer, table)
@@ -198,11 +204,13 @@ class WinogradConv2d(Kernel):
             tile += self.cost.add
         if any(size % of for size, of in zip(_computed(layer), self.form.tile, strict=True)):
             tile += self.cost.cut
+        if self._group(layer, config) == (2, 4):
+            tile += self.cost.few
         finishing = tiles * (outputs * tile + wide * forms["wide"] + (outputs - wide) * forms[fast])
         return (
             inputs * quads * self.cost.input
             + (strips * quads * (outputs * self.cost.weights + self._unpack_cycles(layer)) if online else 0.0)
-            + groups * pairs * (_product_cycles(self.form, channels, online) + self.cost.group)
+            + products * (_product_cycles(self.form, channels, online) + self.cost.group)
             + finishing
             + strips * self.cost.strip
         )
@@ -267,7 +275,8 @@ class WinogradConv2d(Kernel):
             else pack.pack_weights(self.form, layer.weights)
         )
         top, left, *_ = layer.attrs["padding"]
-        transform = f"rqdkm_winograd_{self.form.name}_weights" if online else "0"
+        variant = "_few" if self._group(layer, config) == (2, 4) else ""
+        transform = f"rqdkm_winograd_{self.form.name}{variant}_weights" if online else "0"
         input_dims, output_dims = braces(hwc(layer.inputs[0])), braces(hwc(layer.stored))
         bits = "(const uint8_t *)c2" if packed else "0"
         add, residual = "", "0"
@@ -282,7 +291,7 @@ class WinogradConv2d(Kernel):
             f"      {input_dims}, {output_dims}, {top}, {left}, {layer.inputs[0].zero_point}, {config['strip']},\n"
             f"      {braces(layer.attrs['clamp'])}, {transform}, {fast}, {wide}, {bits},\n"
             f"      {2 if _pools(layer) else 1}, {'&add' if add else '0'}}};\n"
-            f"  return rqdkm_{self.name}(&params, {images}, c0, (const rqdkm_winograd_channel *)c1,\n"
+            f"  return rqdkm_{self.name}{variant}(&params, {images}, c0, (const rqdkm_winograd_channel *)c1,\n"
             "      (int8_t *)out, scratch);\n"
         )
         return KernelCall(
@@ -341,9 +350,11 @@ class WinogradConv2d2d(WinogradConv2d):
         blocks, positions = _ceil(channels, pack.BLOCK), self.form.positions
         edge, advance = self._edge_and_advance()
         tiles = min(4 * int(config["strip"]), rows * columns)
-        transformed = _ceil(tiles, 4) * blocks * positions * 32
-        products = (blocks * positions * 16 if config["weights"] == "online" else 0) + max(
-            min(_ceil(tiles, 4), 2) * 8 * positions, self._unpacked_words(layer, config)
+        lanes, outputs = self._group(layer, config)
+        groups = min(_ceil(tiles, 4), 2) if lanes == 4 else 1
+        transformed = _ceil(tiles, lanes) * lanes * blocks * positions * 8
+        products = (blocks * positions * 8 * outputs if config["weights"] == "online" else 0) + max(
+            groups * 8 * positions, self._unpacked_words(layer, config)
         )
         run = min(tiles, columns) * advance + edge - advance
         columns_kept = run * 2 * edge + min(run, width) * channels // 4
@@ -353,14 +364,15 @@ class WinogradConv2d2d(WinogradConv2d):
         rows, columns = self._tiles(layer)
         tiles, step = rows * columns, 4 * int(config["strip"])
         edge, advance = self._edge_and_advance()
-        inputs = groups = 0
+        lanes, outputs = self._group(layer, config)
+        inputs = products = 0
         starts = range(0, tiles, step)
         for start in starts:
             end = min(start + step, tiles)
             tile_rows = (end - 1) // columns - start // columns + 1  # each is a run of columns of its own
             inputs += advance * (end - start) + (edge - advance) * tile_rows
-            groups += _ceil(end - start, 4)
-        return self._estimate(layer, config, inputs=inputs, strips=len(starts), groups=groups, tiles=tiles)
+            products += _ceil(end - start, lanes) * _ceil(hwc(layer.output)[2], outputs)
+        return self._estimate(layer, config, inputs=inputs, strips=len(starts), products=products, tiles=tiles)
 
 
 @register
@@ -371,16 +383,27 @@ class WinogradF4x4(WinogradConv2d2d):
     form = pack.F4X4
     cost = Cost(
         181,
-        404,
+        325,
         1402,
         214,
         {"floor": 0, "away": 48, "clamp": 265, "wide": 805},
         1333,
         pool=-30,
         add=160,
+        few=250,
         pooled_forms={"floor": 0, "away": 18, "clamp": 300, "wide": 1300},
         cut=130,
     )
+
+    def _group(self, layer: Layer, config: Config) -> tuple[int, int]:
+        """2 x 4 instead of 4 x 2 where few tiles would leave lanes empty: with weights on line and a single strip."""
+        rows, columns = self._tiles(layer)
+        tiles, outputs, channels = rows * columns, hwc(layer.output)[2], hwc(layer.inputs[0])[2]
+        if config["weights"] != "online" or 4 * int(config["strip"]) < tiles:
+            return 4, 2
+        saved = _ceil(tiles, 4) * _ceil(outputs, 2) - _ceil(tiles, 2) * _ceil(outputs, 4)
+        pays = saved * (_product_cycles(self.form, channels, True) + self.cost.group) > tiles * outputs * self.cost.few
+        return (2, 4) if pays else (4, 2)
 
 
 @register
@@ -455,4 +478,5 @@ class WinogradF4x1(WinogradConv2d):
         rows, strips = _ceil(strip, bands), _ceil(height, strip)
         groups = strips * columns * rows
         inputs = strips * bands * (rows + 2) * _ceil(width, 4)
-        return self._estimate(layer, config, inputs=inputs, strips=strips, groups=groups, tiles=4 * groups)
+        products = groups * _ceil(hwc(layer.output)[2], 2)
+        return self._estimate(layer, config, inputs=inputs, strips=strips, products=products, tiles=4 * groups)

@@ -74,6 +74,7 @@ def test_the_cortex_m4_code_is_exact() -> None:
     rng = np.random.default_rng(34)
     cases = [random_case(rng) for _ in range(40)]
     cases += [random_case(rng, size=(12, 16), channels=(1, 6)) for _ in range(10)]
+    cases += [random_case(rng, size=(3, width), channels=(1, 3)) for width in range(4, 29)]  # blocks odd and even
     cortex_m4.check(cases, expected(cases))
 
 

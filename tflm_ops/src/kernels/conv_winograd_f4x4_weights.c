@@ -27,19 +27,19 @@ enum { EDGE = 6 };
   ADD(X "1", X "1", X "1") ADD("s", "s", X "1") PUT("s", ROW, 1) ADD(X "2", X "2", X "2")              \
   ADD(X "2", X "2", X "2") ADD(X "2", X "2", X "0") ADD(X "0", X "2", X "1") PUT(X "0", ROW, 3)        \
   SUB(X "2", X "2", X "1") PUT(X "2", ROW, 4)
-/* The same, but ruins x instead of X. */
+/* The same, but X stays; ruins x0, leaves 2 X1 in x1 and 4 X2 in x2. */
 #define PUT_ROW_KEEP(X, ROW)                                                                           \
   ADD("s", X "0", X "2") PUT(X "0", ROW, 0) PUT(X "2", ROW, 5) SUB("x0", "s", X "1") PUT("x0", ROW, 2) \
   ADD("s", "s", X "1") PUT("s", ROW, 1) ADD("x1", X "1", X "1") ADD("x2", X "2", X "2")                \
-  ADD("x2", "x2", "x2") ADD("x2", "x2", X "0") ADD("s", "x2", "x1") PUT("s", ROW, 3)                   \
-  SUB("x2", "x2", "x1") PUT("x2", ROW, 4)
-/* Rows 0 and 5 of G g are a and c; 1 and 2: (a + c) +- b; 3 and 4: (a + 4 c) +- 2 b. u moves on by one row, because
-   the last positions may be out of reach from the first, and in the end to the next word. */
+  ADD("x2", "x2", "x2") ADD("s", "x2", X "0") ADD("x0", "s", "x1") PUT("x0", ROW, 3)                   \
+  SUB("s", "s", "x1") PUT("s", ROW, 4)
+/* Rows 0 and 5 of G g are a and c; x becomes a + 4 c and c a + c; rows 1 and 2 are c +- b; 3 and 4: x +- 2 b. u moves
+   on by one row, because the last positions may be out of reach from the first, and in the end to the next word. */
 #define TRANSFORM                                                                                      \
   PUT_ROW_KEEP("a", 0) "add %[u], %[u], %[position]*6\n\t" PUT_ROW_KEEP("c", 4)                        \
-  ADDS("x", "a", "c") ADDS("c", "c", "c") ADDS("c", "c", "c") ADDS("c", "c", "a")                      \
-  ADDS("a", "x", "b") SUBS("x", "x", "b") PUT_ROW("a", 0) PUT_ROW("x", 1)                              \
-  ADDS("b", "b", "b") ADDS("a", "c", "b") SUBS("c", "c", "b") PUT_ROW("a", 2) PUT_ROW("c", 3)          \
+  ADD("x0", "c0", "c0") ADD("x0", "x0", "x0") ADD("x1", "x1", "x1") ADDS("x", "x", "a")                \
+  ADDS("c", "c", "a") ADDS("a", "c", "b") SUBS("c", "c", "b") PUT_ROW("a", 0) PUT_ROW("c", 1)          \
+  ADDS("b", "b", "b") ADDS("a", "x", "b") SUBS("x", "x", "b") PUT_ROW("a", 2) PUT_ROW("x", 3)          \
   "sub %[u], %[u], %[back]\n\t"
 /* clang-format on */
 

@@ -17,7 +17,7 @@ from rqdkm_tvm.kernels.requantize import accumulator_bounds, convolution_multipl
 from rqdkm_tvm.layer import KernelCall, Layer
 
 _PIXEL_SCALE = 4  # log2, RQDKM_PLANE_SCALE: (x + 128) << 4 fits 16 bits, so does w << 8
-_CYCLES = {Form.FLOOR: 53.0, Form.AWAY: 65.0}  # of four outputs
+_CYCLES = {Form.FLOOR: 49.5, Form.AWAY: 64.0}  # of four outputs
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Conv2dPlane(Kernel):
         height, width, channels = hwc(layer.output)
         solved = _solve(ByArithmetic(layer))
         four = _CYCLES[solved.form if solved else Form.AWAY]
-        line = 60.0 + width // 4 * four + 40.0 * (width % 4)
+        line = 45.0 + width // 4 * four + 88.0 * (width % 4)
         return height * (250.0 + 10.0 * width + channels * line)
 
     def parts(self, layer: Layer, config: Config) -> Rows:

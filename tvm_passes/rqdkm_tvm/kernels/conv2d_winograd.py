@@ -383,7 +383,7 @@ class WinogradF4x4(WinogradConv2d2d):
     form = pack.F4X4
     cost = Cost(
         181,
-        325,
+        319,
         1402,
         214,
         {"floor": 0, "away": 48, "clamp": 265, "wide": 805},

@@ -6,6 +6,8 @@
 #include "conv_winograd_add.h"
 #include "conv_winograd_pair.h"
 
+enum { ADD_TILES = 8 }; /* finished into a buffer on the stack before the residual is added */
+
 typedef struct {
   int32_t tile, edge, advance, positions;
   int32_t lanes, outputs;    /* tiles of a group, output channels at once */
@@ -115,6 +117,45 @@ static void transform_input(const rqdkm_winograd_2d *algorithm, const geometry *
   }
 }
 
+/* Tiles in a buffer [tile][edge][edge][2]. */
+#define PACKED(i, edge) {2 * (i) * (edge) * (edge), edge, edge, 1}
+#define PACKED_TILES(edge)                                             \
+  {PACKED(0, edge), PACKED(1, edge), PACKED(2, edge), PACKED(3, edge), \
+   PACKED(4, edge), PACKED(5, edge), PACKED(6, edge), PACKED(7, edge)}
+static const rqdkm_winograd_place packed_4[ADD_TILES] = PACKED_TILES(4), packed_2[ADD_TILES] = PACKED_TILES(2);
+
+/* Where in M the sums of tile n begin, n a multiple of those of a call, for the first output channel. */
+RQDKM_INLINE uint32_t *sums_of(const geometry *g, uint32_t *m, int32_t n, const int32_t lanes) {
+  return m + (lanes == 4 ? n / 4 * g->m_words : 4 * n);
+}
+
+/* As the end of compute for a pair of output channels, but into a buffer, which is then added to the residual. */
+static RQDKM_NOINLINE void finish_and_add(const rqdkm_winograd_strip *strip, uint32_t *m, int32_t co, int32_t channels,
+                                          int32_t place, int32_t tiles) {
+  const geometry *const g = strip->geometry;
+  const rqdkm_winograd_params *const params = strip->params;
+  const rqdkm_dims one_tile = {g->tile, g->tile, 2};
+  const int32_t lanes = g->lanes, call = g->call_tiles < ADD_TILES ? g->call_tiles : ADD_TILES;
+  int8_t bytes[ADD_TILES * 2 * 4 * 4 + RQDKM_WINOGRAD_ADD_ALIGN - 1];
+  int8_t *const buffer = bytes + (-(uintptr_t)bytes & (RQDKM_WINOGRAD_ADD_ALIGN - 1));
+  rqdkm_winograd_params packed = *params;
+  packed.output = one_tile;
+  for (int32_t start = 0; start < tiles; start += ADD_TILES) {
+    const int32_t end = min32(start + ADD_TILES, tiles);
+    for (int32_t k = 0; k < channels; k++) {
+      const rqdkm_winograd_channel *const channel = strip->channels + co + k;
+      const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
+      for (int32_t n = start; n < end; n += call) {
+        finish(&packed, sums_of(g, m, n, lanes) + (lanes == 4 ? 4 : 1) * k,
+               (g->tile == 4 ? packed_4 : packed_2) + n - start, min32(call, end - n), channel, buffer + k);
+      }
+    }
+    rqdkm_winograd_add_tiles(params->add, buffer, g->tile, strip->places + place + start, end - start, channels,
+                             strip->residual + co, strip->output + co, params->output.c,
+                             params->output.w * params->output.c);
+  }
+}
+
 /* Products and outputs of a strip. lanes: as g->lanes, a constant. */
 RQDKM_INLINE void compute(const rqdkm_winograd_strip *strip, const int32_t lanes) {
   const geometry *const g = strip->geometry;
@@ -123,21 +164,6 @@ RQDKM_INLINE void compute(const rqdkm_winograd_strip *strip, const int32_t lanes
   const rqdkm_winograd_gemm gemm = strip->gemm;
   uint32_t *const u = strip->shared, *const m = params->transform ? u + g->u_words : u;
   const int32_t out_c = params->output.c, in_c = params->input.c, count = strip->count;
-
-  /* What is to be added to is finished into a buffer [tiles][tile][tile][2] first. */
-  int8_t pair_bytes[RQDKM_WINOGRAD_CALL_TILES * 2 * 4 * 4 + RQDKM_WINOGRAD_ADD_ALIGN - 1];
-  int8_t *const pair_output = pair_bytes + (-(uintptr_t)pair_bytes & (RQDKM_WINOGRAD_ADD_ALIGN - 1));
-  rqdkm_winograd_place pair_places[RQDKM_WINOGRAD_CALL_TILES];
-  rqdkm_winograd_params pair_params;
-  if (params->add) {
-    const rqdkm_dims one_tile = {g->tile, g->tile, 2};
-    pair_params = *params;
-    pair_params.output = one_tile;
-    for (int32_t i = 0; i < RQDKM_WINOGRAD_CALL_TILES; i++) {
-      const rqdkm_winograd_place place = {2 * i * g->tile * g->tile, (int8_t)g->tile, (int8_t)g->tile, 1};
-      pair_places[i] = place;
-    }
-  }
 
   if (params->transform && in_c % 16 != 0) { /* words of the last block that no channel fills */
     const int32_t last_block = g->positions * 8 * g->outputs;
@@ -164,24 +190,18 @@ RQDKM_INLINE void compute(const rqdkm_winograd_strip *strip, const int32_t lanes
           gemm(products, v, m + group * g->m_words, in_c);
         }
       }
-      for (int32_t j = 0; j < outputs; j += 2) {
-        const int32_t first = co + j, pair = min32(2, outputs - j);
-        for (int32_t k = 0; k < pair; k++) {
-          const rqdkm_winograd_channel *const channel = strip->channels + first + k;
-          const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
-          uint32_t *const sums = m + (lanes == 4 ? 4 : 1) * (j + k);
-          for (int32_t n = 0; n < tiles; n += call_tiles(lanes)) {
-            const int32_t some = min32(call_tiles(lanes), tiles - n);
-            if (params->add) {
-              finish(&pair_params, sums + 4 * n, pair_places + n, some, channel, pair_output + k);
-            } else {
-              finish(params, sums + 4 * n, places + i + n, some, channel, strip->output + first + k);
-            }
-          }
+      if (params->add) {
+        for (int32_t j = 0; j < outputs; j += 2) {
+          finish_and_add(strip, m + (lanes == 4 ? 4 : 1) * j, co + j, min32(2, outputs - j), i, tiles);
         }
-        if (params->add) {
-          rqdkm_winograd_add_tiles(params->add, pair_output, g->tile, places + i, tiles, pair, strip->residual + first,
-                                   strip->output + first, out_c, params->output.w * out_c);
+        continue;
+      }
+      for (int32_t j = 0; j < outputs; j++) {
+        const rqdkm_winograd_channel *const channel = strip->channels + co + j;
+        const rqdkm_winograd_output finish = channel->wide ? params->finish_wide : params->finish;
+        for (int32_t n = 0; n < tiles; n += call_tiles(lanes)) {
+          finish(params, sums_of(g, m, n, lanes) + (lanes == 4 ? 4 : 1) * j, places + i + n,
+                 min32(call_tiles(lanes), tiles - n), channel, strip->output + co + j);
         }
       }
     }

@@ -6,7 +6,7 @@
 #include "conv_winograd_gemm.h"
 #include "rqdkm/winograd.h"
 
-enum { RQDKM_WINOGRAD_MAX_EDGE = 9, RQDKM_WINOGRAD_CALL_TILES = 8 /* at most, per call of an output stage */ };
+enum { RQDKM_WINOGRAD_MAX_EDGE = 9, RQDKM_WINOGRAD_CALL_TILES = 28 /* at most, per call of an output stage */ };
 
 /* A run of input columns: `count` columns, `step` bytes apart; column j of row i starts at row[i] + j * step. */
 typedef struct {

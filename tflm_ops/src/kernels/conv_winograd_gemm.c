@@ -29,12 +29,15 @@
   "ldr r3, [r1, #4]\n\tldr r2, " U "\n\tldr r4, [r0, #8]\n\tldr r5, [r0, #12]\n\t"            \
   TILES_2_3("smlad", SUM) "ldr r5, [r0, #4]\n\tldr r4, " V "\n\t" THEN TILES_0_1("smlad", SUM)
 #define NEXT_BLOCK "add r0, r0, %[v_next]\n\tadd r1, r1, %[u_next]\n\t"
+/* s0: m, s1: its end, s2: end of the position's U; one cycle away. */
+#define BEGIN "ldr r2, %[m]\n\tldr r3, %[end]\n\tvmov s0, r2\n\tvmov s1, r3\n\t"
 #define STORE_AND_LOOP                                                                     \
-  "ldr r2, %[m]\n\tldr r3, %[end]\n\t"                                                     \
+  "vmov r2, s0\n\tvmov r3, s1\n\t"                                                         \
   "str r7, [r2, #4]\n\tstr r8, [r2, #8]\n\tstr r9, [r2, #12]\n\tstr r10, [r2, #16]\n\t"    \
   "str r11, [r2, #20]\n\tstr r12, [r2, #24]\n\tstr lr, [r2, #28]\n\tstr r6, [r2], #32\n\t" \
-  "cmp r2, r3\n\tstr r2, %[m]\n\tbne 1b\n\t"
-#define CLOBBERS "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+  "cmp r2, r3\n\tvmov s0, r2\n\tbne 1b\n\t"
+#define CLOBBERS \
+  "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "cc", "memory"
 /* clang-format on */
 
 /* Up to 8 input channels: 78 cycles per position. */
@@ -42,9 +45,9 @@ static void half_block(const uint32_t *v_, const uint32_t *u_, uint32_t *m, int3
   register const uint32_t *v __asm("r0") = v_;
   register const uint32_t *u __asm("r1") = u_;
   const uint32_t *const end = m + 8 * positions;
-  __asm volatile(".balign 4\n1:\n\t" HALF_BLOCK("smuad", NO_SUM, "[r1], #64", "[r0], #128", "") STORE_AND_LOOP
-                 : "+r"(v), "+r"(u), [m] "+m"(m)
-                 : [end] "m"(end)
+  __asm volatile(BEGIN ".balign 4\n1:\n\t" HALF_BLOCK("smuad", NO_SUM, "[r1], #64", "[r0], #128", "") STORE_AND_LOOP
+                 : "+r"(v), "+r"(u)
+                 : [m] "m"(m), [end] "m"(end)
                  : CLOBBERS);
 }
 
@@ -53,9 +56,9 @@ static void one_block(const uint32_t *v_, const uint32_t *u_, uint32_t *m, int32
   register const uint32_t *v __asm("r0") = v_;
   register const uint32_t *u __asm("r1") = u_;
   const uint32_t *const end = m + 8 * positions;
-  __asm volatile(".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1], #64", "[r0], #128", "") STORE_AND_LOOP
-                 : "+r"(v), "+r"(u), [m] "+m"(m)
-                 : [end] "m"(end)
+  __asm volatile(BEGIN ".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1], #64", "[r0], #128", "") STORE_AND_LOOP
+                 : "+r"(v), "+r"(u)
+                 : [m] "m"(m), [end] "m"(end)
                  : CLOBBERS);
 }
 
@@ -67,13 +70,15 @@ RQDKM_INLINE void many_blocks(const uint32_t *v_, const uint32_t *u_, uint32_t *
   const uint32_t *const end = m + 8 * positions;
   const int32_t v_back = blocks * v_next - 4 * RQDKM_WINOGRAD_BLOCK_V;
   const int32_t u_back = blocks * u_next - 4 * RQDKM_WINOGRAD_BLOCK_U;
-  const uint32_t *u_end = u + blocks * RQDKM_WINOGRAD_BLOCK_U * positions; /* of the position */
-  __asm volatile(".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1]", "[r0]", NEXT_BLOCK)
+  const uint32_t *const u_end = u + blocks * RQDKM_WINOGRAD_BLOCK_U * positions; /* of the position */
+  __asm volatile(BEGIN "ldr r2, %[u_end]\n\tvmov s2, r2\n\t"
+                 ".balign 4\n1:\n\t" BLOCK("smuad", NO_SUM, "[r1]", "[r0]", NEXT_BLOCK)
                  ".balign 4\n2:\n\t" BLOCK("smlad", SUM, "[r1]", "[r0]", NEXT_BLOCK)
-                 "ldr r2, %[u_end]\n\tldr r3, %[v_back]\n\tldr r4, %[u_back]\n\tcmp r1, r2\n\tbne 2b\n\t"
-                 "add r2, r2, #64\n\tstr r2, %[u_end]\n\tsub r0, r0, r3\n\tsub r1, r1, r4\n\t" STORE_AND_LOOP
-                 : "+r"(v), "+r"(u), [m] "+m"(m), [u_end] "+m"(u_end)
-                 : [end] "m"(end), [v_back] "m"(v_back), [u_back] "m"(u_back), [v_next] "i"(v_next),
+                 "vmov r2, s2\n\tcmp r1, r2\n\tbne 2b\n\t"
+                 "ldr r3, %[v_back]\n\tldr r4, %[u_back]\n\tadd r2, r2, #64\n\tvmov s2, r2\n\t"
+                 "sub r0, r0, r3\n\tsub r1, r1, r4\n\t" STORE_AND_LOOP
+                 : "+r"(v), "+r"(u)
+                 : [m] "m"(m), [end] "m"(end), [u_end] "m"(u_end), [v_back] "m"(v_back), [u_back] "m"(u_back), [v_next] "i"(v_next),
                    [u_next] "i"(u_next)
                  : CLOBBERS);
 }

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rqdkm/kernels/weights.h"
 
-/* Four bytes v + offset -> v, int8. `back` = 0x80 - offset per byte: nothing carries into the next one. */
-RQDKM_INLINE void store(uint32_t *dst, uint32_t bytes, uint32_t back) {
-  rqdkm_store32(dst, (bytes + back) ^ 0x80808080u);
+/* Four bytes v + offset -> v, int8. */
+RQDKM_INLINE void store(uint32_t *dst, uint32_t bytes, uint32_t offset) {
+  rqdkm_store32(dst, rqdkm_ssub8(bytes, offset));
 }
 
 RQDKM_INLINE void unpack_4(uint32_t *dst, uint32_t packed) {
-  store(dst, packed & 0x0f0f0f0fu, 0x78787878u);
-  store(dst + 1, (packed >> 4) & 0x0f0f0f0fu, 0x78787878u);
+  store(dst, packed & 0x0f0f0f0fu, 0x08080808u);
+  store(dst + 1, (packed >> 4) & 0x0f0f0f0fu, 0x08080808u);
 }
 
 RQDKM_INLINE void unpack_2(uint32_t *dst, uint32_t packed) {
-  store(dst, packed & 0x03030303u, 0x7e7e7e7eu);
-  store(dst + 1, (packed >> 2) & 0x03030303u, 0x7e7e7e7eu);
+  store(dst, packed & 0x03030303u, 0x02020202u);
+  store(dst + 1, (packed >> 2) & 0x03030303u, 0x02020202u);
 }
 
 /* Four words a turn, so that the loop costs little beside them. */

@@ -21,6 +21,7 @@ from rqdkm_tvm.kernels.requantize import Int64Array, accumulator_bounds, convolu
 from rqdkm_tvm.layer import KernelCall, Layer, NDArray
 
 INT8_CLAMP = (-128, 127)
+CALL_GROUPS = 7  # of four tiles: how many are multiplied before they are finished (RQDKM_WINOGRAD_CALL_TILES)
 UNPACK_CYCLES = {8: 0.0, 4: 110.0, 2: 98.0}  # four input channels of a pair of output channels to int8
 
 
@@ -351,7 +352,7 @@ class WinogradConv2d2d(WinogradConv2d):
         edge, advance = self._edge_and_advance()
         tiles = min(4 * int(config["strip"]), rows * columns)
         lanes, outputs = self._group(layer, config)
-        groups = min(_ceil(tiles, 4), 2) if lanes == 4 else 1
+        groups = min(_ceil(tiles, 4), CALL_GROUPS) if lanes == 4 else 1
         transformed = _ceil(tiles, lanes) * lanes * blocks * positions * 8
         products = (blocks * positions * 8 * outputs if config["weights"] == "online" else 0) + max(
             groups * 8 * positions, self._unpacked_words(layer, config)

@@ -171,6 +171,18 @@ def test_large_maps_in_every_band_height() -> None:
     assert any("winograd" in case.kernel.name for case in cases)
 
 
+def test_bands_of_few_winograd_tiles() -> None:
+    """Narrow maps, bands that f4x4 computes in groups of two tiles, and last ones with fewer of them."""
+    rng = np.random.default_rng(7)
+    layers = []
+    for height, width in ((7, 8), (13, 7), (11, 4), (9, 6)):
+        layer, _ = random_layers.conv_layer(rng, size=(height, width), channels=(16, 7), kernel=(3, 3), same=True)
+        layers += [(rng, with_epilogue(rng, packed(rng, layer))) for _ in range(3)]
+    cases = _check([item for item in layers if random_bands.is_mixed(item[1])], most=8)
+    few = [case for case in cases if "_f4x4_few(" in case.kernel.lower(case.layer, case.config).body]
+    assert len({case.config[registry.BAND] for case in few}) > 1
+
+
 def test_results_that_overwrite_an_operand() -> None:
     """Over the residual, and over the input whose rows were read already: stride 2, pooling, fewer bits."""
     rng = np.random.default_rng(6)

@@ -21,6 +21,7 @@ def run(
     data: Path,
     out: Path,
     *,
+    plan: Path | None = None,
     configs: Sequence[str] = CONFIGS,
     samples: int = 20,
     max_drop: float = 0.5,
@@ -32,16 +33,19 @@ def run(
 
     Args:
         calib: what bit-widths are planned from.
+        plan: one more row, ``rq`` by this plan (fine-tuned weights).
         data: labelled samples that no planning sees; ``samples`` of them run on the virtual board, too.
         flash_bytes, ram_bytes: budgets of all but ``baseline``.
     """
     reports = []
-    for config in configs:
+    rows: list[tuple[str, Path | None]] = [(config, None) for config in configs]
+    for config, given in [*rows, ("rq", plan)] if plan is not None else rows:
         free = config != "baseline"
         options = DeployOptions(
             model=model,
-            out=out / config,
-            calib=calib if config == "rq" else None,
+            out=out / (config if given is None else f"{config}-plan"),
+            calib=calib if config == "rq" and given is None else None,
+            plan=given,
             data=data,
             samples=samples,
             config=config,
@@ -60,6 +64,11 @@ def memory(report: Report) -> int:
     return report.totals.ram_peak_bytes + report.totals.weights_bytes
 
 
+def _label(report: Report) -> str:
+    """``rq`` with bit-widths that were not searched is one whose plan was given."""
+    return f"{report.config}, fine-tuned" if report.config == "rq" and report.search is None else report.config
+
+
 def table(reports: Sequence[Report]) -> str:
     """Markdown; the first report is what the others are measured against."""
     first = reports[0]
@@ -74,7 +83,7 @@ def table(reports: Sequence[Report]) -> str:
         loss = "" if a.loss is None else f"{100 * a.loss:+.2f}"
         interval = "" if a.loss_ci95 is None else f"{100 * a.loss_ci95[0]:+.2f} to {100 * a.loss_ci95[1]:+.2f}"
         lines.append(
-            f"| {report.config} | {t.fps:.1f} | {t.fps / first.totals.fps:.2f}x | {t.cycles_per_mac:.3f} "
+            f"| {_label(report)} | {t.fps:.1f} | {t.fps / first.totals.fps:.2f}x | {t.cycles_per_mac:.3f} "
             f"| {t.ram_peak_bytes / 1024:.1f} | {t.weights_bytes / 1024:.1f} | {memory(report) / 1024:.1f} "
             f"| {1 - memory(report) / memory(first):.0%} "
             f"| {a.value:.2%} | {a.ci95[0]:.1%} to {a.ci95[1]:.1%} | {loss} | {interval} "
@@ -109,7 +118,7 @@ def markdown(title: str, reports: Sequence[Report], command: str) -> str:
             for x in report.layers
         ]
         tail += [
-            f"\n## {report.config}\n",
+            f"\n## {_label(report)}\n",
             "| layer | kernel | weight bits | result bits | cycles | constants, bytes | scratch, bytes |",
             "|---|---|--:|--:|--:|--:|--:|",
             *rows,

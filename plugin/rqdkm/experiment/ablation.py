@@ -31,7 +31,7 @@ from rqdkm_tvm.sensitivity.table import Assignment
 Progress = Callable[[str], None]
 Correct = npt.NDArray[np.bool_]
 
-SHARES = (1.0, 0.8, 0.65)  # of the size at 4 bits throughout
+SHARES = (1.0, 0.7)  # of the size at 4 bits throughout
 RULES: tuple[tuple[str, MetricName], ...] = (
     ("REP", "rep"),
     ("weight magnitude", "magnitude"),

@@ -103,12 +103,12 @@ class Flash:
         return True
 
 
-def limits(max_drop: float, flash_bytes: int | None, ram_bytes: int | None) -> Limits:
+def limits(max_drop: float, flash_bytes: int | None, ram_bytes: int | None, cycles: int | None) -> Limits:
     """Budgets of the whole firmware as the bit-width search takes them: of weights and of the arena."""
     from rqdkm.planning import Limits
 
     flash = None if flash_bytes is None else max(flash_bytes - _LEAST_CODE, 0)
-    return Limits(max_drop, flash, Ram(ram_bytes).arena)
+    return Limits(max_drop, flash, Ram(ram_bytes).arena, cycles)
 
 
 def _constants(compiled: CompiledModel) -> int:

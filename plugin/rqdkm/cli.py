@@ -76,6 +76,7 @@ RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.
 FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
 ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
 MaxDropOpt = Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")]
+CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=_one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Replace the output directory even if it is not ours.")]
@@ -114,6 +115,7 @@ def deploy(
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
     max_drop: MaxDropOpt = 0.5,
+    cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
     force: ForceOpt = False,
@@ -122,6 +124,7 @@ def deploy(
     quiet: QuietOpt = False,
 ) -> None:
     """Model to firmware: import, quantize, compile, run, compare with the reference, report."""
+    model = _found(model)
     options = DeployOptions(
         model=model,
         out=out or _default_out(model),
@@ -136,6 +139,7 @@ def deploy(
         flash_bytes=parse_size(flash, "--flash") if flash else None,
         config=config,
         max_drop=max_drop,
+        cycles=cycles,
         kernels=kernels,
         plan=plan,
         force=force,
@@ -183,6 +187,7 @@ def build(
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
     max_drop: MaxDropOpt = 0.5,
+    cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
     board: BoardOpt = "virtual",
@@ -192,6 +197,7 @@ def build(
     quiet: QuietOpt = False,
 ) -> None:
     """Model to a project directory and its ELF file; nothing is run."""
+    model = _found(model)
     options = DeployOptions(
         model=model,
         out=out or _default_out(model),
@@ -202,6 +208,7 @@ def build(
         flash_bytes=parse_size(flash, "--flash") if flash else None,
         config=config,
         max_drop=max_drop,
+        cycles=cycles,
         kernels=kernels,
         plan=plan,
         force=force,
@@ -416,6 +423,13 @@ def board_info(json: JsonOpt = False) -> None:
 def main() -> None:
     """Entry point of the ``rqdkm`` program."""
     app()
+
+
+def _found(model: Path) -> Path:
+    """``model``, or the model file of that name without its suffix."""
+    if model.suffix or model.exists():
+        return model
+    return next((file for suffix in (".tflite", ".onnx") if (file := model.with_suffix(suffix)).is_file()), model)
 
 
 def _default_out(model: Path) -> Path:

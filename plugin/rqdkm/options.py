@@ -43,6 +43,7 @@ class DeployOptions:
             ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd), ``rq`` plans
             bit-widths from the calibration inputs and then does as ``int8``.
         max_drop: loss of accuracy that ``rq`` may cause, in points.
+        cycles: budget of one inference for ``rq``'s bit-widths, as the kernels estimate them; None: none.
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
@@ -64,6 +65,7 @@ class DeployOptions:
     flash_bytes: int | None = None
     config: str = "int8"
     max_drop: float = 0.5
+    cycles: int | None = None
     kernels: str = "auto"
     plan: Path | None = None
     force: bool = False
@@ -78,6 +80,8 @@ class DeployOptions:
             raise OptionError(f"needs at least 1, got {self.samples}", where="--samples")
         if not 0 <= self.max_drop <= 100:
             raise OptionError(f"is in points, 0 to 100, got {self.max_drop:g}", where="--max-drop")
+        if self.cycles is not None and self.cycles < 1:
+            raise OptionError(f"needs at least 1, got {self.cycles}", where="--cycles")
         if self.seed < 0:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])

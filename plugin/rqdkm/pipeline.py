@@ -74,6 +74,7 @@ class _Built:
     elf: Path
     sizes: size.Size
     toolchain: Toolchain
+    mixed: bool  # whether a plan has changed what the model computes
 
 
 def inspect(path: Path) -> ModelSummary:
@@ -136,6 +137,8 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     if options.plan is not None:
         plan, parameters = plan_files.read(options.plan)
     if options.config != "rq" or (plan is not None and plan.is_mixed):
+        if options.config == "rq" and options.calib is not None:
+            _log.warning("%s has bit-widths already: --calib is not used", options.plan)
         return BitWidths(plan, parameters)
     if plan is not None:
         raise PlanError("it has no bit-widths", where=str(options.plan), hint="leave out --plan, or --config rq")
@@ -150,7 +153,7 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
-    found = planner.plan(budget.limits(options.max_drop, options.flash_bytes, options.ram_bytes))
+    found = planner.plan(budget.limits(options.max_drop, options.flash_bytes, options.ram_bytes, options.cycles))
     return BitWidths(found.plan, found.parameters, found)
 
 
@@ -323,7 +326,8 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
             break
     budget.check_flash(sizes, compiled, options.flash_bytes)
     plan_files.write(staging, compiled.plan, planned.parameters)
-    return _Built(compiled, project_dir, elf, sizes, tools)
+    mixed = compiled.plan.is_mixed or planned.parameters is not None
+    return _Built(compiled, project_dir, elf, sizes, tools, mixed)
 
 
 @contextmanager
@@ -356,7 +360,7 @@ def _measure(
         board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
     )
     progress("reference: comparing outputs")
-    mixed = built.compiled.quantized["main"] if built.compiled.plan.is_mixed else None
+    mixed = built.compiled.quantized["main"] if built.mixed else None
     exactness = judge.exactness(model, inputs, ran.outputs, mixed=mixed)
     layer_cycles, folded = _profile(options, built, inputs, progress)
     accuracy = None

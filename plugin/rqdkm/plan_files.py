@@ -14,6 +14,11 @@ from rqdkm_tvm.plan import ParametersFile, Plan
 PLAN, PARAMETERS = "plan.json", "parameters.npz"
 
 
+def _parameters_name(plan: Path) -> str:
+    """``parameters.npz`` beside ``plan.json``, ``mine.npz`` beside ``mine.json``."""
+    return PARAMETERS if plan.name == PLAN else f"{plan.stem}.npz"
+
+
 def read(path: Path) -> tuple[Plan, Parameters | None]:
     """A plan and the parameters it names.
 
@@ -53,7 +58,8 @@ def write_to(path: Path, plan: Plan, parameters: Parameters | None) -> None:
     """Both files, the parameters first and beside the plan, which then names them."""
     if parameters is not None:
         content = parameters.to_bytes()
-        write_atomic(path.parent / PARAMETERS, content)
-        named = ParametersFile(PARAMETERS, hashlib.sha256(content).hexdigest())
+        name = _parameters_name(path)
+        write_atomic(path.parent / name, content)
+        named = ParametersFile(name, hashlib.sha256(content).hexdigest())
         plan = dataclasses.replace(plan, parameters=named)
     write_atomic(path, plan.to_json())

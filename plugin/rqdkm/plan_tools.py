@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from rich.text import Text
 
 from rqdkm import plan_files
 from rqdkm_tvm.errors import PlanError
-from rqdkm_tvm.plan import BITS, UNDECIDED, LayerPlan, OutputPlan, Plan
+from rqdkm_tvm.mixed import FOLLOWERS
+from rqdkm_tvm.plan import BITS, MOST_CHANNELS, UNDECIDED, LayerPlan, OutputPlan, Plan, stored_scale
 
 _RUN = re.compile(r"([248])(?:x(\d+))?")
 _NAMED_KERNELS: dict[str, str | None] = {"auto": UNDECIDED, "tvm": None}
@@ -35,7 +35,8 @@ def render(plan: Plan) -> Table:
         table.add_column(name, overflow="fold")
     for x in plan.layers:
         out = x.output
-        quantization = ("8", "", "") if out is None else (str(out.bits), f"{out.scale:.6g}", str(out.zero_point))
+        as_model = ("as read" if x.op in FOLLOWERS else "8", "", "")
+        quantization = as_model if out is None else (str(out.bits), f"{out.scale:.6g}", str(out.zero_point))
         kernel = "TVM" if x.kernel is None else x.kernel or "to be chosen"
         config = ", ".join(f"{key} {value}" for key, value in sorted(x.config.items()))
         cells = (x.name, x.op, bits_text(x), *quantization, kernel, config)
@@ -109,6 +110,8 @@ def _weights(text: str, entry: LayerPlan) -> tuple[tuple[int, int], ...]:
                 hint=f"give them: {runs[0][0]}x32",
             )
         return ((runs[0][0], channels),)
+    if any(count > MOST_CHANNELS for _, count in runs):
+        raise PlanError(f'"{text}": no layer has so many channels', where="--weights")
     if any(count == 0 for _, count in runs):
         raise PlanError(
             f'"{text}" leaves out how many channels', where="--weights", hint='runs are written "8x16 4x16"'
@@ -121,9 +124,9 @@ def _output(text: str) -> OutputPlan | None:
         return None
     parts = text.split(":")
     try:
-        bits, scale, zero_point = int(parts[0]), float(parts[1]), int(parts[2])
-        good = len(parts) == 3 and bits in BITS and math.isfinite(scale) and scale > 0
-    except (ValueError, IndexError):
+        bits, scale, zero_point = int(parts[0]), stored_scale(float(parts[1]), "--output"), int(parts[2])
+        good = len(parts) == 3 and bits in BITS
+    except (ValueError, IndexError, PlanError):
         good = False
     if not good:
         raise PlanError(

@@ -144,13 +144,12 @@ class Planner:
         return np.asarray(flat.argmax(axis=1))
 
     def assign(self, budgets: Budgets, objective: Any = "memory") -> Found:
-        """Bit-widths by the recursion, layers and then channel groups."""
+        """Bit-widths by the recursion: the network, layers, channel groups."""
         return recurse(
             self.calibration.derive,
             self.costs,
             budgets,
             objective=objective,
-            levels=("layer", "group"),
             progress=self.progress,
         )
 

@@ -138,6 +138,6 @@ def test_a_plan_that_is_no_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_too_large_for_the_chip_says_how_much_is_needed_and_where(tmp_path: Path) -> None:
-    done = deploy(tmp_path, str(zoo.path("rock_paper_scissors")), "--board", "none")
+    done = deploy(tmp_path, str(zoo.path("rock_paper_scissors")), "--board", "none", "--config", "baseline")
     assert_refused(done, tmp_path, "is the peak", "134,480 of working memory")
     assert "overflow" not in done.stderr

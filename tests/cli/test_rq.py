@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rqdkm import plan_files, planning
+from rqdkm import budget, plan_files, planning
 from rqdkm.cli import app
 from rqdkm.models import data, load, zoo
 from rqdkm.report import codec
@@ -26,14 +26,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Calibration and test inputs; labels are what the int8 network itself says."""
     folder = tmp_path_factory.mktemp("rq")
     model = load.load(zoo.path(MODEL))
-    for name, seed, count in (("calib", 0, 160), ("test", 1, 40)):
+    for name, seed, count in (("calib", 0, 96), ("test", 1, 40)):
         np.savez(folder / f"{name}.npz", x=data.structured_inputs(model, count, seed)[0])
     return folder
 
 
 @pytest.fixture(scope="module")
 def deployed(work: Path) -> Report:
-    arguments = ["deploy", zoo.path(MODEL), "-o", work / "rq", "--config", "rq", "--max-drop", "15", "--samples", "2"]
+    arguments = ["deploy", zoo.path(MODEL), "-o", work / "rq", "--config", "rq", "--max-drop", "25", "--samples", "2"]
+    arguments += ["--ram", "56K"]  # the 8-bit network takes more: feature maps have to be packed
     result = runner.invoke(app, [str(a) for a in [*arguments, "--calib", work / "calib.npz", "-q"]])
     assert result.exit_code == 0, result.stderr
     return codec.read(work / "rq" / "report.json")
@@ -58,17 +59,17 @@ def test_bits_below_8_run_exactly_on_the_board(deployed: Report) -> None:
 def test_the_report_says_how_bits_were_found(deployed: Report) -> None:
     assert deployed.search is not None
     assert not deployed.search.labelled
-    assert deployed.search.samples == 160
+    assert deployed.search.samples == 96
     assert any(trial.allowed for trial in deployed.search.trials)
     for trial in deployed.search.trials:
-        assert trial.allowed == (trial.loss_upper <= 0.15)
+        assert trial.allowed == (trial.loss_upper <= 0.25)
 
 
 def test_it_takes_less_memory_than_int8(work: Path, deployed: Report) -> None:
     arguments = ["deploy", zoo.path(MODEL), "-o", work / "int8", "--samples", "1", "-q"]
     assert runner.invoke(app, [str(a) for a in arguments]).exit_code == 0
     int8 = codec.read(work / "int8" / "report.json").totals
-    assert deployed.totals.ram_peak_bytes < 0.8 * int8.ram_peak_bytes
+    assert deployed.totals.ram_peak_bytes <= 56 * 1024 < int8.ram_peak_bytes
     assert deployed.totals.weights_bytes < int8.weights_bytes
 
 
@@ -82,7 +83,7 @@ def test_its_plan_gives_the_same_firmware_without_a_search(work: Path, deployed:
 
 def test_the_same_question_has_the_same_plan(planner: planning.Planner, work: Path, deployed: Report) -> None:
     """Another planner than the deployment's: twin, sensitivities, search, repair, all again."""
-    found = planner.plan(planning.Limits(15))
+    found = planner.plan(budget.limits(25, None, 56 * 1024, None))
     plan, _ = plan_files.read(work / "rq" / "plan.json")
     assert [(x.name, x.weights, x.output) for x in found.plan.layers] == [
         (x.name, x.weights, x.output) for x in plan.layers

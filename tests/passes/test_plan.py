@@ -175,8 +175,8 @@ def test_malformed_plans_are_refused(name: str) -> None:
 
 def test_bit_widths_survive_json_byte_for_byte() -> None:
     layers = [
-        LayerPlan("a", "conv2d", "k", {"rows": 2}, weights=((8, 4), (2, 12)), output=OutputPlan(4, 0.1, -8)),
-        LayerPlan("b", "add", output=OutputPlan(2, 1 / 3, 1)),
+        LayerPlan("a", "conv2d", "k", {"rows": 2}, weights=((8, 4), (2, 12)), output=OutputPlan(4, 0.125, -8)),
+        LayerPlan("b", "add", output=OutputPlan(2, 0.375, 1)),
         LayerPlan("c", "softmax", None),
     ]
     plan = Plan(layers, ParametersFile("parameters.npz", "00ff"))

@@ -23,6 +23,11 @@ from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.layer import Layer, NDArray
 from rqdkm_tvm.lowbit import channel_axis, integer_range
 
+# what NumPy and zipfile raise on damaged or foreign files
+_UNREADABLE = (
+    *(ValueError, KeyError, OSError, EOFError, AttributeError, TypeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first day: files differ by content only
 
 
@@ -109,7 +114,7 @@ class Parameters(Mapping[str, LayerParameters]):
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:
                 arrays = {key: archive[key] for key in archive.files}
             names = json.loads(str(arrays.pop("names")[()]))
-        except (ValueError, KeyError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise DataError(f"not a parameters file: {error}", where=where) from error
         if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
             raise DataError("not a parameters file: its list of layers is unusable", where=where)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ VERSION = 2
 BITS = (2, 4, 8)
 
 Value = int | str | bool
+MOST_CHANNELS = 1 << 20  # of a layer; runs are expanded to one entry each
 UNDECIDED = ""  # LayerPlan.kernel: to be chosen
 FUSED_KERNEL = "fused"  # LayerPlan.kernel: computed by the layer that it reads (fuse.py)
 
@@ -126,7 +128,8 @@ class Plan:
         plan = Plan()
         if "parameters" in data:
             _object(data["parameters"], f"{where}: parameters", required={"file": str, "sha256": str})
-            if "/" in data["parameters"]["file"] or "\\" in data["parameters"]["file"]:
+            name = data["parameters"]["file"]
+            if not name or any(character in name for character in "/\\\0") or name in (".", ".."):
                 raise PlanError("names a file outside the plan's folder", where=f"{where}: parameters")
             plan.parameters = ParametersFile(data["parameters"]["file"], data["parameters"]["sha256"])
         names: set[str] = set()
@@ -179,7 +182,7 @@ def _read_layer(entry: Any, at: str) -> LayerPlan:
     weights: list[tuple[int, int]] = []
     for run in entry.get("weights", []):
         good = isinstance(run, list) and len(run) == 2 and all(type(x) is int for x in run)
-        if not good or run[0] not in BITS or run[1] < 1:
+        if not good or run[0] not in BITS or not 1 <= run[1] <= MOST_CHANNELS:
             raise PlanError(
                 f'"weights" holds {json.dumps(run)}, expected [bits, channels]', where=at, hint="bits: 2, 4, 8"
             )
@@ -192,14 +195,28 @@ def _read_layer(entry: Any, at: str) -> LayerPlan:
 
 def _read_output(entry: Any, at: str) -> OutputPlan:
     _object(entry, at, required={"bits": int, "scale": (float, int), "zero_point": int})
-    bits, scale, zero_point = entry["bits"], float(entry["scale"]), entry["zero_point"]
+    bits, zero_point = entry["bits"], entry["zero_point"]
+    scale = stored_scale(entry["scale"], at)
     if bits not in BITS:
         raise PlanError(f"{bits} bits cannot be stored", where=at, hint="bits: 2, 4, 8")
-    if not (math.isfinite(scale) and scale > 0):
-        raise PlanError(f"scale is {scale}, expected a positive number", where=at)
     if not -(1 << (bits - 1)) <= zero_point < 1 << (bits - 1):
         raise PlanError(f"zero point {zero_point} is outside the range of {bits} bits", where=at)
     return OutputPlan(bits, scale, zero_point)
+
+
+def stored_scale(value: float, at: str) -> float:
+    """``value`` as float32 holds it.
+
+    Raises:
+        PlanError: not a positive number there.
+    """
+    try:
+        scale = struct.unpack("f", struct.pack("f", value))[0]
+    except (OverflowError, struct.error):
+        scale = math.inf
+    if isinstance(value, bool) or not (math.isfinite(scale) and scale > 0):
+        raise PlanError(f"scale is {str(value)[:40]}, expected a positive number", where=at)
+    return float(scale)
 
 
 def _object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:

@@ -97,7 +97,7 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
             progress(f"ablation: {name}, {size}")
             derive = dataclasses.replace(planner.calibration, metric=metric, _first=None).derive
             try:
-                found = recurse(derive, planner.costs, budgets, levels=("layer", "group"))
+                found = recurse(derive, planner.costs, budgets)
             except BudgetError:
                 rows.append(Row(size, name, None))
                 continue

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rqdkm import pipeline
+from rqdkm.models import data as datasets
+from rqdkm.models import load
 from rqdkm.options import DeployOptions
 from rqdkm.report.schema import Report
 from rqdkm_tvm.errors import DataError
@@ -37,6 +39,8 @@ def run(
         data: labelled samples that no planning sees; ``samples`` of them run on the virtual board, too.
         flash_bytes, ram_bytes: budgets of all but ``baseline``.
     """
+    if datasets.load_data(data, load.load(model)).labels is None:
+        raise DataError("there are no labels to measure accuracy with", where=str(data))
     reports = []
     rows: list[tuple[str, Path | None]] = [(config, None) for config in configs]
     for config, given in [*rows, ("rq", plan)] if plan is not None else rows:

@@ -137,6 +137,9 @@ def accuracy_line(report: Report) -> str | None:
     if accuracy.reference is not None:
         reference = f"{100 * accuracy.reference:.2f} %" if percent else f"{accuracy.reference:.4f}"
         text += f"; the model as given: {reference}"
+    if accuracy.loss is not None and accuracy.loss_ci95 is not None:
+        lowest, highest = accuracy.loss_ci95
+        text += f", loss {100 * accuracy.loss:+.2f} points ({100 * lowest:+.2f} to {100 * highest:+.2f})"
     return text
 
 

@@ -14,7 +14,7 @@ from rqdkm.train.worker import OPERATORS
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.layer import Layer, NDArray, Tensor
 from rqdkm_tvm.lowbit import channel_axis, quantize_weights
-from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
+from rqdkm_tvm.plan import UNDECIDED, LayerPlan, OutputPlan, Plan
 from rqdkm_tvm.sensitivity.float_twin import TwinLayer, channels_first, real_bias, real_weights
 from rqdkm_tvm.sensitivity.rep import COPIES
 
@@ -169,5 +169,7 @@ def completed(network: Network, names: Sequence[str], scales: Mapping[str, float
         if name in scales and output is not None:
             output = OutputPlan(output.bits, float(np.float32(scales[name])), output.zero_point)
         op = by_name[name].op if name in by_name else entry.op
-        found.append(LayerPlan(name, op, entry.kernel, dict(entry.config), entry.weights, output))
+        # kernels are chosen anew: other integers may need other ones
+        kernel = None if entry.kernel is None else UNDECIDED
+        found.append(LayerPlan(name, op, kernel, weights=entry.weights, output=output))
     return found

@@ -43,7 +43,7 @@ class Prices:
 
 
 # for networks whose memory is what matters: a tenth of a per cent of a 5 M cycle network buys 500 bytes of flash
-MEMORY_PRICES = Prices(10.0, 4.0)
+MEMORY_PRICES = Prices(10.0, 6.5)
 DEFAULT_PRICES = Prices()
 
 

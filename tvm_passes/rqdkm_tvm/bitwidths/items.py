@@ -17,7 +17,7 @@ from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity, group_sizes
 
 Level = Literal["network", "layer", "group"]
 Objective = Literal["error", "flash", "ram", "cycles", "memory"]
-CYCLES_PER_BYTE = 4.0  # of memory: what a byte must be worth for packing to pay
+CYCLES_PER_BYTE = 6.5  # of memory: what a byte must be worth for packing to pay
 
 
 @dataclass(frozen=True)

@@ -157,11 +157,25 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     return BitWidths(found.plan, found.parameters, found)
 
 
+def _named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
+    """A plan with bit-widths makes it ``rq``, whatever the configuration was.
+
+    Raises:
+        PlanError: ``baseline``, which is 8 bits by definition.
+    """
+    if planned.plan is None or not planned.plan.is_mixed or options.config == "rq":
+        return options
+    if options.config == "baseline":
+        raise PlanError("it has bit-widths, baseline has 8 bits", where=str(options.plan), hint="use --config rq")
+    return dataclasses.replace(options, config="rq")
+
+
 def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
     """Model to a project directory and its ELF file, in ``options.out``."""
     exporter.require_tools()
     prepared = prepare(options, progress)
     planned = bit_widths(options, prepared.model, progress)
+    options = _named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
         built = _build(options, prepared.model, planned, staging, progress)
     return BuildResult(options.out / ELF, options.out / PROJECT, built.sizes)
@@ -178,6 +192,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
     prepared = prepare(options, progress)
     evaluation = datasets.load_data(options.data, prepared.model) if options.data is not None else None
     planned = bit_widths(options, prepared.model, progress)
+    options = _named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
         built = _build(options, prepared.model, planned, staging, progress)
         pieces = assemble.Pieces(

@@ -20,16 +20,19 @@ def _parameters_name(plan: Path) -> str:
 
 
 def read(path: Path) -> tuple[Plan, Parameters | None]:
-    """A plan and the parameters it names.
+    """A plan and the parameters it names; a directory's is its ``plan.json``.
 
     Raises:
         PlanError: unreadable or malformed, or the parameters are not those it was made with.
         DataError: the parameters file is damaged.
     """
+    path = path / PLAN if path.is_dir() else path
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"cannot read the plan: {error}", where=str(path)) from error
+    except OSError as error:
+        raise PlanError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise PlanError("not a plan: it is no text", where=str(path)) from error
     plan = Plan.from_json(text, where=str(path))
     if plan.parameters is None:
         return plan, None

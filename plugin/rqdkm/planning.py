@@ -225,7 +225,8 @@ class Planner:
 
     def _say(self, trial: Trial) -> None:
         self.progress(
-            f"{trial.flash + trial.ram:,.0f} bytes, loss {100 * trial.loss.loss:.2f} points, "
+            f"{trial.flash + trial.ram:,.0f} bytes of weights and RAM, loss {100 * trial.loss.loss:.2f} points, "
+            f"up to {100 * trial.loss.upper(CONFIDENCE):.2f} with {CONFIDENCE:.0%} confidence: "
             f"{'allowed' if trial.allowed else 'too much'}"
         )
 

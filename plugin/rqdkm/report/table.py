@@ -101,6 +101,9 @@ def _summary(report: Report) -> Table:
     accuracy = view.accuracy_line(report)
     if accuracy is not None:
         lines.add_row("Accuracy", Text(accuracy))
+    search = view.search_line(report)
+    if search is not None:
+        lines.add_row("Bit-widths", Text(search))
     outer = Table.grid()
     outer.add_row(table)
     outer.add_row(lines)

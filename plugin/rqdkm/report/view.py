@@ -143,6 +143,17 @@ def accuracy_line(report: Report) -> str | None:
     return text
 
 
+def search_line(report: Report) -> str | None:
+    """What the search for bit-widths found, None where there was none."""
+    found = report.search
+    if found is None:
+        return None
+    taken = [trial for trial in found.trials if trial.allowed][-1:] or list(found.trials)[-1:]
+    kind = "accuracy" if found.labelled else "first classes"
+    losses = "".join(f", loss {100 * t.loss:+.2f} (up to {100 * t.loss_upper:+.2f}) points of {kind}" for t in taken)
+    return f"{len(found.trials)} plans run on {found.samples:,} calibration samples{losses}; {found.max_drop:g} allowed"
+
+
 def shapes(layer: Layer) -> str:
     """``32x32x3 → 32x32x16``; empty if unknown."""
     return arrow([layer.input_shape], layer.output_shape) if layer.output_shape else ""

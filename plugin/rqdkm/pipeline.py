@@ -139,7 +139,7 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     if options.config != "rq" or (plan is not None and plan.is_mixed):
         if options.config == "rq" and options.calib is not None:
             _log.warning("%s has bit-widths already: --calib is not used", options.plan)
-        return BitWidths(plan, parameters)
+        return BitWidths(plan and plan_files.named(plan, parameters), parameters)
     if plan is not None:
         raise PlanError("it has no bit-widths", where=str(options.plan), hint="leave out --plan, or --config rq")
     if options.calib is None:
@@ -154,7 +154,7 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
     found = planner.plan(budget.limits(options.max_drop, options.flash_bytes, options.ram_bytes, options.cycles))
-    return BitWidths(found.plan, found.parameters, found)
+    return BitWidths(plan_files.named(found.plan, found.parameters), found.parameters, found)
 
 
 def _named(options: DeployOptions, planned: BitWidths) -> DeployOptions:

@@ -57,12 +57,17 @@ def write(folder: Path, plan: Plan, parameters: Parameters | None) -> None:
     write_to(folder / PLAN, plan, parameters)
 
 
+def named(plan: Plan, parameters: Parameters | None, name: str = PARAMETERS) -> Plan:
+    """``plan`` with the name and digest of the file that its parameters are written to."""
+    if parameters is None:
+        return plan
+    digest = hashlib.sha256(parameters.to_bytes()).hexdigest()
+    return dataclasses.replace(plan, parameters=ParametersFile(name, digest))
+
+
 def write_to(path: Path, plan: Plan, parameters: Parameters | None) -> None:
     """Both files, the parameters first and beside the plan, which then names them."""
+    name = _parameters_name(path)
     if parameters is not None:
-        content = parameters.to_bytes()
-        name = _parameters_name(path)
-        write_atomic(path.parent / name, content)
-        named = ParametersFile(name, hashlib.sha256(content).hexdigest())
-        plan = dataclasses.replace(plan, parameters=named)
-    write_atomic(path, plan.to_json())
+        write_atomic(path.parent / name, parameters.to_bytes())
+    write_atomic(path, named(plan, parameters, name).to_json())

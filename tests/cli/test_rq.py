@@ -77,7 +77,7 @@ def test_its_plan_gives_the_same_firmware_without_a_search(work: Path, deployed:
     arguments = ["build", zoo.path(MODEL), "-o", work / "again", "--plan", work / "rq" / "plan.json", "-q"]
     result = runner.invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.stderr
-    for name in ("plan.json", "parameters.npz", "project/layers.c"):
+    for name in ("plan.json", "parameters.npz", "project/model/layers.c", "project/model/rqdkm_model.c"):
         assert (work / "again" / name).read_bytes() == (work / "rq" / name).read_bytes(), name
 
 

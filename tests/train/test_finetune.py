@@ -20,7 +20,7 @@ from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
-from rqdkm_tvm.plan import LayerPlan, Plan
+from rqdkm_tvm.plan import UNDECIDED, LayerPlan, Plan
 from rqdkm_tvm.sensitivity.float_twin import structure
 from rqdkm_tvm.sites import read_sites
 from tests.train import small, tensorflow_fixture
@@ -158,14 +158,16 @@ def test_the_plans_bits_are_kept_and_its_scales_completed(
     assert np.abs(parameters["right"].weights[4:]).max() <= 2
 
 
-def test_kernels_that_a_plan_chose_stay(files: small.Files, answered: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_kernels_are_chosen_anew_except_where_tvm_was_asked_for(
+    files: small.Files, answered: list[dict[str, Any]], tmp_path: Path
+) -> None:
     plan = small.plan()
     plan.layers[0].kernel, plan.layers[0].config = "conv2d_s8_direct", {"rows": 1}
     plan.layers.append(LayerPlan("soft", "softmax", None))
     (tmp_path / "plan.json").write_text(plan.to_json())
     options = FinetuneOptions(files.model, tmp_path / "plan.json", files.data, tmp_path / "out")
     after = Plan.from_json(finetune.finetune(options).plan.read_text())
-    assert (after.layers[0].kernel, after.layers[0].config) == ("conv2d_s8_direct", {"rows": 1})
+    assert (after.layers[0].kernel, after.layers[0].config) == (UNDECIDED, {})
     assert after.layers[-1].kernel is None
 
 

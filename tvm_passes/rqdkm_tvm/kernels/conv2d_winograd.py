@@ -328,6 +328,8 @@ class WinogradConv2d2d(WinogradConv2d):
 
     def _writes_behind(self, layer: Layer, config: Config) -> bool:
         """A strip's input is transformed before its first result is written, so only later strips matter."""
+        if layer.stored.size > layer.inputs[0].size:
+            return False
         rows, columns = self._tiles(layer)
         _, width, channels = hwc(layer.inputs[0])
         height_out, width_out, channels_out = hwc(layer.stored)

@@ -288,7 +288,7 @@ def test_every_kernel_takes_packed_weights_between_packed_tensors() -> None:
     """Band by band, every one of them on its own."""
     rng = np.random.default_rng(18)
     cases, outputs = [], []
-    while len(cases) < 100:
+    while len(cases) < 250:
         make = (random_layers.random_conv, winograd_layer, random_layers.random_fully_connected, random_depthwise)
         layer, _ = make[len(cases) % 4](rng)
         if layer.inputs[0].shape[-1] % 2 == 0 and layer.output.shape[-1] % 4 == 0:

@@ -26,8 +26,9 @@ DEPTHWISE = [
     ((3, 3), 256, 1),
 ]
 
-#: Columns of the table: what is measured beside the fastest direct kernel with 8-bit weights.
-WINOGRAD = {"F(4x4,3x3)": "f4x4", "F(2x2,3x3)": "f2x2", "F(4,3)": "f4x1"}
+#: Columns of the table: what is measured beside the fastest direct kernel with 8-bit weights. At most one kernel of a
+#: column takes a layer, which has one stride.
+WINOGRAD = {"F(4x4,3x3)": ("f4x4", "f4x4s2"), "F(2x2,3x3)": ("f2x2",), "F(4,3)": ("f4x1",)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def narrow(layer: Layer, bits: int) -> Layer:
 def variants(layer: Layer, x: Array) -> list[Variant]:
     """Everything to measure for one layer; ``x`` its input."""
 
-    def find(column: str, of: Layer, winograd: str | None) -> Variant:
+    def find(column: str, of: Layer, winograd: tuple[str, ...] | None) -> Variant:
         def wanted(kernel: Kernel, config: Config) -> bool:
             unpacks = of.op != "depthwise_conv2d" or not of.packs_weights or bool(config.get("packed"))
             online = config.get("weights") != "flash"  # transformed ahead, bits make no difference
@@ -87,7 +88,10 @@ def variants(layer: Layer, x: Array) -> list[Variant]:
     found += [find(column, layer, kernel) for column, kernel in WINOGRAD.items()]
     for bits in (4, 2):
         low = narrow(layer, bits)
-        found += [find(f"direct, {bits} bits", low, None), find(f"F(4x4,3x3), {bits} bits", low, "f4x4")]
+        found += [
+            find(f"direct, {bits} bits", low, None),
+            find(f"F(4x4,3x3), {bits} bits", low, WINOGRAD["F(4x4,3x3)"]),
+        ]
     return [variant for variant in found if variant.candidates]  # Winograd takes few layers
 
 

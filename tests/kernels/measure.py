@@ -1,7 +1,8 @@
-"""Measure the kernels that multiply by weights on the virtual board and write the tables of docs/kernels.md.
+"""Measure the kernels that multiply by weights on the virtual board; print the tables and write docs/kernels.md.
 
 Run from the repository: ``python -m tests.kernels.measure``. Layers have the shapes of three published networks (image
-classification ResNet, visual wake words MobileNet, keyword spotting DS-CNN) and of an autoencoder, with random numbers.
+classification ResNet, visual wake words MobileNet, keyword spotting DS-CNN) and of an autoencoder, with random numbers;
+two more are of one input channel and of few Winograd tiles.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ CONVOLUTIONS = [
     ((49, 10), (1, 64), (10, 4), (2, 2), True),
     ((25, 5), (64, 64), (1, 1), (1, 1), True),
     ((118, 1), (108, 32), (3, 1), (1, 1), False),
+    ((28, 28), (1, 8), (3, 3), (1, 1), True),
+    ((4, 7), (48, 48), (3, 3), (1, 1), True),
 ]
 FULLY_CONNECTED = [(640, 128), (128, 128), (128, 8), (64, 10), (2048, 32)]
 
@@ -129,7 +132,8 @@ def run(found: Sequence[kernelbench.Candidate]) -> list[kernelbench.Measurement]
 
 
 def write(text: str, begin: str, end: str) -> None:
-    """Put a table between its two marks in the page."""
+    """Print a table, and put it between its two marks in the page."""
+    print(text)
     before, rest = PAGE.read_text().split(begin)
     write_atomic(PAGE, before + begin + text + end + rest.split(end)[1])
 

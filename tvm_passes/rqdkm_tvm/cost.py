@@ -13,6 +13,8 @@ def macs(layer: Layer) -> int:
     convolution: OH * OW * O * KH * KW * I / groups; depthwise: OH * OW * C * M * KH * KW; fully connected: B * O * I.
     Everyone quotes these, so that cycles per MAC compare; an algorithm with fewer multiplications does not lower them.
     """
+    if layer.stage is not None:
+        return layer.stage.macs
     if layer.weights is None:
         return 0
     if layer.op == "fully_connected":
@@ -27,6 +29,8 @@ def macs(layer: Layer) -> int:
 
 def bitops(layer: Layer) -> int:
     """BitOPs = MACs * weight bits * activation bits (HAQ, QuantMCU), summed over output channels."""
+    if layer.stage is not None:
+        return sum(bitops(node.layer) for node in layer.stage.nodes)
     total = macs(layer)
     if not layer.weight_bits:
         return total * 8 * layer.inputs[0].bits

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rqdkm_tvm.patches.stage import Stage
 
 NDArray = npt.NDArray[Any]
 
@@ -52,7 +55,7 @@ class Layer:
     ``weight_bits`` is 8, 4 or 2 per output channel, empty where all have 8; ``weights`` holds plain int8 integers in
     range, kernels pack them. ``epilogue`` is an operator computed on the result before it is stored, as the layer it
     would be alone: its ``inputs[0]`` is this layer's ``output``; the second operand of an ``add`` follows this layer's
-    own in ``inputs``.
+    own in ``inputs``. ``stage`` is what a patch stage consists of.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Layer:
     bias: NDArray | None = None
     weight_bits: tuple[int, ...] = ()
     epilogue: Layer | None = None
+    stage: Stage | None = None
 
     @property
     def stored(self) -> Tensor:
@@ -112,6 +116,7 @@ OPS: Mapping[str, tuple[str, ...]] = {
     "mean": ("axes", "keepdims"),
     "quantize": (),  # float32 -> int8
     "dequantize": (),  # int8 -> float32
+    "patch_stage": (),  # Layer.stage has its layers
 }
 
 
@@ -131,6 +136,7 @@ class KernelCall:
         body: C text of the function's body; may use the parameter names ``in0, in1, ..., c0, c1, ..., out,
             scratch`` and must end in ``return``.
         includes: headers the body needs, e.g. ``"rqdkm/kernels.h"``.
+        prelude: C text at file scope before the function, of names that no other call uses.
         macs: multiply-accumulates of the *direct* algorithm (padding taps included), 0 for others.
     """
 
@@ -141,3 +147,4 @@ class KernelCall:
     body: str
     includes: tuple[str, ...]
     macs: int = 0
+    prelude: str = ""

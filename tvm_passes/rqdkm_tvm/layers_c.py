@@ -51,7 +51,7 @@ def _layer(index: int, layer: LoweredLayer) -> str:
     inner = [f"{'const ' if name in (*inputs, *constants) else ''}void* {name}" for name in names]
     comment = f"/* {layer.name.replace('*/', '* /')}: {layer.kernel} */"
     return f"""
-{comment}
+{layer.prelude}{comment}
 static inline int32_t {layer.symbol}_body({", ".join(inner)}) {{
 {layer.body.rstrip()}
 }}

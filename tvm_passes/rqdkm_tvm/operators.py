@@ -6,7 +6,7 @@ number of operands, because a Relay operator has a fixed one.
 
 Attributes: ``name`` and ``op`` of the layer, ``symbol``, ``kernel``, ``config`` (JSON), ``tensors`` (how many operands
 are tensors), ``scratch`` (bytes), ``macs``, ``body`` and ``includes`` (JSON list) of the C wrapper, ``result`` (1 when
-the call is an output of the model), ``in_place`` (the operand whose memory the result may take, -1 for none),
+the call is an output of the model), ``in_place`` (the operand whose memory the result may take, -1 for none), ``prelude`` (C text before the wrapper),
 ``out_type`` (``"int8:1,32,32,16"``).
 """
 
@@ -114,6 +114,7 @@ def layer_call(
         macs=call.macs,
         body=call.body,
         includes=json.dumps(list(call.includes)),
+        prelude=call.prelude,
         result=int(result),
         in_place=call.config.get("in_place", -1),
         out_type=_type_text(shape, dtype),
@@ -148,6 +149,7 @@ class LoweredLayer:
     macs: int
     body: str
     includes: tuple[str, ...]
+    prelude: str = ""
 
 
 def lowered_layers(function: Expr) -> list[LoweredLayer]:
@@ -172,6 +174,7 @@ def lowered_layers(function: Expr) -> list[LoweredLayer]:
                 macs=int(a["macs"]),
                 body=str(a["body"]),
                 includes=tuple(json.loads(str(a["includes"]))),
+                prelude=str(a["prelude"]),
             )
         )
     return found

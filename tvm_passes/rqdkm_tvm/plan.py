@@ -26,16 +26,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rqdkm_tvm import plan_patches
 from rqdkm_tvm.errors import PlanError
+from rqdkm_tvm.plan_patches import PatchPlan
 
 SCHEMA = "rqdkm.plan"
-VERSION = 2
+VERSION = 3
+UNPATCHED_VERSION = 2  # of a plan without a patch stage
 BITS = (2, 4, 8)
 
 Value = int | str | bool
 MOST_CHANNELS = 1 << 20  # of a layer; runs are expanded to one entry each
 UNDECIDED = ""  # LayerPlan.kernel: to be chosen
 FUSED_KERNEL = "fused"  # LayerPlan.kernel: computed by the layer that it reads (fuse.py)
+PATCHED_KERNEL = "patched"  # LayerPlan.kernel: computed by the patch stage (patches/)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Plan:
 
     layers: list[LayerPlan] = field(default_factory=list)
     parameters: ParametersFile | None = None
+    patches: PatchPlan | None = None
 
     def get(self, name: str) -> LayerPlan | None:
         return next((layer for layer in self.layers if layer.name == name), None)
@@ -92,16 +97,20 @@ class Plan:
     @property
     def is_mixed(self) -> bool:
         """Whether it changes any bit-width or quantization of the model."""
-        return self.parameters is not None or any(x.weights or x.output for x in self.layers)
+        branches = self.patches is not None and len(self.patches.branches) > 1
+        return branches or self.parameters is not None or any(x.weights or x.output for x in self.layers)
 
     # ---- JSON
 
     def to_json(self) -> str:
         """Deterministic text: the same plan gives the same bytes."""
-        head = f'{{\n  "schema": "{SCHEMA}",\n  "version": {VERSION},\n'
+        version = UNPATCHED_VERSION if self.patches is None else VERSION
+        head = f'{{\n  "schema": "{SCHEMA}",\n  "version": {version},\n'
         if self.parameters is not None:
             names = {"file": self.parameters.file, "sha256": self.parameters.sha256}
             head += f'  "parameters": {json.dumps(names)},\n'
+        if self.patches is not None:
+            head += f'  "patches": {json.dumps(self.patches.to_json())},\n'
         rows = ",".join(f"\n    {json.dumps(_layer_json(layer))}" for layer in self.layers)
         return f'{head}  "layers": [{rows}\n  ]\n}}\n'
 
@@ -116,7 +125,7 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise PlanError(f"not JSON: {error}", where=where) from error
-        _object(data, where, required={"schema": str, "version": int, "layers": list}, optional={"parameters": dict})
+        checked_object(data, where, required={"schema": str, "version": int, "layers": list}, optional={"parameters": dict, "patches": dict})
         if data["schema"] != SCHEMA:
             raise PlanError(f'schema is "{data["schema"]}", expected "{SCHEMA}"', where=where)
         if not 1 <= data["version"] <= VERSION:
@@ -127,11 +136,13 @@ class Plan:
             )
         plan = Plan()
         if "parameters" in data:
-            _object(data["parameters"], f"{where}: parameters", required={"file": str, "sha256": str})
+            checked_object(data["parameters"], f"{where}: parameters", required={"file": str, "sha256": str})
             name = data["parameters"]["file"]
             if not name or any(character in name for character in "/\\\0") or name in (".", ".."):
                 raise PlanError("names a file outside the plan's folder", where=f"{where}: parameters")
             plan.parameters = ParametersFile(data["parameters"]["file"], data["parameters"]["sha256"])
+        if "patches" in data:
+            plan.patches = plan_patches.read(data["patches"], f"{where}: patches", checked_object, read_output)
         names: set[str] = set()
         for index, entry in enumerate(data["layers"]):
             layer = _read_layer(entry, f"{where}: layers[{index}]")
@@ -169,7 +180,7 @@ def _layer_json(layer: LayerPlan) -> dict[str, Any]:
 
 
 def _read_layer(entry: Any, at: str) -> LayerPlan:
-    _object(
+    checked_object(
         entry,
         at,
         required={"name": str, "op": str},
@@ -189,12 +200,12 @@ def _read_layer(entry: Any, at: str) -> LayerPlan:
         weights.append((run[0], run[1]))
     output = None
     if "output" in entry:
-        output = _read_output(entry["output"], f"{at}: output")
+        output = read_output(entry["output"], f"{at}: output")
     return LayerPlan(entry["name"], entry["op"], entry.get("kernel", UNDECIDED), dict(config), tuple(weights), output)
 
 
-def _read_output(entry: Any, at: str) -> OutputPlan:
-    _object(entry, at, required={"bits": int, "scale": (float, int), "zero_point": int})
+def read_output(entry: Any, at: str) -> OutputPlan:
+    checked_object(entry, at, required={"bits": int, "scale": (float, int), "zero_point": int})
     bits, zero_point = entry["bits"], entry["zero_point"]
     scale = stored_scale(entry["scale"], at)
     if bits not in BITS:
@@ -219,7 +230,7 @@ def stored_scale(value: float, at: str) -> float:
     return float(scale)
 
 
-def _object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:
+def checked_object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:
     """Check that ``value`` is an object with exactly these keys and types."""
     if not isinstance(value, dict):
         raise PlanError(f"expected an object, found {type(value).__name__}", where=where)

@@ -62,8 +62,10 @@ class Site:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the layer, and of the one that is fused with it."""
-        epilogue = self.layer.epilogue
+        """Of the layer, and of those that are computed with it."""
+        epilogue, stage = self.layer.epilogue, self.layer.stage
+        if stage is not None:
+            return (self.layer.name, *(node.layer.name for node in stage.nodes))
         return (self.layer.name,) if epilogue is None else (self.layer.name, epilogue.name)
 
 
@@ -199,6 +201,7 @@ def _layer(call: Expr, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor)
             bias=draft.bias,
             weight_bits=bits_of(call)[1],
             epilogue=epilogue,
+            stage=draft.stage,
         )
     _layers.move_to_end(key)
     return _layers[key]

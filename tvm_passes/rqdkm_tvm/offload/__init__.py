@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rqdkm_tvm.graph import FUSED, composite_name
+from rqdkm_tvm.graph import FUSED, PATCHED, composite_name
 from rqdkm_tvm.offload.activation import HardSwish, LeakyRelu, Logistic, Softmax, Tanh
 from rqdkm_tvm.offload.base import PREFIX, Draft, Offload, Quantization
 from rqdkm_tvm.offload.boundary import Dequantize, Quantize
@@ -56,6 +56,10 @@ def parse(call: Any) -> Draft | None:
     """What a composite call stands for; None for any other expression."""
     if composite_name(call) == FUSED:
         return _parse_fused(call.op)
+    if composite_name(call) == PATCHED:
+        from rqdkm_tvm.patches.schedule import parse_stage  # reads layers, which are parsed here
+
+        return parse_stage(call.op)
     row = by_composite(composite_name(call))
     return None if row is None else row.parse(call.op.body)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from rqdkm_tvm.graph import op_name
 from rqdkm_tvm.layer import NDArray
+
+if TYPE_CHECKING:
+    from rqdkm_tvm.patches.stage import Stage
 
 Expr = Any  # tvm.relay.Expr: TVM's Python classes carry no type information
 Pattern = Any  # tvm.relay.dataflow_pattern.DFPattern
@@ -46,6 +49,7 @@ class Draft:
     bias: NDArray | None = None
     passes_through: bool = False
     epilogue: Draft | None = None
+    stage: Stage | None = None
 
 
 class Offload(ABC):

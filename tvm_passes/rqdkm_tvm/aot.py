@@ -41,10 +41,10 @@ class Aot:
         return all(p.offset is not None for p in (*self.inputs, *self.outputs))
 
 
-def build(mod: Any) -> Aot:
+def build(mod: Any, *, io_in_arena: bool = True) -> Aot:
     """Compile a lowered module (types inferred) to C with one memory pool.
 
-    The pool holds input and output too where there is one of each.
+    The pool holds input and output too where there is one of each, unless ``io_in_arena`` forbids it.
 
     Raises:
         UnsupportedOperatorError: TVM cannot compile an operator that is left to it.
@@ -52,7 +52,7 @@ def build(mod: Any) -> Aot:
     """
     mod = _with_plain_names(mod)
     try:
-        generated = _generate(mod)
+        generated = _generate(mod, io_in_arena)
     except Exception as error:  # TVM's Python code raises anything
         raise _explained(mod, _last_line(error)) from error
     foreign = _foreign_call(generated)
@@ -61,8 +61,8 @@ def build(mod: Any) -> Aot:
     return generated
 
 
-def _generate(mod: Any) -> Aot:
-    if _io_may_share_the_arena(mod["main"]):
+def _generate(mod: Any, io_in_arena: bool = True) -> Aot:
+    if io_in_arena and _io_may_share_the_arena(mod["main"]):
         try:
             return _collect(_build(mod, workspace_io=True))
         except tvm.TVMError as error:

@@ -11,7 +11,7 @@ from rqdkm_tvm import aot, cost, in_place, layers_c, memory
 from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Prices, budget_error
 from rqdkm_tvm.boundary import StripBoundaryQuantize
 from rqdkm_tvm.fuse import FuseEpilogues
-from rqdkm_tvm.graph import calls, outputs
+from rqdkm_tvm.graph import calls, fetches_input, outputs
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.legalize import LegalizeQnn
@@ -76,6 +76,7 @@ class CompiledModel:
     aot: aot.Aot
     layers_source: str
     memory: MemoryPlan
+    fetched: bool = False  # the application hands over the input, region by region: it lies in no memory of the model
 
     @property
     def calls(self) -> dict[str, LoweredLayer]:
@@ -131,8 +132,9 @@ def compile_model(
         )(mod)
         lowered = LowerKernels(completed)(partitioned)
         progress("generating C")
-        generated = aot.build(lowered)
-        needed = _working_memory(lowered["main"], generated)
+        fetched = any(map(fetches_input, calls(partitioned["main"])))
+        generated = aot.build(lowered, io_in_arena=not fetched)
+        needed = _working_memory(lowered["main"], generated, fetched)
         excess = 0 if ram_budget is None else needed - ram_budget
         if budget is None or excess <= 0:
             break
@@ -141,11 +143,11 @@ def compile_model(
     else:
         raise budget_error(memory.timeline(partitioned["main"]), {}, needed, ram_budget or 0)
     names = output_names or _output_names(mod["main"])
-    return _result(quantized, partitioned, lowered, completed, generated, names)
+    return _result(quantized, partitioned, lowered, completed, generated, names, fetched)
 
 
 def _result(
-    quantized: Any, partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str]
+    quantized: Any, partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str], fetched: bool
 ) -> CompiledModel:
     function = partitioned["main"]
     layer_of = {site.name: site.layer for site in read_sites(function)}
@@ -158,7 +160,7 @@ def _result(
     scratch = {layer.name: layer.lowered.scratch_bytes for layer in layers}
     operands = {layer.name: in_place.operand_of(layer.lowered.config) for layer in layers}
     moments = tuple(memory.timeline(function).moments(scratch, {n: i for n, i in operands.items() if i is not None}))
-    arena = _working_memory(lowered["main"], generated)
+    arena = _working_memory(lowered["main"], generated, fetched)
     ins, outs = read_io(function, output_names)
     return CompiledModel(
         module=lowered,
@@ -171,11 +173,14 @@ def _result(
         aot=generated,
         layers_source=layers_c.source([layer.lowered for layer in layers]),
         memory=MemoryPlan(arena, min(arena, max(moment.bytes for moment in moments)), moments),
+        fetched=fetched,
     )
 
 
-def _working_memory(function: Any, generated: aot.Aot) -> int:
+def _working_memory(function: Any, generated: aot.Aot, fetched: bool) -> int:
     """Bytes of the arena, and of inputs and outputs that TVM could not place in it."""
+    if fetched:
+        return generated.arena_bytes + sum(memory.tensor_bytes(x.checked_type) for x in outputs(function))
     tensors = [*function.params, *outputs(function)]
     own = [
         memory.tensor_bytes(tensor.checked_type)

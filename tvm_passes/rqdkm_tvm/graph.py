@@ -91,6 +91,13 @@ def bits_of(expr: Expr) -> tuple[int, tuple[int, ...]]:
     return 8, ()
 
 
+def fetches_input(expr: Expr) -> bool:
+    """Whether a call is a patch stage whose input the application hands over, so that it lies in no memory of ours."""
+    if composite_name(expr) != PATCHED:
+        return False
+    return bool(json.loads(str(expr.op.attrs[PATCHES_ATTR]))["plan"]["input"] == "callback")
+
+
 def op_name(expr: Expr) -> str:
     """Name of the called operator, or "" when ``expr`` is no call of an operator."""
     return str(expr.op.name) if isinstance(expr, relay.Call) and hasattr(expr.op, "name") else ""

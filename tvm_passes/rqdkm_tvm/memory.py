@@ -14,7 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rqdkm_tvm.graph import RESHAPES, bits_of, calls, composite_name, layer_name, op_name, outputs, source_name
+from rqdkm_tvm.graph import (
+    RESHAPES,
+    bits_of,
+    calls,
+    composite_name,
+    fetches_input,
+    layer_name,
+    op_name,
+    outputs,
+    source_name,
+)
 from rqdkm_tvm.offload.base import ints
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -132,7 +142,8 @@ def timeline(function: Expr) -> Timeline:
     end = max(len(steps) - 1, 0)
     for output in outputs(function):
         last[_root(output, root)] = end
-    living = [v for v in function.params if v in last]
+    fetched = {arg for call in step_of if fetches_input(call) for arg in call.args}
+    living = [v for v in function.params if v in last and v not in fetched]
     tensors = [Interval(tensor_bytes(v.checked_type), 0, last[v]) for v in living]
     tensors += [Interval(stored_bytes(c), s, last.get(c, s)) for c, s in step_of.items()]
     index_of = {value: index for index, value in enumerate([*living, *step_of])}

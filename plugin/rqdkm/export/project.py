@@ -81,11 +81,14 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> No
     (model / "layers.c").write_text(compiled.layers_source)
     (model / "rqdkm_model.h").write_text(model_c.HEADER)
     (model / "rqdkm_model.c").write_text(model_c.source(compiled, name, model_id))
+    if compiled.fetched:
+        (model / "frame.c").write_text(model_c.frame_source(compiled))
     shutil.copytree(TEMPLATES / "tvm", model / "tvm")
     shutil.copytree(TEMPLATES / "host", out / "host")
 
     root = tflm_ops_dir()
-    kernels = library.kernel_sources(root, [compiled.layers_source])
+    texts = [compiled.layers_source, *([model_c.frame_source(compiled)] if compiled.fetched else [])]
+    kernels = library.kernel_sources(root, texts)
     shutil.copytree(root / "include", out / "tflm_ops" / "include")
     shutil.copytree(root / "src" / "port", out / "tflm_ops" / "src" / "port")
     headers = [path.relative_to(root) for path in (root / "src" / "kernels").glob("*.h")]

@@ -26,6 +26,7 @@ class Size:
     workspace_bytes: int  # the arena
     stack_bytes: int  # reserved
     ccm_bytes: int  # part of the RAM figures that lies in the CCM
+    frame_bytes: int = 0  # input of a model that is handed over from outside: the I/O server's, no part of the RAM
 
     @property
     def flash_bytes(self) -> int:
@@ -47,7 +48,7 @@ def measure(elf: Path | str) -> Size:
     Raises:
         ToolError: the file is missing or no ELF file.
     """
-    totals = dict.fromkeys(("code", "rodata", "weights", "data", "bss", "workspace", "stack", "ccm"), 0)
+    totals = dict.fromkeys(("code", "rodata", "weights", "data", "bss", "workspace", "stack", "ccm", "frame"), 0)
     try:
         with Path(elf).open("rb") as stream:
             for section in ELFFile(stream).iter_sections():
@@ -64,7 +65,7 @@ def measure(elf: Path | str) -> Size:
 def _purpose(section: object) -> str:
     """Which figure a section belongs to: by name where the linker script gives one, else by its flags."""
     name, header = section.name, section.header  # type: ignore[attr-defined]
-    for key in ("weights", "workspace", "stack"):
+    for key in ("weights", "workspace", "stack", "frame"):
         if name == f".{key}":
             return key
     if header["sh_flags"] & SH_FLAGS.SHF_WRITE:

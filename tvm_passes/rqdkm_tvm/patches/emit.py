@@ -167,7 +167,8 @@ class Emitter:
             text += indent(self._classify(across), "    ")
         text += "    const int32_t own = branch == patches[i].planned, on = branch == above;\n"
         text += "    const int32_t row = patches[i].ways[own][on].row, column = patches[i].ways[own][on].column;\n"
-        text += f"    const int8_t *const from = (const int8_t *)in0 + row * {across} + column * {frame.packed_shape[3]};\n"
+        corner = "" if patches.fetches else f" + row * {across} + column * {frame.packed_shape[3]}"
+        text += f"    const int8_t *const from = (const int8_t *)in0{corner};\n"
         text += "    const int32_t status = programs[patches[i].ways[own][on].program](\n"
         text += "        from, (int8_t *)out + patches[i].to, constants, (int8_t *)scratch, row, column);\n"
         text += "    if (status != 0) return status;\n    above = branch;\n  }\n  return 0;\n"

@@ -1,0 +1,237 @@
+"""Where to divide a network and how to cut its first part, so that it fits a RAM budget at least cost.
+
+Every legal split, grid and halo is estimated; the best ones are worked out in full, kernels and memory included, and
+the fastest network that fits is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rqdkm_tvm import in_place, memory
+from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Prices, options
+from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
+from rqdkm_tvm.fuse import FuseEpilogues
+from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.kernels.registry import KernelSet
+from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.patches.estimate import Candidate, Estimator
+from rqdkm_tvm.patches.schedule import SchedulePatches, Split, splits
+from rqdkm_tvm.plan import Plan
+from rqdkm_tvm.plan_patches import Halo, Input, PatchPlan
+from rqdkm_tvm.sites import read_sites
+
+Progress = Callable[[str], None]
+
+MOST_ROWS, MOST_COLUMNS = 24, 6  # of the grids that are tried
+TRIED = 8  # candidates that are worked out in full, at least
+MOST_TRIED = 24  # if none of those fits
+HOPELESS = 1.1  # once one fits, candidates whose estimate is this many times the least one's are left out
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for; None: whatever serves best.
+
+    Args:
+        grid: rows and columns of patches.
+        last: the layer after which the network is divided.
+        halo: see :class:`rqdkm_tvm.plan_patches.PatchPlan`, as ``input``.
+    """
+
+    grid: tuple[int, int] | None = None
+    last: str | None = None
+    halo: Halo | None = None
+    input: Input = "frame"
+
+
+@dataclass(frozen=True)
+class Worked:
+    """A patch plan with what the whole network takes with it, as the kernels estimate it."""
+
+    plan: PatchPlan | None
+    arena_bytes: int
+    cycles: float
+
+
+class Finder:
+    """Patch plans for one module.
+
+    Args:
+        mod: partitioned, with the plan's bit-widths.
+        plan: of the layers; copied where it is completed.
+        ram_budget: bytes of the arena.
+        flash_budget: bytes of constants.
+    """
+
+    def __init__(
+        self,
+        mod: Any,
+        plan: Plan,
+        *,
+        ram_budget: int,
+        flash_budget: int | None = None,
+        kernel_set: KernelSet = "auto",
+        prices: Prices = DEFAULT_PRICES,
+        progress: Progress = lambda _text: None,
+    ) -> None:
+        self.mod, self.plan = mod, plan
+        self.ram, self.flash = ram_budget, flash_budget
+        self.kernel_set, self.prices, self.progress = kernel_set, prices, progress
+        self._cycles: dict[int, tuple[Layer, float]] = {}
+
+    def _per_layer(self, layer: Layer) -> float:
+        """Cycles of a whole layer with its fastest kernel."""
+        if id(layer) not in self._cycles:
+            found = options(layer, self.kernel_set)
+            self._cycles[id(layer)] = (layer, found[0].cycles if found else math.inf)
+        return self._cycles[id(layer)][1]
+
+    @cached_property
+    def rest(self) -> dict[str, int]:
+        """By layer: bytes that what comes after it needs at least."""
+        function = self.mod["main"]
+        line = memory.timeline(function)
+        layers = {site.name: site.layer for site in read_sites(function)}
+        found: dict[str, int] = {}
+        worst = 0
+        for name, live in reversed(list(zip(line.steps, line.live(), strict=True))):
+            found[name] = worst
+            ram = 0
+            if name in layers:
+                ram = min((o.ram_bytes for o in options(layers[name], self.kernel_set, (0,))), default=0)
+            worst = max(worst, live + ram)
+        return found
+
+    def candidates(self, request: Request) -> list[Candidate]:
+        """All that the request allows, estimated: those that may fit the budget first, fastest first.
+
+        Raises:
+            PlanError: the request names a place where the network cannot be divided, or there is none.
+        """
+        legal = splits(self.mod["main"])
+        if not legal:
+            raise PlanError(
+                "there is no layer after which the network can be divided",
+                where="--patch",
+                hint="a patch stage begins at the model's one input and consists of convolutions, poolings, "
+                "additions and elementwise operators; pass --patch off",
+            )
+        if request.last is not None:
+            names = ", ".join(f'"{split.last}"' for split in legal)
+            legal = [split for split in legal if split.last == request.last]
+            if not legal:
+                raise PlanError(
+                    f'the network cannot be divided after "{request.last}"', where="--split", hint=f"possible: {names}"
+                )
+        estimators = [Estimator(split, self._per_layer) for split in legal]
+        longest = max(estimator.unpatched for estimator in estimators)
+        found: list[tuple[tuple[float, ...], Candidate]] = []
+        for estimator in estimators:
+            for grid in _grids(estimator.split, request):
+                for halo in (request.halo,) if request.halo else ("recompute", "lines"):
+                    made = estimator.estimate(grid, halo, request.input)
+                    # what a shorter stage leaves is run whole
+                    made = dataclasses.replace(made, total=made.cycles + longest - estimator.unpatched)
+                    over = max(0, max(made.bytes, self.rest[estimator.split.last]) - self.ram)
+                    found.append(((over, made.total, made.bytes, *grid), made))
+        if not found:
+            assert request.grid is not None
+            raise PlanError(
+                f"no feature map has {request.grid[0]} x {request.grid[1]} patches",
+                where="--patch",
+                hint="pass fewer patches, or auto",
+            )
+        return [made for _, made in sorted(found, key=lambda item: item[0])]
+
+    def work_out(self, patches: PatchPlan | None) -> Worked:
+        """Kernels and memory of the whole network with these patches; None: without any.
+
+        Raises:
+            BudgetError: they do not fit.
+        """
+        plan = copy.deepcopy(self.plan)
+        plan.patches = patches
+        mod = SchedulePatches(plan, kernel_set=self.kernel_set)(self.mod)
+        mod = FuseEpilogues(plan, kernel_set=self.kernel_set)(mod)
+        AssignKernels(
+            plan, ram_budget=self.ram, flash_budget=self.flash, kernel_set=self.kernel_set, prices=self.prices
+        )(mod)
+        cycles = 0.0
+        scratch: dict[str, int] = {}
+        operands: dict[str, int] = {}
+        for site in read_sites(mod["main"]):
+            entry = plan.get(site.name)
+            if entry is None or entry.kernel is None:
+                continue
+            kernel = registry.get(entry.kernel, entry.config)
+            cycles += kernel.estimate_cycles(site.layer, entry.config)
+            scratch[site.name] = kernel.scratch_bytes(site.layer, entry.config)
+            operand = in_place.operand_of(entry.config)
+            if operand is not None:
+                operands[site.name] = operand
+        return Worked(patches, memory.timeline(mod["main"]).pack(scratch, operands), cycles)
+
+    def find(self, request: Request) -> Worked:
+        """The fastest of the candidates within the budget.
+
+        Raises:
+            BudgetError: none of those that were worked out fits.
+            PlanError: see :meth:`candidates`.
+        """
+        best: Worked | None = None
+        failure: BudgetError | None = None
+        tried, limit = 0, math.inf
+        for candidate in _spread(self.candidates(request)):
+            if tried >= MOST_TRIED or (tried >= TRIED and best is not None):
+                break
+            if candidate.total > limit:
+                continue
+            tried += 1
+            plan = candidate.plan
+            self.progress(f"trying {plan.grid[0]}x{plan.grid[1]} patches, halo {plan.halo}, up to {plan.last}")
+            try:
+                worked = self.work_out(plan)
+            except FlashBudgetError:
+                raise
+            except BudgetError as error:
+                if failure is None or error.needed_bytes < failure.needed_bytes:
+                    failure = error
+                continue
+            limit = min(limit, HOPELESS * candidate.total)
+            if best is None or worked.cycles < best.cycles:
+                best = worked
+        if best is None:
+            assert failure is not None
+            raise failure
+        return best
+
+
+def _spread(found: Sequence[Candidate]) -> Iterator[Candidate]:
+    """The best of every split and halo before the second best ones; the order is kept otherwise."""
+    seen: dict[tuple[str, str], int] = {}
+    waves: dict[int, list[Candidate]] = {}
+    for candidate in found:
+        key = (candidate.plan.last, candidate.plan.halo)
+        seen[key] = seen.get(key, 0) + 1
+        waves.setdefault(seen[key], []).append(candidate)
+    for wave in sorted(waves):
+        yield from waves[wave]
+
+
+def _grids(split: Split, request: Request) -> Iterator[tuple[int, int]]:
+    height, width = split.result.shape[1:3]
+    if request.grid is not None:
+        if request.grid[0] <= height and request.grid[1] <= width:
+            yield request.grid
+        return
+    for rows in range(1, min(height, MOST_ROWS) + 1):
+        for columns in range(1, min(width, MOST_COLUMNS) + 1):
+            if rows * columns > 1:
+                yield rows, columns

@@ -187,7 +187,7 @@ def _search(pieces: Pieces) -> Search | None:
         trials=tuple(
             SearchTrial(
                 error=trial.error,
-                weights_bytes=trial.flash,
+                weights_bytes=trial.weights,
                 ram_bytes=trial.ram,
                 loss=trial.loss.loss,
                 loss_upper=trial.loss.upper(CONFIDENCE),

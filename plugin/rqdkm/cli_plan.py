@@ -48,15 +48,15 @@ def edit(
     kernel: Annotated[str | None, typer.Option(metavar="NAME", help="A kernel, auto or tvm.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write here; by default over PLAN.")] = None,
 ) -> None:
-    """Change one layer. Weights that were repaired or trained for other bit-widths are left out then."""
+    """Change one layer. Kernels and repaired weights that were made for other bit-widths are left out then."""
     from rqdkm import plan_tools
 
     if weights is None and output is None and kernel is None:
         raise OptionError("nothing to change", where="plan edit", hint="pass --weights, --output or --kernel")
     source = _file(plan)
-    _, stale = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
-    if stale:
-        print("the parameters file no longer fits and was left out: weights are rounded plainly", file=sys.stderr)
+    _, remarks = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from rqdkm.options import (
     CONFIGS,
     FLASH_MODELS,
     KERNEL_SETS,
+    MAX_DROP,
     DeployOptions,
     FinetuneOptions,
     OptionError,
@@ -75,7 +76,10 @@ SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no 
 RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
 FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
 ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
-MaxDropOpt = Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")]
+MaxDropOpt = Annotated[
+    float | None,
+    typer.Option(metavar="POINTS", help=f"Loss of accuracy that rq may cause; {MAX_DROP} by default."),
+]
 CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=_one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
@@ -114,7 +118,7 @@ def deploy(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
-    max_drop: MaxDropOpt = 0.5,
+    max_drop: MaxDropOpt = None,
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
@@ -186,7 +190,7 @@ def build(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
-    max_drop: MaxDropOpt = 0.5,
+    max_drop: MaxDropOpt = None,
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,

@@ -19,6 +19,7 @@ from rqdkm.budget import LEAST_CODE
 from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
+from rqdkm.options import MAX_DROP
 from rqdkm_tvm.bitwidths import Budgets, Costs, Found, exact, items_of, recurse
 from rqdkm_tvm.bitwidths.passes import outputs_of, write
 from rqdkm_tvm.errors import BudgetError, DataError
@@ -77,7 +78,7 @@ class Limits:
     """What the plan may cost. ``flash`` is of code and constants, ``ram`` of the arena, bytes; ``cycles`` of one
     inference as the kernels estimate them; ``max_drop`` in points."""
 
-    max_drop: float = 0.5
+    max_drop: float = MAX_DROP
     flash: int | None = None
     ram: int | None = None
     cycles: float | None = None

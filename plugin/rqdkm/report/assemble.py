@@ -182,7 +182,7 @@ def _search(pieces: Pieces) -> Search | None:
         objective=found.found.sensitivity.objective,
         samples=found.chosen.loss.n,
         labelled=found.labelled,
-        max_drop=pieces.options.max_drop,
+        max_drop=pieces.options.allowed_drop,
         rounds=len(found.found.rounds),
         trials=tuple(
             SearchTrial(

@@ -60,8 +60,8 @@ class ActivationQuantizer:
 class TwinLayer:
     """One layer upstream of the logits. ``tied_to`` names the layer whose output quantization this one shares.
 
-    ``sources`` says where each input comes from, reshapes passed over: a position in ``FloatTwin.layers``, or -1 - i
-    for the model's input i.
+    ``sources`` says where each input that is no constant comes from, reshapes passed over: a position in
+    ``FloatTwin.layers``, or -1 - i for the model's input i.
     """
 
     layer: Layer
@@ -278,7 +278,8 @@ class _Builder:
         positions = {call: index for index, call in enumerate(self.layer_of)}
         positions |= {var: -1 - index for index, var in enumerate(self.function.params)}
         for call, layer in self.layer_of.items():
-            sources = tuple(positions[_through_reshapes(leaf)] for leaf in _leaves(call))
+            leaves = [_through_reshapes(leaf) for leaf in _leaves(call)]
+            sources = tuple(positions[leaf] for leaf in leaves if not isinstance(leaf, relay.Constant))
             source = call
             while op_name(source) in RESHAPES or (source in self.layer_of and self.layer_of[source].op in TIED):
                 source = source.args[0]
@@ -324,7 +325,10 @@ class _Builder:
                 value[call] = relay.reshape(value[call.args[0]], shape_of(call))
                 continue
             layer = self.layer_of[call]
-            arguments = [value[leaf] for leaf in _leaves(call)]
+            leaves = zip(_leaves(call), layer.inputs, strict=True)
+            arguments = [
+                _real(leaf, tensor) if isinstance(leaf, relay.Constant) else value[leaf] for leaf, tensor in leaves
+            ]
             weight, bias = next(parameters) if layer.weights is not None else (None, None)
             result = _float_layer(layer, arguments, weight, bias)
             value[call] = extra(len(before), result)
@@ -355,6 +359,10 @@ class _Builder:
         kept = {*weights, *shifts}
         wanted = [grads.fields[i] for i, param in enumerate(params) if param in kept]
         return relay.Function(list(normal.params), relay.Tuple(wanted)), [p.name_hint for p in params]
+
+
+def _real(constant: Expr, tensor: Tensor) -> Expr:
+    return relay.const((constant.data.numpy() - np.float32(tensor.zero_point)) * np.float32(tensor.scale))
 
 
 def _leaves(call: Expr) -> list[Expr]:

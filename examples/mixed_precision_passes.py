@@ -5,8 +5,8 @@
 An int8 Relay module (a small residual network, written by hand as TVM's TFLite importer would write it) and a few
 calibration inputs go in. ``AnnotateREP`` leaves the sensitivity of every layer on the module, ``AssignBitwidths``
 writes bit-widths that meet a flash and a RAM budget into a plan, ``LowerMixedPrecision`` makes the module compute with
-them. What follows is offload and ``relay.build`` as ever. Needs TVM 0.14 to 0.19 with Relay and ``rqdkm_tvm``; nothing
-else of this project.
+them, and ``AssignKernels`` keeps to the budgets of the whole. What follows is offload and ``relay.build`` as ever.
+Needs TVM 0.14 to 0.19 with Relay and ``rqdkm_tvm``; nothing else of this project.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from rqdkm_tvm.sites import read_sites
 
 RNG = np.random.default_rng(0)
 SCALE, ZERO = 0.05, -128
+FLASH, RAM = 7000, 12_000  # bytes: all constants, and the arena
+WEIGHTS, TENSORS = 5000, 7000  # what bit-widths decide of them; the rest is for biases, multipliers and scratch
 
 
 def convolution(x: relay.Expr, channels_in: int, channels: int) -> relay.Expr:
@@ -119,19 +121,21 @@ def main() -> int:
 
     # bit-widths within budgets: the passes share a plan
     plan = Plan()
-    AssignBitwidths(plan, Budgets(flash=5000, ram=7000), levels=("layer", "group"), calibration=calibration)(mod)
+    AssignBitwidths(plan, Budgets(flash=WEIGHTS, ram=TENSORS), levels=("layer", "group"), calibration=calibration)(mod)
     print("plan:       ", [(x.name, x.weights or 8, x.output.bits if x.output else 8) for x in plan.layers])
     mixed = LowerMixedPrecision(plan)(mod)
     print("after:      ", bits(mixed))
 
-    # and on as without it
-    mod = tvm.transform.Sequential([FuseEpilogues(plan), AssignKernels(plan), LowerKernels(plan)])(mixed)
+    # and on as without it; kernels would spend what bit-widths have saved, if nothing limited them
+    kernels = AssignKernels(plan, ram_budget=RAM, flash_budget=FLASH)
+    mod = tvm.transform.Sequential([FuseEpilogues(plan), kernels, LowerKernels(plan)])(mixed)
     executor = relay.backend.Executor("aot", {"interface-api": "c", "unpacked-api": True})
     with tvm.transform.PassContext(opt_level=3, config={"tir.disable_vectorize": True, "tir.usmp.enable": True}):
         built = relay.build(mod, target="c", executor=executor, runtime=relay.backend.Runtime("crt"))
     layers = lowered_layers(mod["main"])
     weights = sum(layer.constant_bytes for layer in layers)
-    print("kernels:    ", [layer.kernel for layer in layers], f"{weights} bytes of constants")
+    print("kernels:    ", [layer.kernel for layer in layers])
+    print("constants:  ", f"{weights} of {FLASH} bytes")
     source = built.lib.imported_modules[0].get_source()
     called = all(f"{layer.symbol}((" in source for layer in layers)
     print(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Stack and static data of the firmware around the model, before the linker has told: refined after the first link.
 _FIRST_GUESS = 4096 + 1536
 # Start-up, I/O and the smallest set of kernels: what no firmware does without.
-_LEAST_CODE = 16 * 1024
+LEAST_CODE = 16 * 1024
 _LINKS = 3  # attempts to meet a flash budget
 
 
@@ -77,7 +77,7 @@ class Flash:
     def __init__(self, total: int | None) -> None:
         self.explicit = total is not None
         self.total = STM32F407.memory("flash").bytes if total is None else total
-        self.code = _LEAST_CODE  # refined after each link: which code is linked depends on the kernels chosen
+        self.code = LEAST_CODE  # refined after each link: which code is linked depends on the kernels chosen
         self.links = 0
         self._least = 0
 
@@ -104,11 +104,10 @@ class Flash:
 
 
 def limits(max_drop: float, flash_bytes: int | None, ram_bytes: int | None, cycles: int | None) -> Limits:
-    """Budgets of the whole firmware as the bit-width search takes them: of weights and of the arena."""
+    """Budgets of the whole firmware as the bit-width search takes them: flash as it is, RAM of the arena."""
     from rqdkm.planning import Limits
 
-    flash = None if flash_bytes is None else max(flash_bytes - _LEAST_CODE, 0)
-    return Limits(max_drop, flash, Ram(ram_bytes).arena, cycles)
+    return Limits(max_drop, flash_bytes, Ram(ram_bytes).arena, cycles)
 
 
 def _constants(compiled: CompiledModel) -> int:
@@ -154,7 +153,7 @@ def check_weights(compiled: CompiledModel, flash_bytes: int | None) -> None:
     Raises:
         BudgetError: naming the layer with the most constants.
     """
-    _check(compiled, _constants(compiled), "constants alone; code comes on top", flash_bytes, room=_LEAST_CODE)
+    _check(compiled, _constants(compiled), "constants alone; code comes on top", flash_bytes, room=LEAST_CODE)
 
 
 def check_flash(sizes: Size, compiled: CompiledModel, flash_bytes: int | None) -> None:

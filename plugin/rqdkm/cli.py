@@ -5,27 +5,44 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rqdkm import __version__, cli_experiment, cli_plan, log
+from rqdkm.cli_options import (
+    BoardOpt,
+    CalibOpt,
+    ConfigOpt,
+    CyclesOpt,
+    DataOpt,
+    FlashModelOpt,
+    FlashOpt,
+    ForceOpt,
+    JsonOpt,
+    KernelsOpt,
+    MaxDropOpt,
+    MethodOpt,
+    ModelArg,
+    OutOpt,
+    PlanOpt,
+    ProjectArg,
+    QuietOpt,
+    RamOpt,
+    SamplesOpt,
+    SeedOpt,
+    VerboseOpt,
+    one_of,
+)
+from rqdkm.cli_output import as_mapping, console, print_hint, print_mapping, print_report
 from rqdkm.frame import Commands
 from rqdkm.options import (
-    BOARDS,
-    CALIBRATION_METHODS,
     CONFIGS,
-    FLASH_MODELS,
-    KERNEL_SETS,
     DeployOptions,
     FinetuneOptions,
     OptionError,
     parse_size,
 )
-
-if TYPE_CHECKING:
-    from rqdkm.report.schema import Report
 
 app = typer.Typer(
     cls=Commands,
@@ -40,54 +57,6 @@ board_app = typer.Typer(help="What can run an image.", no_args_is_help=True, ric
 app.add_typer(board_app, name="board")
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_experiment.app, name="experiment")
-
-
-def _one_of(choices: tuple[str, ...]) -> str:
-    return "|".join(choices)
-
-
-def _set_verbose(value: int) -> int:
-    if value:
-        log.configure(value)
-    return value
-
-
-def _set_quiet(value: bool) -> bool:
-    if value:
-        log.configure(-1)
-    return value
-
-
-ModelArg = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file: .tflite or .onnx.")]
-ProjectArg = Annotated[Path, typer.Argument(metavar="PROJECT", help="Directory that deploy or build has written.")]
-OutOpt = Annotated[
-    Path | None, typer.Option("-o", "--out", help="Output directory; by default <model>_stm32f407 here.")
-]
-CalibOpt = Annotated[Path | None, typer.Option(help="Calibration inputs: .npz, .npy or a folder of images.")]
-DataOpt = Annotated[Path | None, typer.Option(help="Evaluation inputs, with labels if accuracy is wanted.")]
-MethodOpt = Annotated[str, typer.Option(metavar=_one_of(CALIBRATION_METHODS), help="How ranges are calibrated.")]
-BoardOpt = Annotated[str, typer.Option(metavar=_one_of(BOARDS), help="What runs the image; none only builds it.")]
-FlashModelOpt = Annotated[
-    str, typer.Option(metavar=_one_of(FLASH_MODELS), help="Flash accelerator of the virtual board.")
-]
-SamplesOpt = Annotated[int, typer.Option(min=1, help="Inputs compared byte for byte with the reference.")]
-SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no --data is given.")]
-RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
-FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
-ConfigOpt = Annotated[str, typer.Option(metavar=_one_of(CONFIGS), help="What is done to the model.")]
-MaxDropOpt = Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")]
-CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
-KernelsOpt = Annotated[str, typer.Option(metavar=_one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
-PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
-ForceOpt = Annotated[bool, typer.Option("--force", help="Replace the output directory even if it is not ours.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
-VerboseOpt = Annotated[
-    int,
-    typer.Option(
-        "-v", "--verbose", count=True, callback=_set_verbose, show_default=False, help="More messages, tracebacks."
-    ),
-]
-QuietOpt = Annotated[bool, typer.Option("-q", "--quiet", callback=_set_quiet, help="No progress.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -114,7 +83,7 @@ def deploy(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
-    max_drop: MaxDropOpt = 0.5,
+    max_drop: MaxDropOpt = None,
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
@@ -148,9 +117,9 @@ def deploy(
 
     with log.Progress() as progress:
         report = pipeline.deploy(options, progress)
-    _print_report(report, json=json, details=verbose > 0)
-    _print_hint(f"report   {options.out / 'report.html'}", json)
-    _print_hint(f"firmware {options.out / pipeline.ELF}", json)
+    print_report(report, json=json, details=verbose > 0)
+    print_hint(f"report   {options.out / 'report.html'}", json)
+    print_hint(f"firmware {options.out / pipeline.ELF}", json)
     if report.exactness is not None and report.exactness.mismatches:
         print("error: the outputs differ from the reference", file=sys.stderr)
         raise typer.Exit(1)
@@ -186,7 +155,7 @@ def build(
     ram: RamOpt = None,
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
-    max_drop: MaxDropOpt = 0.5,
+    max_drop: MaxDropOpt = None,
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
@@ -217,7 +186,7 @@ def build(
 
     with log.Progress() as progress:
         result = pipeline.build(options, progress)
-    print_mapping({"elf": str(result.elf), "project": str(result.project_dir), **_as_mapping(result.sizes)}, json)
+    print_mapping({"elf": str(result.elf), "project": str(result.project_dir), **as_mapping(result.sizes)}, json)
 
 
 @app.command()
@@ -310,7 +279,7 @@ def finetune(
         "agreement": f"{result.agreeing} of {result.checked} inputs decided as in training by the exported integers",
     }
     print_mapping(files | figures, json)
-    _print_hint(f"next     rqdkm deploy {model} --plan {result.plan}", json)
+    print_hint(f"next     rqdkm deploy {model} --plan {result.plan}", json)
 
 
 @app.command()
@@ -323,7 +292,7 @@ def bench(
     ),
     markdown: Annotated[Path | None, typer.Option(help="Also write the table as a Markdown page.")] = None,
     config: Annotated[
-        list[str] | None, typer.Option(metavar=_one_of(CONFIGS), help="Configurations; may be repeated.")
+        list[str] | None, typer.Option(metavar=one_of(CONFIGS), help="Configurations; may be repeated.")
     ] = None,
     flash_model: FlashModelOpt = "f407",
     samples: SamplesOpt = 1,
@@ -346,7 +315,7 @@ def bench(
     else:
         screen = console()
         screen.print(benchmark.render(result, width=screen.width))
-        _print_hint(f"bench    {out / 'bench.json'}", json)
+        print_hint(f"bench    {out / 'bench.json'}", json)
     if check and not result.passed:
         print("error: a target was missed", file=sys.stderr)
         raise typer.Exit(1)
@@ -393,7 +362,7 @@ def report(
     if picture is not None:
         drawing.write(found[0], picture)
     if len(found) == 1:
-        _print_report(found[0], json=json, details=verbose > 0)
+        print_report(found[0], json=json, details=verbose > 0)
     elif json:
         print(compare.to_json(found), end="")
     else:
@@ -434,52 +403,6 @@ def _found(model: Path) -> Path:
 
 def _default_out(model: Path) -> Path:
     return Path(f"{model.stem or 'model'}_stm32f407")
-
-
-def console() -> Console:
-    """stdout; wide enough for the tables when it is not a terminal."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=140)
-
-
-def _print_report(found: Report, *, json: bool, details: bool) -> None:
-    from rqdkm.report import codec, table
-
-    if json:
-        print(codec.to_json(found), end="")
-    else:
-        screen = console()
-        screen.print(table.render(found, details=details, width=screen.width))
-
-
-def _print_hint(text: str, json: bool) -> None:
-    """A line for people: on stdout below the tables, but never beside JSON."""
-    print(text, file=sys.stderr if json else sys.stdout)
-
-
-def _as_mapping(values: Any) -> dict[str, Any]:
-    return dataclasses.asdict(values) if dataclasses.is_dataclass(values) else dict(values)  # type: ignore[arg-type]
-
-
-def print_mapping(values: dict[str, Any], json: bool) -> None:
-    import json as codec
-
-    if json:
-        print(codec.dumps(values, indent=1))
-        return
-    for name, value in values.items():
-        print(f"{name:<18}{_as_text(value)}")
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_as_text(item)}" for name, item in value.items())
-    if isinstance(value, (list, tuple)):
-        apart = "\n" + " " * 18 if value and isinstance(value[0], (dict, list)) else " "
-        return apart.join(map(_as_text, value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
+from rqdkm.cli_options import JsonOpt
+from rqdkm.cli_output import console, print_mapping
 from rqdkm.options import OptionError
 
 app = typer.Typer(help="Look at a plan, change it, check it.", no_args_is_help=True, rich_markup_mode=None)
 
 PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json of a deployment, or a directory with one.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 
 
 def _file(path: Path) -> Path:
@@ -25,7 +26,6 @@ def _file(path: Path) -> Path:
 def show(plan: PlanArg, json: JsonOpt = False) -> None:
     """Bit-widths, kernels and configurations, layer by layer."""
     from rqdkm import plan_files, plan_tools
-    from rqdkm.cli import console
 
     found, _ = plan_files.read(_file(plan))
     if json:
@@ -48,15 +48,15 @@ def edit(
     kernel: Annotated[str | None, typer.Option(metavar="NAME", help="A kernel, auto or tvm.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write here; by default over PLAN.")] = None,
 ) -> None:
-    """Change one layer. Weights that were repaired or trained for other bit-widths are left out then."""
+    """Change one layer. Kernels and repaired weights that were made for other bit-widths are left out then."""
     from rqdkm import plan_tools
 
     if weights is None and output is None and kernel is None:
         raise OptionError("nothing to change", where="plan edit", hint="pass --weights, --output or --kernel")
     source = _file(plan)
-    _, stale = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
-    if stale:
-        print("the parameters file no longer fits and was left out: weights are rounded plainly", file=sys.stderr)
+    _, remarks = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
 
 
 @app.command()
@@ -67,7 +67,6 @@ def check(
 ) -> None:
     """Compile the model by the plan and print what it takes; an error says what does not fit."""
     from rqdkm import plan_tools
-    from rqdkm.cli import print_mapping
 
     with log.Progress() as progress:
         progress("compiling")

@@ -14,6 +14,7 @@ BOARDS = ("virtual", "qemu", "openocd", "none")
 FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
 CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
+MAX_DROP = 0.5  # points
 
 _SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
@@ -42,14 +43,15 @@ class DeployOptions:
         config: what is done to the model; one of :data:`CONFIGS`. ``int8`` is the fastest exact int8 firmware,
             ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd), ``rq`` plans
             bit-widths from the calibration inputs and then does as ``int8``.
-        max_drop: loss of accuracy that ``rq`` may cause, in points.
-        cycles: budget of one inference for ``rq``'s bit-widths, as the kernels estimate them; None: none.
+        max_drop: loss of accuracy that the search of ``rq`` may cause, in points; None: :data:`MAX_DROP`.
+        cycles: budget of one inference for that search, as the kernels estimate them; None: none.
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
 
     Raises:
-        OptionError: a value outside the ranges above, or an ``out`` that would swallow an input or the user's files.
+        OptionError: a value outside the ranges above, a limit of a search that does not take place, or an ``out`` that
+            would swallow an input or the user's files.
     """
 
     model: Path
@@ -64,7 +66,7 @@ class DeployOptions:
     ram_bytes: int | None = None
     flash_bytes: int | None = None
     config: str = "int8"
-    max_drop: float = 0.5
+    max_drop: float | None = None
     cycles: int | None = None
     kernels: str = "auto"
     plan: Path | None = None
@@ -78,13 +80,37 @@ class DeployOptions:
         _check_choice("--config", self.config, CONFIGS)
         if self.samples < 1:
             raise OptionError(f"needs at least 1, got {self.samples}", where="--samples")
-        if not 0 <= self.max_drop <= 100:
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise OptionError(f"is in points, 0 to 100, got {self.max_drop:g}", where="--max-drop")
         if self.cycles is not None and self.cycles < 1:
             raise OptionError(f"needs at least 1, got {self.cycles}", where="--cycles")
         if self.seed < 0:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
+        self._check_search()
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
+
+    def _check_search(self) -> None:
+        """Limits of the search for bit-widths mean nothing without one."""
+        given = [
+            name for name, value in (("--max-drop", self.max_drop), ("--cycles", self.cycles)) if value is not None
+        ]
+        if given and self.plan is not None:
+            raise OptionError(
+                "only a search for bit-widths has such limits, and with --plan none is made",
+                where=", ".join(given),
+                hint="leave it out to follow the plan, or leave out --plan to search anew",
+            )
+        if given and self.config != "rq":
+            raise OptionError(
+                f"only a search for bit-widths has such limits, and --config {self.config} makes none",
+                where=", ".join(given),
+                hint="add --config rq, or leave it out",
+            )
+
+    @property
+    def allowed_drop(self) -> float:
+        """``max_drop`` in points, given or not."""
+        return MAX_DROP if self.max_drop is None else self.max_drop
 
     @property
     def kernel_set(self) -> KernelSet:

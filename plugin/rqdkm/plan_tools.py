@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from rich.text import Text
 
 from rqdkm import plan_files
 from rqdkm_tvm.errors import PlanError
-from rqdkm_tvm.mixed import FOLLOWERS
-from rqdkm_tvm.plan import BITS, MOST_CHANNELS, UNDECIDED, LayerPlan, OutputPlan, Plan, stored_scale
+from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS
+from rqdkm_tvm.plan import BITS, FUSED_KERNEL, MOST_CHANNELS, UNDECIDED, LayerPlan, OutputPlan, Plan, stored_scale
 
 _RUN = re.compile(r"([248])(?:x(\d+))?")
+_WEIGHTED = ("conv2d", "depthwise_conv2d", "fully_connected")
 _NAMED_KERNELS: dict[str, str | None] = {"auto": UNDECIDED, "tvm": None}
 
 
@@ -61,8 +63,11 @@ def edit(
     weights: str | None = None,
     output: str | None = None,
     kernel: str | None = None,
-) -> tuple[Plan, bool]:
+) -> tuple[Plan, tuple[str, ...]]:
     """Write ``path`` with one layer changed to ``target``.
+
+    Kernels were chosen for the bit-widths there were, so those that an edit concerns are to be chosen anew: the layer's
+    own where its weights change, and where its result changes, those of the layers after it, which read it.
 
     Args:
         layer: its name in the plan.
@@ -71,30 +76,78 @@ def edit(
         kernel: a kernel's name, ``auto`` (to be chosen) or ``tvm``.
 
     Returns:
-        The plan, and whether its parameters file no longer fits and was left out.
+        The plan, and what else had to change, in sentences.
 
     Raises:
         PlanError: no such layer, or values that cannot be.
     """
     plan, parameters = plan_files.read(path)
-    entry = plan.get(layer)
-    if entry is None:
-        named = ", ".join(x.name for x in plan.layers)
-        raise PlanError(f'the plan has no layer "{layer}"', where=str(path), hint=f"layers: {named}")
+    fused = fusions(plan)
+    entry = _entry(plan, layer, fused, path)
+    changed: list[LayerPlan] = []  # layers whose kernel is to be chosen anew
     if weights is not None:
-        entry.weights = _weights(weights, entry)
+        entry.weights = _weights(weights, entry, fused)
+        changed.append(entry)
     if output is not None:
+        if output != "model":
+            _check_output(entry, plan, fused)
         entry.output = _output(output)
+        first = plan.get(fused.get(layer, layer))
+        changed = plan.layers[plan.layers.index(first or entry) :]
     if kernel is not None:
+        if layer in fused:
+            changed += [x for x in plan.layers if x.name == fused[layer]]
         entry.kernel, entry.config = _NAMED_KERNELS.get(kernel, kernel), {}
-    stale = parameters is not None and (weights is not None or output is not None)
-    if stale:
+        changed = [x for x in changed if x is not entry]
+    remarks = []
+    released = [x for x in changed if x.kernel and x.kernel != FUSED_KERNEL]
+    for x in released:
+        x.kernel, x.config = UNDECIDED, {}
+    if released:
+        remarks.append(f"kernels are to be chosen anew: {', '.join(x.name for x in released)}")
+    if parameters is not None and (weights is not None or output is not None):
         plan, parameters = dataclasses.replace(plan, parameters=None), None
+        remarks.append("the parameters file no longer fits and was left out: weights are rounded plainly")
     plan_files.write_to(target, plan, parameters)
-    return plan, stale
+    return plan, tuple(remarks)
 
 
-def _weights(text: str, entry: LayerPlan) -> tuple[tuple[int, int], ...]:
+def fusions(plan: Plan) -> dict[str, str]:
+    """Layers that were fused, and the convolution that computes each: the entry before."""
+    pairs = zip(plan.layers, plan.layers[1:], strict=False)
+    return {second.name: first.name for first, second in pairs if second.kernel == FUSED_KERNEL}
+
+
+def _entry(plan: Plan, layer: str, fused: Mapping[str, str], path: Path) -> LayerPlan:
+    """The entry of that name; reports call two that were fused "convolution + follower"."""
+    entry = plan.get(layer)
+    if entry is not None:
+        return entry
+    host, _, follower = layer.partition(" + ")
+    if fused.get(follower) == host:
+        raise PlanError(
+            f'"{follower}" was fused into "{host}", the plan has an entry for each',
+            where=f'--layer "{layer}"',
+            hint=f'edit weights and kernel of "{host}", the output of "{_stored(plan, host, follower)}"',
+        )
+    named = ", ".join(x.name for x in plan.layers)
+    raise PlanError(f'the plan has no layer "{layer}"', where=str(path), hint=f"layers: {named}")
+
+
+def _stored(plan: Plan, host: str, follower: str) -> str:
+    """Of two fused layers the one whose output says how the result is stored: a pool has that of what it reads."""
+    entry = plan.get(follower)
+    return host if entry is not None and entry.op in FOLLOWERS else follower
+
+
+def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tuple[int, int], ...]:
+    if entry.op not in _WEIGHTED:
+        host = fused.get(entry.name)
+        raise PlanError(
+            f"{entry.op} has no weights" + (f': "{entry.name}" was fused into "{host}"' if host else ""),
+            where="--weights",
+            hint=f'edit those of "{host}"' if host else f"operators that have some: {', '.join(_WEIGHTED)}",
+        )
     found = [_RUN.fullmatch(part) for part in text.replace(",", " ").split()]
     if not found or not all(found):
         raise PlanError(f'"{text}" are no bit-widths', where="--weights", hint='write 4, or runs: "8x16 4x16"')
@@ -107,7 +160,7 @@ def _weights(text: str, entry: LayerPlan) -> tuple[tuple[int, int], ...]:
             raise PlanError(
                 "the plan does not say how many output channels the layer has",
                 where="--weights",
-                hint=f"give them: {runs[0][0]}x32",
+                hint=f'write {runs[0][0]}xN, where N is the last number of its shape in "rqdkm inspect MODEL"',
             )
         return ((runs[0][0], channels),)
     if any(count > MOST_CHANNELS for _, count in runs):
@@ -136,6 +189,31 @@ def _output(text: str) -> OutputPlan | None:
     if not -half <= zero_point < half:
         raise PlanError(f"zero point {zero_point} is outside the range of {bits} bits", where="--output")
     return OutputPlan(bits, scale, zero_point)
+
+
+def _check_output(entry: LayerPlan, plan: Plan, fused: Mapping[str, str]) -> None:
+    """Refuse a quantization of what is not stored, or not the layer's own."""
+    host = fused.get(entry.name)
+    follower = next((name for name, into in fused.items() if into == entry.name), None)
+    if follower is not None and _stored(plan, entry.name, follower) == follower:
+        raise PlanError(
+            f'"{follower}" was fused into "{entry.name}", whose own result never reaches memory',
+            where="--output",
+            hint=f'edit the output of "{follower}", which is stored, or give "{follower}" a kernel of its own first',
+        )
+    if entry.op in FOLLOWERS:
+        raise PlanError(
+            f"the result of {entry.op} is quantized as what it reads"
+            + (f': "{entry.name}" was fused into "{host}"' if host else ""),
+            where="--output",
+            hint=f'edit the output of "{host}"' if host else "edit the output of the layer that it reads",
+        )
+    if entry.op not in PRODUCERS:
+        raise PlanError(
+            f"the result of {entry.op} cannot be quantized anew",
+            where="--output",
+            hint=f"operators that can: {', '.join(PRODUCERS)}",
+        )
 
 
 def check(path: Path, model: Path) -> dict[str, Any]:

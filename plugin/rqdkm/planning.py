@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rqdkm.budget import LEAST_CODE
 from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
+from rqdkm.options import MAX_DROP
 from rqdkm_tvm.bitwidths import Budgets, Costs, Found, exact, items_of, recurse
 from rqdkm_tvm.bitwidths.passes import outputs_of, write
 from rqdkm_tvm.errors import BudgetError, DataError
@@ -31,7 +33,7 @@ from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.repair import METHODS, repair
 from rqdkm_tvm.sensitivity.calibration import Calibration, MetricName
-from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles
+from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles, other_constants
 from rqdkm_tvm.sensitivity.table import Assignment
 from rqdkm_tvm.sites import read_sites
 
@@ -52,7 +54,7 @@ class Trial:
     """One plan that was run. ``loss`` is a share of the calibration samples (0.005: half a point)."""
 
     error: float  # predicted, in units of the sensitivity's objective
-    flash: float
+    weights: float
     ram: float
     loss: PairedLoss
     allowed: bool
@@ -73,10 +75,10 @@ class Planned:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the plan may cost. ``flash`` is of weights, ``ram`` of the arena, bytes; ``cycles`` of one inference as the
-    kernels estimate them; ``max_drop`` in points."""
+    """What the plan may cost. ``flash`` is of code and constants, ``ram`` of the arena, bytes; ``cycles`` of one
+    inference as the kernels estimate them; ``max_drop`` in points."""
 
-    max_drop: float = 0.5
+    max_drop: float = MAX_DROP
     flash: int | None = None
     ram: int | None = None
     cycles: float | None = None
@@ -88,15 +90,24 @@ def partition(model: LoadedModel) -> Any:
 
 
 def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
-    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch."""
+    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch.
+
+    Flash besides weights is a lower bound: the least code, and of each layer the fewest other constants. So no budget
+    is refused that some firmware meets; whether the chosen plan's meets it, the deployment checks on the linked image.
+    """
     fused = FuseEpilogues(Plan(), kernel_set=kernel_set)(mod)["main"]
+    layers = {site.name: site.layer for site in read_sites(fused)}
     scratch = {
-        site.name: min(
-            (k.scratch_bytes(site.layer, c) for k, c in registry.candidates(site.layer, kernel_set)), default=0
-        )
-        for site in read_sites(fused)
+        name: min((k.scratch_bytes(layer, c) for k, c in registry.candidates(layer, kernel_set)), default=0)
+        for name, layer in layers.items()
     }
-    return costs_of(fused, storable=storable(mod["main"]), cycles=estimated_cycles(kernel_set), scratch=scratch)
+    return costs_of(
+        fused,
+        storable=storable(mod["main"]),
+        cycles=estimated_cycles(kernel_set),
+        scratch=scratch,
+        fixed_flash=LEAST_CODE + sum(other_constants(layer, kernel_set) for layer in layers.values()),
+    )
 
 
 class Planner:
@@ -220,12 +231,13 @@ class Planner:
         plan, parameters = self.realise(found.assignment)
         loss = self.loss(plan, parameters)
         allowed = loss.upper(CONFIDENCE) <= limits.max_drop / 100
-        trial = Trial(found.totals.error, found.totals.flash, found.totals.ram, loss, allowed)
+        weights = found.totals.flash - self.costs.fixed_flash
+        trial = Trial(found.totals.error, weights, found.totals.ram, loss, allowed)
         return Planned(plan, parameters, found, (trial,), trial, self.labels is not None)
 
     def _say(self, trial: Trial) -> None:
         self.progress(
-            f"{trial.flash + trial.ram:,.0f} bytes of weights and RAM, loss {100 * trial.loss.loss:.2f} points, "
+            f"{trial.weights + trial.ram:,.0f} bytes of weights and RAM, loss {100 * trial.loss.loss:.2f} points, "
             f"up to {100 * trial.loss.upper(CONFIDENCE):.2f} with {CONFIDENCE:.0%} confidence: "
             f"{'allowed' if trial.allowed else 'too much'}"
         )

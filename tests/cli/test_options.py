@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from rqdkm.cli import app
 from rqdkm.options import DeployOptions, OptionError, parse_size
 
 
@@ -52,6 +54,32 @@ def test_values_that_do_not_exist_name_the_option_and_what_exists(
         DeployOptions(model=tmp_path / "m.tflite", out=tmp_path / "out", **{option: value})  # type: ignore[arg-type]
     assert caught.value.where == named
     assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [{"max_drop": 0.5}, {"cycles": 1_000_000}, {"max_drop": 1.0, "cycles": 9}])
+def test_limits_of_a_search_are_refused_where_none_is_made(limit: dict[str, float], tmp_path: Path) -> None:
+    def options(**more: object) -> DeployOptions:
+        return DeployOptions(model=tmp_path / "m.tflite", out=tmp_path / "out", **limit, **more)  # type: ignore[arg-type]
+
+    named = ", ".join(f"--{name.replace('_', '-')}" for name in limit)
+    for config in ("int8", "baseline"):
+        with pytest.raises(OptionError, match=f"--config {config} makes none") as caught:
+            options(config=config)
+        assert caught.value.where == named
+        assert "add --config rq" in str(caught.value.hint)
+    for config in ("int8", "rq"):
+        with pytest.raises(OptionError, match="with --plan none is made") as caught:
+            options(config=config, plan=tmp_path / "plan.json")
+        assert caught.value.where == named
+    assert options(config="rq").allowed_drop == limit.get("max_drop", 0.5)
+
+
+@pytest.mark.parametrize("verb", ["deploy", "build"])
+def test_a_limit_without_a_search_is_one_error(verb: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [verb, "m.tflite", "-o", str(tmp_path / "out"), "--max-drop", "0.5"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: --max-drop: ")
+    assert "add --config rq, or leave it out" in result.stderr
 
 
 def test_an_output_directory_cannot_swallow_its_inputs_or_the_users_place(

@@ -30,6 +30,10 @@ def folder(tmp_path: Path) -> Path:
     layers = [
         LayerPlan("a", "conv2d", "conv2d_s8_direct", {"rows": 2}, ((8, 2), (4, 2)), OutputPlan(4, 0.25, -8)),
         LayerPlan("b", "softmax", None),
+        LayerPlan("c", "conv2d", "conv2d_s8_direct", {"band": 4, "rows": 4}),
+        LayerPlan("sum", "add", "fused"),
+        LayerPlan("d", "conv2d", "conv2d_s8_direct", {"band": 2, "rows": 2}),
+        LayerPlan("pool", "max_pool2d", "fused"),
     ]
     plan_files.write(tmp_path, Plan(layers), parameters())
     return tmp_path
@@ -71,6 +75,30 @@ def test_edit_of_a_kernel_keeps_the_parameters(folder: Path) -> None:
     np.testing.assert_array_equal(read["a"].weights, parameters()["a"].weights)
 
 
+def kernels(folder: Path) -> list[str | None]:
+    return [x.kernel for x in plan_files.read(folder / "plan.json")[0].layers]
+
+
+def test_what_an_edit_concerns_gets_its_kernel_anew(folder: Path) -> None:
+    """Configurations are for the bit-widths there were; a fused layer stays fused, TVM's stay TVM's."""
+    before = kernels(folder)
+    assert before == ["conv2d_s8_direct", None, "conv2d_s8_direct", "fused", "conv2d_s8_direct", "fused"]
+    code, _, message = invoke("plan", "edit", folder, "--layer", "c", "--weights", "4x8")
+    assert (code, "to be chosen anew: c\n" in message) == (0, True)
+    assert kernels(folder) == [*before[:2], "", *before[3:]]
+    assert invoke("plan", "edit", folder, "--layer", "c", "--kernel", "conv2d_s8_gemm")[0] == 0
+    code, _, message = invoke("plan", "edit", folder, "--layer", "sum", "--output", "4:0.5:0")
+    assert (code, "to be chosen anew: c, d\n" in message) == (0, True)  # c computes it, d reads it
+    assert kernels(folder) == [*before[:2], "", "fused", "", "fused"]
+
+
+def test_a_kernel_of_its_own_undoes_a_fusion(folder: Path) -> None:
+    code, _, message = invoke("plan", "edit", folder, "--layer", "sum", "--kernel", "add_s8")
+    assert (code, "to be chosen anew: c\n" in message) == (0, True)
+    assert kernels(folder)[2:4] == ["", "add_s8"]
+    assert invoke("plan", "edit", folder, "--layer", "c", "--output", "4:0.5:0")[0] == 0  # stored now
+
+
 def test_one_width_for_all_channels_and_back_to_the_model(folder: Path) -> None:
     assert invoke("plan", "edit", folder, "--layer", "a", "--weights", "2", "--output", "model")[0] == 0
     found, _ = plan_files.read(folder / "plan.json")
@@ -80,14 +108,27 @@ def test_one_width_for_all_channels_and_back_to_the_model(folder: Path) -> None:
 
 
 WRONG = {
-    "unknown layer": (("--layer", "c", "--weights", "4"), 'no layer "c"'),
+    "unknown layer": (("--layer", "z", "--weights", "4"), 'no layer "z"'),
     "nothing to do": (("--layer", "a"), "nothing to change"),
     "three bits": (("--layer", "a", "--weights", "3"), "no bit-widths"),
     "a run without count": (("--layer", "a", "--weights", "4x2 8"), "leaves out how many"),
     "an output without scale": (("--layer", "a", "--output", "4"), "no quantization"),
     "a negative scale": (("--layer", "a", "--output", "4:-1:0"), "no quantization"),
     "a zero point out of range": (("--layer", "a", "--output", "2:0.5:2"), "outside the range"),
-    "unknown channels": (("--layer", "b", "--weights", "4"), "how many output channels"),
+    "unknown channels": (("--layer", "c", "--weights", "4"), "write 4xN, where N is the last number of its shape"),
+    "no weights": (("--layer", "b", "--weights", "4x2"), "softmax has no weights"),
+    "a result that keeps its quantization": (("--layer", "b", "--output", "4:0.5:0"), "cannot be quantized anew"),
+    "two fused layers as reports call them": (
+        ("--layer", "c + sum", "--output", "4:0.5:0"),
+        'edit weights and kernel of "c", the output of "sum"',
+    ),
+    "the result of a convolution that an addition was fused into": (
+        ("--layer", "c", "--output", "4:0.5:0"),
+        '"sum" was fused into "c", whose own result never reaches memory',
+    ),
+    "the weights of a fused addition": (("--layer", "sum", "--weights", "4"), 'edit those of "c"'),
+    "the result of a fused pool": (("--layer", "pool", "--output", "4:0.5:0"), 'edit the output of "d"'),
+    "a fused pool as reports call it": (("--layer", "d + pool", "--kernel", "auto"), 'the output of "d"'),
 }
 
 

@@ -93,14 +93,29 @@ def test_the_same_question_has_the_same_plan(planner: planning.Planner, work: Pa
 
 def test_budgets_hold_and_those_that_cannot_say_what_is_needed(planner: planning.Planner) -> None:
     free = planner.assign(Budgets(), "error").totals
-    limits = planning.Limits(100, flash=int(0.6 * free.flash), ram=int(0.7 * free.ram))
+    fixed = planner.costs.fixed_flash
+    weights = free.flash - fixed
+    limits = planning.Limits(100, flash=int(fixed + 0.6 * weights), ram=int(0.7 * free.ram))
     found = planner.plan(limits)
-    assert found.chosen.flash <= 0.6 * free.flash
+    assert found.chosen.weights <= 0.6 * weights
     assert found.chosen.ram <= 0.7 * free.ram
     with pytest.raises(BudgetError, match="flash budget is 100 bytes"):
         planner.plan(planning.Limits(100, flash=100))
     with pytest.raises(BudgetError, match="points"):
-        planner.plan(planning.Limits(0.0, flash=int(0.3 * free.flash)))
+        planner.plan(planning.Limits(0.0, flash=int(fixed + 0.3 * weights)))
+
+
+def test_the_flash_budget_of_the_search_is_for_code_and_all_constants(
+    planner: planning.Planner, deployed: Report
+) -> None:
+    """A lower bound: the linked image has at least what the search counts besides weights, and that is not nothing."""
+    assert deployed.search is not None
+    linked = deployed.totals.flash_bytes - next(t for t in deployed.search.trials if t.allowed).weights_bytes
+    biases = 4 * sum(x.channels for x in planner.costs.layers if x.flash_per_channel)
+    assert budget.LEAST_CODE + biases < planner.costs.fixed_flash <= linked
+    least = planner.assign(Budgets(), "flash").totals.flash
+    with pytest.raises(BudgetError, match=f"can bring it down to {least:,.0f} bytes"):
+        planner.plan(budget.limits(100, int(least) - 100, None, None))
 
 
 def test_fewer_cycles_can_be_asked_for(planner: planning.Planner) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rqdkm.models import check, load, oracle, reference, tflite_read, tflite_write, zoo
 from rqdkm.models import fixedpoint as fp
-from rqdkm.models.graph import Graph
+from rqdkm.models.graph import Graph, per_tensor
+from rqdkm_tvm.compile import compile_model
+from rqdkm_tvm.layer import Layer, Tensor
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.passes import prepare
 from tests.models import graphs
 
 INT8_MODELS = [name for name in zoo.names() if not name.endswith(".float32")]
@@ -63,6 +68,34 @@ def test_random_operators_are_exact(kind: str) -> None:
         found = reference.run_graph(again, inputs)
         for index, want in zip(again.outputs, expected, strict=True):
             assert np.array_equal(found[index], want), (number, graph.operators, graph.tensors)
+
+
+@pytest.mark.parametrize("op", ["ADD", "MUL"])
+@pytest.mark.parametrize("shape", [(1, 4, 5, 8), (1, 1, 1, 8), (8,), (1,), ()])
+def test_constant_operands_are_read_by_every_sample(op: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    rng = np.random.default_rng(len(shape))
+    b = graphs.GraphBuilder()
+    image, out = b.tensor((1, 4, 5, 8), 0.03, 5, "image"), b.tensor((1, 4, 5, 8), 0.07, -9, "out")
+    constant = b.constant(rng.integers(-128, 128, shape).astype(np.int8), per_tensor(0.05, 3))
+    b.op(op, [image, constant], out, activation="NONE")
+    data = tflite_write.write_graph(b.graph([image], [out]))
+    (tmp_path / "model.tflite").write_bytes(data)
+    inputs = [rng.integers(-128, 128, (40, 4, 5, 8)).astype(np.int8)]
+    expected = oracle.reference_outputs(data, inputs)[0]
+    graph = tflite_read.read_graph(data, "test")
+    np.testing.assert_array_equal(reference.run_graph(graph, inputs)[graph.outputs[0]], expected)
+    module = PartitionLayers()(prepare(load.load(tmp_path / "model.tflite").module))
+    np.testing.assert_array_equal(reference.run_function(module["main"], inputs)[0], expected)
+    assert [layer.lowered.kernel.split("_")[0] for layer in compile_model(module).layers] == [op.lower()]
+
+
+def test_a_constant_can_be_concatenated() -> None:
+    out = Tensor((1, 2, 3, 5), "int8", 0.1, 0)
+    layer = Layer("c", "concatenate", (out, out), out, {"axis": 3})
+    x, constant = np.zeros((7, 2, 3, 4), np.int8), np.ones((1, 2, 3, 1), np.int8)
+    found = reference.run_layer(layer, [x, constant])
+    assert found.shape == (7, 2, 3, 5)
+    assert (found[..., 4] == 1).all() and not found[..., :4].any()
 
 
 def test_double_rounding_differs_from_one_rounding_where_it_should() -> None:

@@ -1,11 +1,16 @@
-"""Documentation: every relative link and picture leads somewhere."""
+"""Documentation: every relative link and picture leads somewhere, every command exists."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from rqdkm.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -20,3 +25,32 @@ def test_links_resolve(page: Path) -> None:
 
 def test_there_are_pages_with_links() -> None:
     assert len(PAGES) > 10
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command line) of every ``rqdkm`` in a block of shell commands."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [(page.name, line) for line in lines if re.match(r"(\.venv/bin/)?rqdkm ", line)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_and_their_options_exist(page: str, line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands, f"{page}: {line}"
+        command = command.commands[words.pop(0)]
+    words = words[: words.index("|")] if "|" in words else words
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known, f"{page}: {line}"
+
+
+def test_how_commands_are_run_is_said_where_readers_begin() -> None:
+    assert len(commands()) > 20
+    for page in (ROOT / "README.md", ROOT / "docs" / "cli.md"):
+        text = page.read_text()
+        assert ". .venv/bin/activate" in text and ".venv/bin/rqdkm" in text

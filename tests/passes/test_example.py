@@ -38,4 +38,6 @@ def test_mixed_precision_passes_work_one_by_one() -> None:
     assert "A4" in lines["after"]
     assert "W4" in lines["after"] or "/4" in lines["after"]
     assert "ref" not in lines["kernels"]
+    used, budget = (int(word) for word in lines["constants"].split() if word.isdigit())
+    assert 0 < used <= budget
     assert "called by TVM's C" in lines["layers.c"]

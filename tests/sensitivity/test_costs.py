@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from rqdkm_tvm import memory
 from rqdkm_tvm.bitwidths import Budgets, exact, items_of, totals
+from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
-from rqdkm_tvm.sensitivity.costs import costs_of
+from rqdkm_tvm.sensitivity.costs import costs_of, other_constants
 from rqdkm_tvm.sensitivity.table import LayerSensitivity, Sensitivity
+from rqdkm_tvm.sites import read_sites
 from rqdkm_tvm.tvm_import import relay
 from tests.passes import graphs
 
@@ -37,3 +41,22 @@ def test_at_8_bits_it_is_the_timeline_and_the_weights() -> None:
     # the result of the model stays as it is, the input too
     assert costs.layers[-1].ram == {}
     assert at_8.cycles > least.cycles > 0
+
+
+def test_constants_besides_weights_are_there_at_every_width() -> None:
+    """Per channel a bias, a multiplier and a shift; a byte of padding is no weight either."""
+    function = PartitionLayers()(prepare(graphs.module(graphs.conv2d(graphs.image(), 8))))["main"]
+    layer = read_sites(function)[0].layer
+    others = other_constants(layer)
+    assert 8 * 12 <= others <= 8 * 16
+    narrow = dataclasses.replace(layer, weights=layer.weights >> 4, weight_bits=(4,) * 8)
+    assert (
+        min(
+            kernel.constant_bytes(narrow, config)
+            for kernel in registry.able(narrow)
+            for config in kernel.configs(narrow)[-1:]
+        )
+        >= others + layer.weights.size // 2
+    )
+    costs = costs_of(function, fixed_flash=others)
+    assert totals([], [], costs).flash == others

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rqdkm.models import reference
 from rqdkm_tvm.errors import DataError, UnsupportedOperatorError
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
@@ -216,3 +217,20 @@ def test_an_operator_without_twin_is_named() -> None:
     mod = PartitionLayers()(prepare(graphs.module(relay.transpose(graphs.conv2d(graphs.image()), (0, 3, 1, 2)))))
     with pytest.raises(UnsupportedOperatorError, match="transpose"):
         FloatTwin.of(mod["main"])
+
+
+def test_a_constant_operand_is_a_constant_of_the_twin() -> None:
+    """What the twin computes is what the integers mean, up to their rounding; the constant has no source."""
+    rng = np.random.default_rng(0)
+    constant = relay.const(rng.integers(-128, 128, (8,)).astype(np.int8))
+    added = graphs.add(graphs.conv2d(graphs.image(), 8, s_out=0.06), constant)
+    function = PartitionLayers()(prepare(graphs.module(graphs.conv2d(added, 8, in_channels=8, s_in=0.09, z_in=-5))))
+    function = function["main"]
+    twin = FloatTwin.of(function)
+    assert [x.sources for x in twin.layers] == [(-1,), (0,), (1,)]
+    x = rng.integers(-128, 128, (1, 8, 8, 4)).astype(np.int8)
+    out = twin.layers[-1].layer.output
+    real = (reference.run_function(function, [x])[0].astype(np.float64) - out.zero_point) * out.scale
+    found = twin.forward([x]).logits.reshape(real.shape)
+    assert np.abs(found - real).mean() < 2 * out.scale
+    assert np.corrcoef(found.ravel(), real.ravel())[0, 1] > 0.99

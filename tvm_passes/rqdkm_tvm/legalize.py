@@ -36,6 +36,8 @@ class _Legalizer(Rewriter):
             "qnn.quantize": self._cancel_dequantize,
             "clip": self._drop_open_clip,
             "nn.bias_add": self._last_axis,
+            "qnn.add": self._no_scalars,
+            "qnn.mul": self._no_scalars,
         }.get(name)
         return call if rule is None else rule(call, original)
 
@@ -104,6 +106,14 @@ class _Legalizer(Rewriter):
         whole = float(call.attrs.a_min) <= -128 and float(call.attrs.a_max) >= 127
         return call.args[0] if dtype_of(original) == "int8" and whole else call
 
+    def _no_scalars(self, call: Expr, original: Expr) -> Expr:
+        """A constant operand without axes gets one: custom operators need tensors."""
+        pair = [
+            relay.const(constant(x).reshape(1)) if isinstance(x, relay.Constant) and not shape_of(x) else x
+            for x in call.args[:2]
+        ]
+        return relay.Call(call.op, [*pair, *call.args[2:]], call.attrs, call.type_args, call.span)
+
     def _last_axis(self, call: Expr, original: Expr) -> Expr:
         """nn.bias_add counts its axis from the front, so that patterns see one form."""
         rank = len(shape_of(original))
@@ -122,6 +132,7 @@ def LegalizeQnn() -> Any:  # noqa: N802 (passes are named like TVM's)
     * ``nn.pad`` with the zero point, read by one ``qnn.conv2d`` only, becomes that convolution's padding
     * ``reshape``, ``squeeze``, ``expand_dims`` and ``nn.batch_flatten`` become one ``reshape`` (chains merge)
     * requantize, clip and quantize-after-dequantize that change nothing vanish
+    * a scalar that is added or multiplied is a tensor of one element
     """
 
     def run(mod: Any) -> Any:

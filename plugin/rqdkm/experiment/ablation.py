@@ -76,6 +76,7 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
     inputs, labels = datasets.quantize_inputs(evaluation, model), evaluation.labels
     calibration = datasets.load_data(calib, model)
     planner = Planner(model, calibration, progress=progress)
+    planner.costs = dataclasses.replace(planner.costs, fixed_flash=0.0)  # equal size of what bits decide
 
     def correct(function: object) -> Correct:
         scores = reference.run_function(function, inputs)[0].reshape(len(labels), -1)

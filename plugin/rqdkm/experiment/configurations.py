@@ -8,7 +8,7 @@ from pathlib import Path
 from rqdkm import pipeline
 from rqdkm.models import data as datasets
 from rqdkm.models import load
-from rqdkm.options import DeployOptions
+from rqdkm.options import MAX_DROP, DeployOptions
 from rqdkm.report.schema import Report
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
@@ -26,7 +26,7 @@ def run(
     plan: Path | None = None,
     configs: Sequence[str] = CONFIGS,
     samples: int = 20,
-    max_drop: float = 0.5,
+    max_drop: float = MAX_DROP,
     flash_bytes: int | None = None,
     ram_bytes: int | None = None,
     progress: Progress = lambda _text: None,
@@ -53,7 +53,7 @@ def run(
             data=data,
             samples=samples,
             config=config,
-            max_drop=max_drop,
+            max_drop=max_drop if config == "rq" and given is None else None,
             flash_bytes=flash_bytes if free else None,
             ram_bytes=ram_bytes if free else None,
         )

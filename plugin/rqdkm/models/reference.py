@@ -49,7 +49,7 @@ def run_graph(graph: Graph, inputs: Sequence[Int8], *, every_tensor: bool = Fals
         values[index] = np.asarray(array)
     for index, tensor in enumerate(graph.tensors):
         if tensor.data is not None and tensor.dtype == "int8":
-            values[index] = np.asarray(tensor.data)[None] if len(tensor.shape) < 4 else np.asarray(tensor.data)
+            values[index] = _one_sample(tensor.data)
     run_layers(graph_layers(graph), values)
     if every_tensor:
         return {wired: values[wired] for op in graph.operators for wired in op.outputs}
@@ -82,10 +82,17 @@ def run_function(function: Any, inputs: Sequence[Int8]) -> list[Int8]:
     return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
 
+def _one_sample(constant: npt.ArrayLike) -> Int8:
+    """A constant operand as every sample reads it: with a batch axis of one, which NumPy broadcasts over them."""
+    data = np.asarray(constant)
+    return data if data.shape[:1] == (1,) else data[None]
+
+
 def _run_part(function: Any, layers: Mapping[Any, Layer], inputs: Sequence[Int8]) -> list[Int8]:
     values: dict[Any, Int8] = dict(zip(function.params, inputs, strict=True))
     for call in calls(function):
         operands = [leaf for arg in call.args for leaf in (arg.fields if hasattr(arg, "fields") else [arg])]
+        values |= {x: _one_sample(x.data.numpy()) for x in operands if hasattr(x, "data")}
         if call in layers:
             values[call] = run_layer(layers[call], [values[x] for x in operands])
         elif op_name(call) in RESHAPES:
@@ -281,7 +288,9 @@ def _reshape(layer: Layer, inputs: list[Ints]) -> Ints:
 
 
 def _concatenate(layer: Layer, inputs: list[Ints]) -> Ints:
-    return np.concatenate(inputs, axis=layer.attrs["axis"])
+    count = max(len(x) for x in inputs)
+    same = [np.broadcast_to(x, (count, *x.shape[1:])) for x in inputs]
+    return np.concatenate(same, axis=layer.attrs["axis"])
 
 
 def _requantize(layer: Layer, inputs: list[Ints]) -> Ints:

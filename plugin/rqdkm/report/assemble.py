@@ -182,12 +182,12 @@ def _search(pieces: Pieces) -> Search | None:
         objective=found.found.sensitivity.objective,
         samples=found.chosen.loss.n,
         labelled=found.labelled,
-        max_drop=pieces.options.max_drop,
+        max_drop=pieces.options.allowed_drop,
         rounds=len(found.found.rounds),
         trials=tuple(
             SearchTrial(
                 error=trial.error,
-                weights_bytes=trial.flash,
+                weights_bytes=trial.weights,
                 ram_bytes=trial.ram,
                 loss=trial.loss.loss,
                 loss_upper=trial.loss.upper(CONFIDENCE),

@@ -74,6 +74,10 @@ def describe(network: Network) -> dict[str, Any]:
         layer = x.layer
         if layer.op not in OPERATORS:
             raise UnsupportedOperatorError(f"{layer.op} cannot be trained", where=f'layer "{layer.name}"')
+        if len(x.sources) != len(layer.inputs):
+            raise UnsupportedOperatorError(
+                f"{layer.op} with a constant operand cannot be trained", where=f'layer "{layer.name}"'
+            )
         owner, stored = network.owner(index), network.stored(index)
         low, high = _bounds(layer)
         rows.append(

@@ -7,7 +7,7 @@
 #include "conv_winograd_f4x4_columns.h"
 #include "conv_winograd_output.h"
 
-enum { POOLED = TILE / 2 };
+enum { POOLED = TILE / 2, STORED = POOLED };
 
 #if RQDKM_WINOGRAD_ASM
 /* clang-format off */
@@ -120,60 +120,33 @@ RQDKM_INLINE void pool_rows_wide(const rqdkm_winograd_finisher *f, const uint32_
   } while (++t != loop->end);
 }
 
-/* Tiles one after another in memory. */
-static const rqdkm_winograd_place packed[4] = {
-    {0, POOLED, POOLED, 1}, {4, POOLED, POOLED, 1}, {8, POOLED, POOLED, 1}, {12, POOLED, POOLED, 1}};
-
-RQDKM_INLINE void pool_tiles(rqdkm_winograd_form form, const rqdkm_winograd_params *params, uint32_t *m,
-                             const rqdkm_winograd_place *place, int32_t tiles, const rqdkm_winograd_channel *channel,
-                             int8_t *out) {
-  const rqdkm_winograd_finisher f = {form, channel->multiplier, channel->offset, channel->away, &params->clamp};
-  const int32_t step = params->output.c, pitch = params->output.w * step;
-  int8_t buffer[4 * POOLED * POOLED];
-  f4x4_tile_loop loop = {place, out, channel->scale, m, pitch - step, step};
-  const int32_t all = place->whole;
-  int32_t whole = all;
-  RQDKM_NO_UNROLL
-  for (; tiles > 0; tiles -= 4, m += GROUP) {
-    const int32_t count = tiles < 4 ? tiles : 4;
-    int32_t run = count;
-    transform_columns(m, count, (uint32_t)channel->bias);
-    RQDKM_NO_UNROLL
-    for (int32_t i = 0; i < count; i += run, place += run) {
-      if (!all) {
-        run = run_of_tiles(place, count - i, POOLED, &whole);
-        loop.out = whole ? out : buffer;
-        loop.down = whole ? pitch - step : 1;
-        loop.step = whole ? step : 1;
-      }
-      loop.place = whole ? place : packed;
-      loop.end = m + i + run;
-      if (form == RQDKM_WINOGRAD_FLOOR) {
-        pool_rows_floor(&f, m + i, &loop);
-      } else if (form == RQDKM_WINOGRAD_AWAY) {
-        pool_rows_away(&f, m + i, &loop);
-      } else if (form == RQDKM_WINOGRAD_CLAMP) {
-        pool_rows(&f, m + i, &loop);
-      } else {
-        pool_rows_wide(&f, m + i, &loop);
-      }
-      if (!whole) rqdkm_winograd_store_tiles(buffer, POOLED, place, run, out, step, pitch);
-    }
+RQDKM_INLINE void finish_group(rqdkm_winograd_form form, const rqdkm_winograd_finisher *f, const uint32_t *t,
+                               const f4x4_tile_loop *loop) {
+  if (form == RQDKM_WINOGRAD_FLOOR) {
+    pool_rows_floor(f, t, loop);
+  } else if (form == RQDKM_WINOGRAD_AWAY) {
+    pool_rows_away(f, t, loop);
+  } else if (form == RQDKM_WINOGRAD_CLAMP) {
+    pool_rows(f, t, loop);
+  } else {
+    pool_rows_wide(f, t, loop);
   }
 }
 
+#include "conv_winograd_f4x4_tiles.h"
+
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_pool_floor) {
-  pool_tiles(RQDKM_WINOGRAD_FLOOR, params, m, place, tiles, channel, out);
+  finish_tiles(RQDKM_WINOGRAD_FLOOR, params, m, place, tiles, channel, out);
 }
 
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_pool_away) {
-  pool_tiles(RQDKM_WINOGRAD_AWAY, params, m, place, tiles, channel, out);
+  finish_tiles(RQDKM_WINOGRAD_AWAY, params, m, place, tiles, channel, out);
 }
 
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_pool_clamp) {
-  pool_tiles(RQDKM_WINOGRAD_CLAMP, params, m, place, tiles, channel, out);
+  finish_tiles(RQDKM_WINOGRAD_CLAMP, params, m, place, tiles, channel, out);
 }
 
 RQDKM_WINOGRAD_OUTPUT(rqdkm_winograd_f4x4_pool_wide) {
-  pool_tiles(RQDKM_WINOGRAD_WIDE, params, m, place, tiles, channel, out);
+  finish_tiles(RQDKM_WINOGRAD_WIDE, params, m, place, tiles, channel, out);
 }

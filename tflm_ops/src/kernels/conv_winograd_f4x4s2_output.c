@@ -134,9 +134,7 @@ RQDKM_INLINE void finish_rows(const rqdkm_winograd_finisher *f, const uint32_t *
   } while (++m != loop->end);
 }
 
-/* Tiles one after another in memory. */
-static const rqdkm_winograd_place packed[4] = {
-    {0, TILE, TILE, 1}, {16, TILE, TILE, 1}, {32, TILE, TILE, 1}, {48, TILE, TILE, 1}};
+static const rqdkm_winograd_place packed[4] = RQDKM_WINOGRAD_PACKED(TILE);
 
 RQDKM_INLINE void finish_tiles(rqdkm_winograd_form form, const rqdkm_winograd_params *params, uint32_t *m,
                                const rqdkm_winograd_place *place, int32_t tiles, const rqdkm_winograd_channel *channel,

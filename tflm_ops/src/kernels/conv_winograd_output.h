@@ -42,6 +42,13 @@ RQDKM_INLINE uint32_t rqdkm_winograd_next_scale(const rqdkm_winograd_finisher *f
   return f->form == RQDKM_WINOGRAD_WIDE ? scale : scale << 1;
 }
 
+/* The places of four tiles of edge x edge outputs one after another in memory. */
+#define RQDKM_WINOGRAD_PACKED(edge)      \
+  {{0, edge, edge, 1},                   \
+   {(edge) * (edge), edge, edge, 1},     \
+   {2 * (edge) * (edge), edge, edge, 1}, \
+   {3 * (edge) * (edge), edge, edge, 1}}
+
 /* What is valid of tiles that lie one after another at `from`, row by row, to their places: `step` apart along x,
    `pitch` along y. out: of the first channel. */
 void rqdkm_winograd_store_tiles(const int8_t *from, int32_t tile, const rqdkm_winograd_place *place, int32_t tiles,

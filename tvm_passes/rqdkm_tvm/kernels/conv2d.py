@@ -156,21 +156,26 @@ def _plan_finish(key: ByArithmetic) -> Finish | None:
     )
 
 
+def conv_params(layer: Layer) -> str:
+    """The ``rqdkm_conv_params`` of a convolution, depthwise or not, as lines of a function body."""
+    return constant(
+        "rqdkm_conv_params",
+        "params",
+        input_offset=-layer.inputs[0].zero_point,
+        output_offset=layer.output.zero_point,
+        stride=layer.attrs["strides"],
+        dilation=layer.attrs["dilation"],
+        padding=layer.attrs["padding"],
+        clamp=layer.attrs["clamp"],
+    )
+
+
 def conv_constants(layer: Layer) -> str:
     """The parameter structs that every convolution kernel takes, as lines of a function body."""
     assert layer.weights is not None
     _, kernel_h, kernel_w, group_c = layer.weights.shape
     return (
-        constant(
-            "rqdkm_conv_params",
-            "params",
-            input_offset=-layer.inputs[0].zero_point,
-            output_offset=layer.output.zero_point,
-            stride=layer.attrs["strides"],
-            dilation=layer.attrs["dilation"],
-            padding=layer.attrs["padding"],
-            clamp=layer.attrs["clamp"],
-        )
+        conv_params(layer)
         + dims("input_dims", layer.inputs[0])
         + constant("rqdkm_dims", "filter_dims", h=int(kernel_h), w=int(kernel_w), c=int(group_c))
         + dims("output_dims", layer.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, dims, is_image
-from rqdkm_tvm.kernels.conv2d import bits_constant
+from rqdkm_tvm.kernels.conv2d import CONV_ROWS, bias_of, bits_constant, conv_params
 from rqdkm_tvm.kernels.pack import channel_bits, pack_channels
 from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.kernels.requantize import convolution_multipliers
@@ -30,24 +30,11 @@ def depthwise_macs(layer: Layer) -> int:
     return layer.output.size * int(layer.weights.shape[1]) * int(layer.weights.shape[2])
 
 
-def layer_bias(layer: Layer, channels: int) -> np.ndarray:
-    return np.zeros(channels, np.int32) if layer.bias is None else np.asarray(layer.bias, np.int32).reshape(channels)
-
-
 def reference_constants(layer: Layer) -> str:
     """The parameter structs of the references, as lines of a function body."""
     assert layer.weights is not None
     return (
-        constant(
-            "rqdkm_conv_params",
-            "params",
-            input_offset=-layer.inputs[0].zero_point,
-            output_offset=layer.output.zero_point,
-            stride=layer.attrs["strides"],
-            dilation=layer.attrs["dilation"],
-            padding=layer.attrs["padding"],
-            clamp=layer.attrs["clamp"],
-        )
+        conv_params(layer)
         + dims("input_dims", layer.inputs[0])
         + dims("output_dims", layer.output)
         + constant("rqdkm_hw", "kernel", h=int(layer.weights.shape[1]), w=int(layer.weights.shape[2]))
@@ -63,7 +50,7 @@ class DepthwiseConv2dReference(Kernel):
     reference = True
 
     def parts(self, layer: Layer, config: Config) -> Rows:
-        return Rows("input_dims.h", "output_dims.h", "params.padding.top", "params.padding.bottom")
+        return CONV_ROWS
 
     def reject(self, layer: Layer) -> str | None:
         return reject_depthwise(layer)
@@ -88,7 +75,7 @@ class DepthwiseConv2dReference(Kernel):
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(layer.weights, layer_bias(layer, channels), multipliers, shifts),
+            constants=(layer.weights, bias_of(layer, channels), multipliers, shifts),
             scratch_bytes=0,
             body=body,
             includes=("rqdkm/depthwise.h",),
@@ -131,7 +118,7 @@ class DepthwiseConv2dMixedReference(Kernel):
         return KernelCall(
             kernel=self.name,
             config=config,
-            constants=(weights, layer_bias(layer, channels), multipliers, shifts, np.array(bits, np.uint8)),
+            constants=(weights, bias_of(layer, channels), multipliers, shifts, np.array(bits, np.uint8)),
             scratch_bytes=0,
             body=body,
             includes=("rqdkm/depthwise.h",),

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, hwc
-from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
+from rqdkm_tvm.kernels.conv2d import bias_of
+from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, reject_depthwise
 from rqdkm_tvm.kernels.depthwise_strip import depthwise_channels
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
@@ -90,7 +91,7 @@ def _table(layer: Layer, floors: list[Floor]) -> Table:
     taps = weights.shape[0]
     k = np.array([floor.k for floor in floors], np.int64)
     scaled = weights << k
-    folded = layer_bias(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=0)
+    folded = bias_of(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=0)
     bias = (folded - np.array([floor.base for floor in floors])) << k
     held = max(taps, _REGISTER_TAPS)
     pairs = _row_channels(count)

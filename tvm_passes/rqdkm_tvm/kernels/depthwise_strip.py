@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm_tvm.kernels._c import constant, hwc
-from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, layer_bias, reject_depthwise
+from rqdkm_tvm.kernels.conv2d import bias_of
+from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, reject_depthwise
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
 from rqdkm_tvm.kernels.exact_floor import Channel, Form, solve_layer
 from rqdkm_tvm.kernels.keys import ByArithmetic
@@ -28,7 +29,7 @@ def depthwise_channels(layer: Layer) -> list[Channel]:
     count = layer.output.shape[3]
     multipliers, shifts = convolution_multipliers(layer, count)
     weights = layer.weights.reshape(-1, count).T
-    low, high = accumulator_bounds(weights, layer_bias(layer, count), layer.inputs[0].zero_point)
+    low, high = accumulator_bounds(weights, bias_of(layer, count), layer.inputs[0].zero_point)
     clamp = (int(layer.attrs["clamp"][0]), int(layer.attrs["clamp"][1]))
     return [
         Channel(int(m), int(s), layer.output.zero_point, clamp, int(lo), int(hi))
@@ -55,7 +56,7 @@ def _solve(key: ByArithmetic) -> _Solved | None:
     weights = layer.weights.reshape(3, 3, count).astype(np.int64)
     k = np.array([floor.k for floor in floors], np.int64)
     scaled = weights << (k - _LANE_SHIFT)
-    folded = layer_bias(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=(0, 1))
+    folded = bias_of(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=(0, 1))
     table = np.zeros((count, TABLE_WORDS), np.int64)
     for column in range(3):
         table[:, column] = _pair(scaled[0, column], scaled[1, column])

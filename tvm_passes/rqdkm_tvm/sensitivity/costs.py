@@ -17,11 +17,11 @@ from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.lowbit import BITS, integer_range
 from rqdkm_tvm.sites import read_sites
 
+PACKING_CYCLES = 7.0  # per value, on the Cortex-M4: clipped, packed, and unpacked by one reader (docs/bands.md)
+
 # cycles of a layer with weights of the first and an output of the second number of bits
 Cycles = Callable[[Layer, int, int], float]
 # bit-widths a kernel can store: (of the layer's weights, of its output)
-PACKING_CYCLES = 7.0  # per value, on the Cortex-M4: clipped, packed, and unpacked by one reader (docs/bands.md)
-
 Storable = Callable[[Layer], tuple[Sequence[int], Sequence[int]]]
 
 
@@ -58,6 +58,16 @@ def estimated_cycles(kernel_set: KernelSet = "auto") -> Cycles:
     return cycles
 
 
+def other_constants(layer: Layer, kernel_set: KernelSet = "auto") -> int:
+    """Bytes of flash that ``layer`` takes besides its weights, whatever their bits: biases, multipliers, tables.
+
+    Of the kernel with the fewest constants, so no firmware has less.
+    """
+    weights = 0 if layer.weights is None else layer.weights.size
+    constants = (k.constant_bytes(layer, k.configs(layer)[-1]) for k in registry.able(layer, kernel_set))
+    return max(min(constants, default=0) - weights, 0)
+
+
 def costs_of(
     function: Any,
     *,
@@ -68,14 +78,14 @@ def costs_of(
 ) -> Costs:
     """Costs of a partitioned main function (types inferred), with fused epilogues or without.
 
-    The model's inputs and outputs stay at 8 bits. Flash counts weights and nothing else, RAM the timeline of
+    The model's inputs and outputs stay at 8 bits. Flash counts weights and ``fixed_flash``, RAM the timeline of
     :mod:`rqdkm_tvm.memory`, whose peak is a lower bound of the arena.
 
     Args:
         cycles: estimate; what an output's bits add is taken at 8-bit weights, so that the table stays a sum.
         storable: which widths the kernels of a layer take.
         scratch: bytes by layer that do not depend on bits.
-        fixed_flash: code and whatever else is not weights.
+        fixed_flash: what a flash budget has to hold besides weights, see :func:`other_constants`; code.
     """
     layers = {site.name: site.layer for site in read_sites(function)}
     timeline = memory.timeline(function)

@@ -32,6 +32,7 @@ from rqdkm_tvm.lowbit import dequantize_weights, fake_quantize, integer_range
 from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.quiet import native_silence
 from rqdkm_tvm.sensitivity import gradients
+from rqdkm_tvm.sensitivity.float_layers import float_layer
 from rqdkm_tvm.sites import QuantizationMap, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -60,8 +61,8 @@ class ActivationQuantizer:
 class TwinLayer:
     """One layer upstream of the logits. ``tied_to`` names the layer whose output quantization this one shares.
 
-    ``sources`` says where each input comes from, reshapes passed over: a position in ``FloatTwin.layers``, or -1 - i
-    for the model's input i.
+    ``sources`` says where each input that is no constant comes from, reshapes passed over: a position in
+    ``FloatTwin.layers``, or -1 - i for the model's input i.
     """
 
     layer: Layer
@@ -278,7 +279,8 @@ class _Builder:
         positions = {call: index for index, call in enumerate(self.layer_of)}
         positions |= {var: -1 - index for index, var in enumerate(self.function.params)}
         for call, layer in self.layer_of.items():
-            sources = tuple(positions[_through_reshapes(leaf)] for leaf in _leaves(call))
+            leaves = [_through_reshapes(leaf) for leaf in _leaves(call)]
+            sources = tuple(positions[leaf] for leaf in leaves if not isinstance(leaf, relay.Constant))
             source = call
             while op_name(source) in RESHAPES or (source in self.layer_of and self.layer_of[source].op in TIED):
                 source = source.args[0]
@@ -324,9 +326,12 @@ class _Builder:
                 value[call] = relay.reshape(value[call.args[0]], shape_of(call))
                 continue
             layer = self.layer_of[call]
-            arguments = [value[leaf] for leaf in _leaves(call)]
+            leaves = zip(_leaves(call), layer.inputs, strict=True)
+            arguments = [
+                _real(leaf, tensor) if isinstance(leaf, relay.Constant) else value[leaf] for leaf, tensor in leaves
+            ]
             weight, bias = next(parameters) if layer.weights is not None else (None, None)
-            result = _float_layer(layer, arguments, weight, bias)
+            result = float_layer(layer, arguments, weight, bias)
             value[call] = extra(len(before), result)
             before.append(result)
         flat = [relay.reshape(value[root], (-1,)) for root in self.roots]
@@ -355,6 +360,10 @@ class _Builder:
         kept = {*weights, *shifts}
         wanted = [grads.fields[i] for i, param in enumerate(params) if param in kept]
         return relay.Function(list(normal.params), relay.Tuple(wanted)), [p.name_hint for p in params]
+
+
+def _real(constant: Expr, tensor: Tensor) -> Expr:
+    return relay.const((constant.data.numpy() - np.float32(tensor.zero_point)) * np.float32(tensor.scale))
 
 
 def _leaves(call: Expr) -> list[Expr]:
@@ -420,94 +429,3 @@ def _compile(function: Expr, names: list[str]) -> Callable[..., list[Floats]]:
         return [executor.get_output(i).numpy() for i in range(executor.get_num_outputs())]
 
     return run
-
-
-# ---- layers
-
-
-def _float_layer(layer: Layer, x: list[Expr], weight: Expr | None, bias: Expr | None) -> Expr:
-    build = _LAYERS.get(layer.op)
-    if build is None:
-        raise UnsupportedOperatorError(
-            f"{layer.op} has no counterpart in the float network", where=f'layer "{layer.name}"'
-        )
-    y = build(layer, x, weight)
-    if bias is not None:
-        y = relay.nn.bias_add(y, bias, axis=-1)
-    if "clamp" in layer.attrs:
-        # without an activation function the bounds are those of int8: values beyond saturate
-        low, high = ((bound - layer.output.zero_point) * layer.output.scale for bound in layer.attrs["clamp"])
-        y = relay.clip(y, low, high)
-    return y
-
-
-def _conv2d(layer: Layer, x: list[Expr], weight: Expr | None) -> Expr:
-    attrs = layer.attrs
-    depthwise = layer.op == "depthwise_conv2d"
-    assert layer.weights is not None
-    return relay.nn.conv2d(
-        x[0],
-        weight,
-        strides=attrs["strides"],
-        padding=attrs["padding"],
-        dilation=attrs["dilation"],
-        groups=layer.inputs[0].shape[-1] if depthwise else attrs["groups"],
-        channels=layer.output.shape[-1],
-        kernel_size=layer.weights.shape[1:3],
-        data_layout="NHWC",
-        kernel_layout="HWOI" if depthwise else "HWIO",
-    )
-
-
-def _pool(operator: Any, **more: Any) -> Callable[[Layer, list[Expr], Expr | None], Expr]:
-    return lambda layer, x, _weight: operator(
-        x[0], layer.attrs["pool"], layer.attrs["strides"], padding=layer.attrs["padding"], layout="NHWC", **more
-    )
-
-
-def _pad(layer: Layer, x: list[Expr], _weight: Expr | None) -> Expr:
-    value = (layer.attrs["value"] - layer.output.zero_point) * layer.output.scale
-    return relay.nn.pad(x[0], layer.attrs["pad_width"], float(value))
-
-
-def _softmax(layer: Layer, x: list[Expr], _weight: Expr | None) -> Expr:
-    return relay.nn.softmax(x[0] * relay.const(np.float32(layer.attrs.get("beta", 1.0))))
-
-
-def _hard_swish(_layer: Layer, x: list[Expr], _weight: Expr | None) -> Expr:
-    return x[0] * relay.clip(x[0] + relay.const(3.0), 0.0, 6.0) * relay.const(1 / 6)
-
-
-def _elu(_layer: Layer, x: list[Expr], _weight: Expr | None) -> Expr:
-    negative = relay.exp(relay.minimum(x[0], relay.const(0.0))) - relay.const(1.0)
-    return relay.where(relay.greater(x[0], relay.const(0.0)), x[0], negative)
-
-
-def _same(_layer: Layer, x: list[Expr], _weight: Expr | None) -> Expr:
-    return x[0]
-
-
-_LAYERS: Mapping[str, Callable[[Layer, list[Expr], Expr | None], Expr]] = {
-    "conv2d": _conv2d,
-    "depthwise_conv2d": _conv2d,
-    "fully_connected": lambda layer, x, weight: relay.nn.dense(x[0], weight),
-    "avg_pool2d": _pool(relay.nn.avg_pool2d, count_include_pad=False),
-    "max_pool2d": _pool(relay.nn.max_pool2d),
-    "add": lambda layer, x, weight: relay.add(x[0], x[1]),
-    "mul": lambda layer, x, weight: relay.multiply(x[0], x[1]),
-    "pad": _pad,
-    "softmax": _softmax,
-    "logistic": lambda layer, x, weight: relay.sigmoid(x[0]),
-    "tanh": lambda layer, x, weight: relay.tanh(x[0]),
-    "leaky_relu": lambda layer, x, weight: relay.nn.leaky_relu(x[0], layer.attrs["alpha"]),
-    "hard_swish": _hard_swish,
-    "elu": _elu,
-    "reshape": lambda layer, x, weight: relay.reshape(x[0], layer.output.shape),
-    "concatenate": lambda layer, x, weight: relay.concatenate(x, layer.attrs["axis"]),
-    "mean": lambda layer, x, weight: relay.mean(x[0], layer.attrs["axes"], layer.attrs["keepdims"]),
-    "clip": _same,
-    "requantize": _same,
-    "relu": _same,
-    "quantize": _same,
-    "dequantize": _same,
-}

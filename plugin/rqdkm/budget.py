@@ -40,6 +40,11 @@ class Ram:
         """Bytes left for the arena; None without a budget of the user's, as long as the chip holds the model."""
         return max(self.total - self.overhead, 0) if self.explicit else None
 
+    @property
+    def room(self) -> int:
+        """Bytes left for the arena, with or without a budget of the user's."""
+        return max(self.total - self.overhead, 0)
+
     def may_hold(self, compiled: CompiledModel) -> bool:
         """Whether the arena leaves room for what is around it; if not, the next one is made for the room there is."""
         if self.explicit or compiled.memory.arena_bytes + self.overhead <= self.total:

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.options import BOARDS, CALIBRATION_METHODS, CONFIGS, FLASH_MODELS, KERNEL_SETS, MAX_DROP
+from rqdkm.options import (
+    BOARDS,
+    CALIBRATION_METHODS,
+    CONFIGS,
+    FLASH_MODELS,
+    HALOS,
+    INPUTS,
+    KERNEL_SETS,
+    MAX_DROP,
+    VDPC,
+)
 
 
 def one_of(choices: tuple[str, ...]) -> str:
@@ -51,6 +61,20 @@ MaxDropOpt = Annotated[
 CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
+PatchOpt = Annotated[
+    str, typer.Option(metavar="auto|off|RxC", help="First layers patch by patch: rows and columns of patches.")
+]
+SplitOpt = Annotated[str | None, typer.Option(metavar="LAYER", help="The last layer that is run patch by patch.")]
+HaloOpt = Annotated[
+    str, typer.Option(metavar=one_of(HALOS), help="What neighbouring patches share: computed again, or rows kept.")
+]
+InputOpt = Annotated[
+    str, typer.Option(metavar=one_of(INPUTS), help="The frame in memory, or handed over region by region.")
+]
+VdpcOpt = Annotated[
+    str,
+    typer.Option(metavar=one_of(VDPC), help="Outlier patches keep 8 bits, the others are searched (needs --calib)."),
+]
 ForceOpt = Annotated[bool, typer.Option("--force", help="Replace the output directory even if it is not ours.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 VerboseOpt = Annotated[

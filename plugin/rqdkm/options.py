@@ -13,9 +13,13 @@ CALIBRATION_METHODS = ("minmax", "percentile", "mse")
 BOARDS = ("virtual", "qemu", "openocd", "none")
 FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
+HALOS = ("auto", "recompute", "lines")
+INPUTS = ("frame", "callback")
+VDPC = ("off", "static", "dynamic")
 CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
 MAX_DROP = 0.5  # points
 
+_GRID = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,2}", re.IGNORECASE | re.ASCII)
 _SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
 
@@ -48,6 +52,12 @@ class DeployOptions:
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
+        patch: ``off``, ``auto`` (patches if the RAM budget needs them, where and as many as serve best) or the grid,
+            ``3x2``: rows and columns of patches.
+        split: the layer after which the network is divided; None: whatever serves best.
+        halo: what neighbouring patches share; one of :data:`HALOS`.
+        input: the frame lies in memory, or the application hands over regions of it; one of :data:`INPUTS`.
+        vdpc: classify patches by outliers, and search bits for the others; one of :data:`VDPC`.
 
     Raises:
         OptionError: a value outside the ranges above, a limit of a search that does not take place, or an ``out`` that
@@ -71,6 +81,11 @@ class DeployOptions:
     kernels: str = "auto"
     plan: Path | None = None
     force: bool = False
+    patch: str = "off"
+    split: str | None = None
+    halo: str = "auto"
+    input: str = "frame"
+    vdpc: str = "off"
 
     def __post_init__(self) -> None:
         _check_choice("--calib-method", self.calib_method, CALIBRATION_METHODS)
@@ -86,8 +101,40 @@ class DeployOptions:
             raise OptionError(f"needs at least 1, got {self.cycles}", where="--cycles")
         if self.seed < 0:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
+        self._check_patches()
         self._check_search()
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
+
+    def _check_patches(self) -> None:
+        if self.patch not in ("auto", "off") and not _GRID.fullmatch(self.patch):
+            raise OptionError(
+                f"{self.patch!r} is no grid", where="--patch", hint="write auto, off, or rows and columns: 3x2"
+            )
+        _check_choice("--halo", self.halo, HALOS)
+        _check_choice("--input", self.input, INPUTS)
+        _check_choice("--vdpc", self.vdpc, VDPC)
+        asked = [
+            name
+            for name, value in (
+                ("--split", self.split is not None),
+                ("--halo", self.halo != "auto"),
+                ("--input", self.input != "frame"),
+                ("--vdpc", self.vdpc != "off"),
+            )
+            if value
+        ]
+        if asked and self.patch == "off":
+            raise OptionError("means nothing without patches", where=", ".join(asked), hint="add --patch auto")
+        if self.patch != "off" and self.kernels == "reference":
+            raise OptionError("the reference kernels do not run patches", where="--patch", hint="use --kernels auto")
+        if self.vdpc == "dynamic" and self.input == "callback":
+            raise OptionError(
+                "a patch can be looked at before it is run only if the frame is in memory",
+                where="--vdpc dynamic",
+                hint="use --vdpc static, or --input frame",
+            )
+        if self.vdpc != "off" and self.config == "baseline":
+            raise OptionError("baseline has 8 bits", where="--vdpc", hint="use --config int8 or rq")
 
     def _check_search(self) -> None:
         """Limits of the search for bit-widths mean nothing without one."""
@@ -100,7 +147,8 @@ class DeployOptions:
                 where=", ".join(given),
                 hint="leave it out to follow the plan, or leave out --plan to search anew",
             )
-        if given and self.config != "rq":
+        vdqs = self.vdpc != "off" and given == ["--max-drop"]
+        if given and self.config != "rq" and not vdqs:
             raise OptionError(
                 f"only a search for bit-widths has such limits, and --config {self.config} makes none",
                 where=", ".join(given),

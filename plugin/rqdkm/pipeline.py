@@ -34,6 +34,7 @@ from rqdkm_tvm.plan import Plan
 
 if TYPE_CHECKING:
     from rqdkm.models.summary import ModelSummary
+    from rqdkm.patching import Branching
     from rqdkm.planning import Planned
     from rqdkm.report.schema import Report, Toolchain
     from rqdkm_tvm.compile import CompiledModel
@@ -75,6 +76,7 @@ class _Built:
     sizes: size.Size
     toolchain: Toolchain
     mixed: bool  # whether a plan has changed what the model computes
+    branching: Branching | None = None
 
 
 def inspect(path: Path) -> ModelSummary:
@@ -94,7 +96,7 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     progress(f"load: {options.model.name}")
     model = loader.load(options.model)
     if model.is_quantized:
-        if options.calib is not None and options.config != "rq":
+        if options.calib is not None and options.config != "rq" and options.vdpc == "off":
             datasets.load_data(options.calib, model)  # a wrong file should not pass in silence
             _log.warning("%s computes in int8 already: --calib is not used", options.model.name)
         return Prepared(model, quantized_by_us=False)
@@ -153,7 +155,9 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
-    found = planner.plan(budget.limits(options.allowed_drop, options.flash_bytes, options.ram_bytes, options.cycles))
+    # patches meet a RAM budget by themselves, bits of whole maps need not
+    ram = options.ram_bytes if options.patch == "off" else None
+    found = planner.plan(budget.limits(options.allowed_drop, options.flash_bytes, ram, options.cycles))
     return BitWidths(plan_files.named(found.plan, found.parameters), found.parameters, found)
 
 
@@ -203,6 +207,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
             sizes=built.sizes,
             toolchain=built.toolchain,
             search=planned.search,
+            branching=built.branching,
         )
         if options.board != "none":
             pieces = _measure(options, prepared.model, built, evaluation, pieces, progress)
@@ -304,15 +309,18 @@ def read_metadata(project: Path) -> dict[str, Any]:
 def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, staging: Path, progress: Progress) -> _Built:
     """Compile, export and link into ``staging``; again if a budget turns out tighter than assumed."""
     import rqdkm_tvm
+    from rqdkm.patching import Patcher
     from rqdkm_tvm.assign import DEFAULT_PRICES, MEMORY_PRICES
 
     allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
+    patcher = Patcher(options, model, planned.plan, planned.parameters, _prefixed("patches", progress))
     while True:
         try:
             with budget.explained(allowance):
+                plan = patcher.plan(allowance.room, flash.constants)
                 compiled = rqdkm_tvm.compile_model(
                     model.module,
-                    plan=planned.plan,
+                    plan=plan,
                     parameters=planned.parameters,
                     ram_budget=allowance.arena,
                     flash_budget=flash.constants,
@@ -342,7 +350,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
     budget.check_flash(sizes, compiled, options.flash_bytes)
     plan_files.write(staging, compiled.plan, planned.parameters)
     mixed = compiled.plan.is_mixed or planned.parameters is not None
-    return _Built(compiled, project_dir, elf, sizes, tools, mixed)
+    return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching)
 
 
 @contextmanager

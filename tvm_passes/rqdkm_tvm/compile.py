@@ -147,7 +147,13 @@ def compile_model(
 
 
 def _result(
-    quantized: Any, partitioned: Any, lowered: Any, plan: Plan, generated: aot.Aot, output_names: list[str], fetched: bool
+    quantized: Any,
+    partitioned: Any,
+    lowered: Any,
+    plan: Plan,
+    generated: aot.Aot,
+    output_names: list[str],
+    fetched: bool,
 ) -> CompiledModel:
     function = partitioned["main"]
     layer_of = {site.name: site.layer for site in read_sites(function)}

@@ -30,7 +30,7 @@ def macs(layer: Layer) -> int:
 def bitops(layer: Layer) -> int:
     """BitOPs = MACs * weight bits * activation bits (HAQ, QuantMCU), summed over output channels."""
     if layer.stage is not None:
-        return sum(bitops(node.layer) for node in layer.stage.nodes)
+        return layer.stage.bitops
     total = macs(layer)
     if not layer.weight_bits:
         return total * 8 * layer.inputs[0].bits

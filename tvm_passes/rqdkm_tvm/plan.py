@@ -125,7 +125,12 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise PlanError(f"not JSON: {error}", where=where) from error
-        checked_object(data, where, required={"schema": str, "version": int, "layers": list}, optional={"parameters": dict, "patches": dict})
+        checked_object(
+            data,
+            where,
+            required={"schema": str, "version": int, "layers": list},
+            optional={"parameters": dict, "patches": dict},
+        )
         if data["schema"] != SCHEMA:
             raise PlanError(f'schema is "{data["schema"]}", expected "{SCHEMA}"', where=where)
         if not 1 <= data["version"] <= VERSION:
@@ -230,7 +235,9 @@ def stored_scale(value: float, at: str) -> float:
     return float(scale)
 
 
-def checked_object(value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> None:
+def checked_object(
+    value: Any, where: str, *, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> None:
     """Check that ``value`` is an object with exactly these keys and types."""
     if not isinstance(value, dict):
         raise PlanError(f"expected an object, found {type(value).__name__}", where=where)

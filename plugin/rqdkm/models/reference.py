@@ -132,9 +132,7 @@ def _run_stage(stage: Stage, frame: Int8) -> Int8:
     results = [run_nodes(nodes, frame)[-1] for nodes in stage.branches]
     taken = stage_branches(stage, frame)
     found = results[0].copy()
-    rows, columns = (
-        cut(extent, parts) for extent, parts in zip(found.shape[1:3], stage.plan.grid, strict=True)
-    )
+    rows, columns = (cut(extent, parts) for extent, parts in zip(found.shape[1:3], stage.plan.grid, strict=True))
     for r, down in enumerate(rows):
         for c, across in enumerate(columns):
             area = (slice(down.start, down.stop), slice(across.start, across.stop))
@@ -229,13 +227,17 @@ def _conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
 
 def _depthwise_conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
     assert layer.weights is not None
-    x = inputs[0] - layer.inputs[0].zero_point
     _, kh, kw, channels = layer.weights.shape
+    exact = _exact_float(layer, kh * kw)
+    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
     multiplier = layer.attrs["multiplier"]
     view = _windows(layer, x, (kh, kw), 0)
-    weights = np.asarray(layer.weights, np.int64).reshape(kh, kw, channels // multiplier, multiplier)
-    sums = np.einsum("nhwcij,ijcm->nhwcm", view, weights).reshape(*view.shape[:3], channels)
-    return _requantize_accumulators(layer, sums)
+    weights = np.asarray(layer.weights, exact).reshape(kh, kw, channels // multiplier, multiplier)
+    sums: Any = 0
+    for i in range(kh):
+        for j in range(kw):
+            sums = sums + view[..., i, j, None] * weights[i, j]
+    return _requantize_accumulators(layer, sums.reshape(*view.shape[:3], channels).astype(np.int64))
 
 
 def _fully_connected(layer: Layer, inputs: list[Ints]) -> Ints:

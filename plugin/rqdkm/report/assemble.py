@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rqdkm.export.size import Size
     from rqdkm.models.load import LoadedModel
     from rqdkm.options import DeployOptions
+    from rqdkm.patching import Branching
     from rqdkm.planning import Planned
     from rqdkm_tvm.compile import CompiledLayer, CompiledModel
     from rqdkm_tvm.sites import IoTensor
@@ -71,6 +72,7 @@ class Pieces:
     exactness: Exactness | None = None
     accuracy: Accuracy | None = None
     search: Planned | None = None
+    branching: Branching | None = None
 
 
 def report(pieces: Pieces) -> Report:

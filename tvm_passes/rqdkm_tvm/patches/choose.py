@@ -217,6 +217,3 @@ def _arrange(program: Program, taken: Mapping[int, Option]) -> tuple[Placed, int
     offsets, height = pack([size for _, _, size in spans], conflicts, bound, shared)
     count = len(program.buffers)
     return Placed(program, tuple(offsets[:count]), {s: offsets[i] for s, i in scratch.items()}), height
-
-
-

@@ -207,7 +207,9 @@ class Emitter:
             both = []
             for continued in (False, True):
                 # ways that cannot happen are filled with one that can
-                patch = found.get((branch, continued)) or found.get((branch, not continued)) or next(iter(found.values()))
+                patch = (
+                    found.get((branch, continued)) or found.get((branch, not continued)) or next(iter(found.values()))
+                )
                 rows, columns = patches.origin(patch)
                 both.append(f"{{{self._program(patches.program(patch))}, {rows.start}, {columns.start}}}")
             ways.append(f"{{{', '.join(both)}}}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from rqdkm_tvm import cost
 from rqdkm_tvm.kernels.keys import ByIdentity
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.memory import aligned
@@ -264,6 +265,14 @@ class Patches:
         if patch not in self._programs:
             self._programs[patch] = _Writer(self, patch).program()
         return self._programs[patch]
+
+    def macs(self, patch: Patch) -> int:
+        """Multiply-accumulates of a patch, what it shares with others included."""
+        return sum(cost.macs(run.problem) for _, run in self.program(patch).runs)
+
+    def bitops(self, patch: Patch) -> int:
+        """MACs times bits of weights times bits of what is read."""
+        return sum(cost.bitops(run.problem) for _, run in self.program(patch).runs)
 
     def origin(self, patch: Patch) -> tuple[Span, Span]:
         """Rows and columns of the frame that a patch looks at."""

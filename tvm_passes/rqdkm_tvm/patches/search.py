@@ -141,9 +141,7 @@ class Searcher:
     def _regions(self) -> dict[tuple[int, int], tuple[Region, ...]]:
         """By position: the part of every map that a patch computes when it goes on with nothing."""
         result = self.nodes[-1].layer.output
-        rows, columns = (
-            cut(extent, parts) for extent, parts in zip(result.shape[1:3], self.plan.grid, strict=True)
-        )
+        rows, columns = (cut(extent, parts) for extent, parts in zip(result.shape[1:3], self.plan.grid, strict=True))
         return {
             (r, c): trace(self.nodes, self.stage.frame, Region(down, across), None).held
             for r, down in enumerate(rows)
@@ -335,7 +333,7 @@ def _alone(mod: Any, last: str) -> Any:
     function = mod["main"]
     split = split_at(function, last)
     alone = relay.Function(list(function.params), split.call)
-    for key in function.attrs.keys() if function.attrs is not None else ():  # noqa: SIM118
+    for key in function.attrs.keys() if function.attrs is not None else ():
         alone = alone.with_attr(str(key), function.attrs[key])
     return relay.transform.InferType()(tvm.IRModule({"main": alone}))["main"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS, Stored, moved_bounds
 from rqdkm_tvm.offload.base import Quantization
 from rqdkm_tvm.plan import OutputPlan
 from rqdkm_tvm.plan_patches import PatchPlan
+
+if TYPE_CHECKING:
+    from rqdkm_tvm.patches.program import Patches
 
 FRAME = -1  # as a node's input: what the stage reads
 
@@ -67,6 +71,29 @@ class Stage:
     def macs(self) -> int:
         """Multiply-accumulates of the layers, each computed once."""
         return sum(cost.macs(node.layer) for node in self.nodes)
+
+
+    @cached_property
+    def computed_macs(self) -> int:
+        """Multiply-accumulates of all patches as planned, halos that are computed again included."""
+        patches = self._patches()
+        return sum(patches.macs(patch) for patch in patches.planned)
+
+    @cached_property
+    def bitops(self) -> int:
+        """BitOPs of all patches as planned."""
+        patches = self._patches()
+        return sum(patches.bitops(patch) for patch in patches.planned)
+
+    @property
+    def redundancy(self) -> float:
+        """Part of the multiply-accumulates that is computed again."""
+        return self.computed_macs / self.macs - 1 if self.macs else 0.0
+
+    def _patches(self) -> Patches:
+        from rqdkm_tvm.patches.program import Patches  # cuts stages
+
+        return Patches(self)
 
 
 def local(layer: Layer) -> bool:
@@ -126,7 +153,9 @@ def _reformatted(layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> La
         attrs = {**attrs, "clamp": moved_bounds(old, before, after)}
     bias = layer.bias
     if bias is not None and inputs[0].scale != layer.inputs[0].scale:
-        exact = np.rint(np.asarray(bias, np.float64) * (np.float64(layer.inputs[0].scale) / np.float64(inputs[0].scale)))
+        exact = np.rint(
+            np.asarray(bias, np.float64) * (np.float64(layer.inputs[0].scale) / np.float64(inputs[0].scale))
+        )
         bias = np.clip(exact, -(2**31), 2**31 - 1).astype(np.int32)
     return replace(layer, inputs=inputs, output=output, attrs=attrs, bias=bias)
 

@@ -17,6 +17,7 @@ all of them; ``backward`` takes the perturbations that quantization makes as the
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -294,7 +295,15 @@ class _Builder:
 
     def build(self) -> FloatTwin:
         size = sum(int(np.prod(shape_of(root))) for root in self.roots)
-        forward, backward = _compile(*self._forward()), _compile(*self._backward(size))
+        forward = _compile(*self._forward())
+
+        @functools.cache
+        def compiled() -> Callable[..., list[Floats]]:
+            return _compile(*self._backward(size))
+
+        def backward(*groups: Any) -> list[Floats]:  # compiling takes longer than the forward part: not all need it
+            return compiled()(*groups)
+
         return FloatTwin(self.layers, self.inputs, size, self.classifies, forward, backward, self.root_names())
 
     def root_names(self) -> frozenset[str]:

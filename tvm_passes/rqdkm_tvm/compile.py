@@ -67,7 +67,8 @@ class CompiledModel:
     """Everything the exporter and the reports need."""
 
     module: Any  # lowered Relay, as relay.build got it
-    quantized: Any  # partitioned Relay with the plan's bit-widths: what the firmware computes
+    unpatched: Any  # partitioned Relay with the plan's bit-widths, layer by layer
+    quantized: Any  # the same with the patch stage: what the firmware computes
     plan: Plan
     report: OffloadReport
     layers: tuple[CompiledLayer, ...]
@@ -121,7 +122,8 @@ def compile_model(
         [relay.transform.InferType(), StripBoundaryQuantize(), LegalizeQnn(), PartitionLayers()]
     )(mod)
     given = plan or Plan()
-    quantized = SchedulePatches(given, kernel_set=kernel_set)(LowerMixedPrecision(given, parameters)(mod))
+    unpatched = LowerMixedPrecision(given, parameters)(mod)
+    quantized = SchedulePatches(given, kernel_set=kernel_set)(unpatched)
     mod = FuseEpilogues(given, kernel_set=kernel_set)(quantized)
     budget = ram_budget
     for _attempt in range(4):
@@ -143,10 +145,11 @@ def compile_model(
     else:
         raise budget_error(memory.timeline(partitioned["main"]), {}, needed, ram_budget or 0)
     names = output_names or _output_names(mod["main"])
-    return _result(quantized, partitioned, lowered, completed, generated, names, fetched)
+    return _result(unpatched, quantized, partitioned, lowered, completed, generated, names, fetched)
 
 
 def _result(
+    unpatched: Any,
     quantized: Any,
     partitioned: Any,
     lowered: Any,
@@ -170,6 +173,7 @@ def _result(
     ins, outs = read_io(function, output_names)
     return CompiledModel(
         module=lowered,
+        unpatched=unpatched,
         quantized=quantized,
         plan=plan,
         report=report(function, plan),

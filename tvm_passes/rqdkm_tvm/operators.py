@@ -6,8 +6,8 @@ number of operands, because a Relay operator has a fixed one.
 
 Attributes: ``name`` and ``op`` of the layer, ``symbol``, ``kernel``, ``config`` (JSON), ``tensors`` (how many operands
 are tensors), ``scratch`` (bytes), ``macs``, ``body`` and ``includes`` (JSON list) of the C wrapper, ``result`` (1 when
-the call is an output of the model), ``in_place`` (the operand whose memory the result may take, -1 for none), ``prelude`` (C text before the wrapper),
-``out_type`` (``"int8:1,32,32,16"``).
+the call is an output of the model), ``in_place`` (the operand whose memory the result may take, -1 for none),
+``prelude`` (C text before the wrapper), ``out_type`` (``"int8:1,32,32,16"``).
 """
 
 from __future__ import annotations

@@ -131,22 +131,22 @@ def _run_stage(stage: Stage, frame: Int8) -> Int8:
     """A patch stage, without patches: each branch on whole maps; of its result the patches that take it."""
     results = [run_nodes(nodes, frame)[-1] for nodes in stage.branches]
     taken = stage_branches(stage, frame)
-    found = results[0].copy()
+    found: Int8 = results[0].copy()
     rows, columns = (cut(extent, parts) for extent, parts in zip(found.shape[1:3], stage.plan.grid, strict=True))
     for r, down in enumerate(rows):
         for c, across in enumerate(columns):
             area = (slice(down.start, down.stop), slice(across.start, across.stop))
             for branch, result in enumerate(results):
-                chosen = taken[:, r, c] == branch
-                found[(chosen, *area)] = result[(chosen, *area)]
+                chosen = (taken[:, r, c] == branch, *area)
+                found[chosen] = result[chosen]
     return found
 
 
 def stage_branches(stage: Stage, frame: Int8) -> npt.NDArray[np.int64]:
     """The branch of every patch: (n, rows, columns) for frames (n, H, W, C)."""
     plan = stage.plan
-    planned = [[plan.branch(r, c) for c in range(plan.grid[1])] for r in range(plan.grid[0])]
-    found = np.broadcast_to(np.array(planned, np.int64), (len(frame), *plan.grid)).copy()
+    planned = np.array([[plan.branch(r, c) for c in range(plan.grid[1])] for r in range(plan.grid[0])], np.int64)
+    found: npt.NDArray[np.int64] = np.broadcast_to(planned, (len(frame), *plan.grid)).copy()
     if plan.outliers is not None:
         patches = Patches(stage)
         for r in range(plan.grid[0]):

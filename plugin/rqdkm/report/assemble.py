@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rqdkm import __version__
 from rqdkm.board.describe import STM32F407
 from rqdkm.experiment.statistics import CONFIDENCE
-from rqdkm.report import derive
+from rqdkm.report import derive, patched
 from rqdkm.report.schema import (
     Accuracy,
     Board,
@@ -99,6 +99,7 @@ def report(pieces: Pieces) -> Report:
         ),
         accuracy=pieces.accuracy,
         search=_search(pieces),
+        patches=patched.section(pieces.compiled, pieces.branching, pieces.options.vdpc),
         exactness=pieces.exactness,
         layers=layers,
         memory=memory,
@@ -173,6 +174,7 @@ def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
         input_shape=layer.inputs[0].shape,
         output_shape=layer.stored.shape,
         weights_bytes=lowered.constant_bytes,
+        bitops=compiled.bitops if layer.stage is not None else None,
     )
 
 

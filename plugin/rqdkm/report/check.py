@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rqdkm.report import derive
 from rqdkm.report.errors import ReportError
 from rqdkm.report.schema import Report
 
@@ -28,8 +29,7 @@ def _check_work(report: Report) -> None:
     if len(set(names)) != len(names):
         raise ReportError("layer names repeat", where="layers")
     _equal("totals.macs", report.totals.macs, sum(layer.macs for layer in report.layers))
-    bitops = round(sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in report.layers))
-    _equal("totals.bitops", report.totals.bitops, bitops)
+    _equal("totals.bitops", report.totals.bitops, derive.bitops(report.layers))
     unknown = {step.layer for step in report.memory.timeline} - set(names)
     if unknown:
         raise ReportError(f"names no layer: {sorted(unknown)[0]!r}", where="memory.timeline")

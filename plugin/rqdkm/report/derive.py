@@ -24,7 +24,7 @@ def totals(
     estimate = estimate_energy(cycles, clock_hz) if cycles is not None and energy else None
     return Totals(
         macs=macs,
-        bitops=round(sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in layers)),
+        bitops=bitops(layers),
         cycles=cycles,
         cycles_per_mac=_digits(cycles / macs) if cycles is not None and macs else None,
         latency_ms=None if latency is None else _digits(latency),
@@ -41,3 +41,10 @@ def totals(
 def _digits(value: float) -> float:
     """Six significant digits: more would be noise in a file that people compare."""
     return float(f"{value:.6g}")
+
+
+def bitops(layers: Sequence[Layer]) -> int:
+    """Sum over layers; a patch stage states its own."""
+    stated = sum(layer.bitops for layer in layers if layer.bitops is not None)
+    others = [layer for layer in layers if layer.bitops is None]
+    return stated + round(sum(layer.macs * layer.bits_weight * layer.bits_activation for layer in others))

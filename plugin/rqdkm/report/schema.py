@@ -161,6 +161,7 @@ class Layer:
     input_shape: Annotated[tuple[int, ...], Key("shape of the first input")] = ()
     output_shape: Annotated[tuple[int, ...], Key("shape of the output")] = ()
     weights_bytes: Annotated[int, Key("its constants as packed", unit="bytes", minimum=0)] = 0
+    bitops: Annotated[int | None, Key("BitOPs of a patch stage; null: MACs x weight bits x activation bits")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +237,52 @@ class Toolchain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatchBranch:
+    """One set of feature map formats in a patch stage."""
+
+    bits: Annotated[dict[str, int], Key("bits of the result by layer, where they are not the layer's own")]
+    patches: Annotated[int, Key("positions that take it (before the chip has looked at them)", minimum=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchTrial:
+    """One lambda of the search for the branches' bit-widths."""
+
+    weight: Annotated[float, Key("lambda, the weight of entropy against computation", minimum=0)]
+    bitops_ratio: Annotated[float, Key("BitOPs of the searched patches at 8 bits / with the bits found", minimum=0)]
+    loss: Annotated[float, Key("measured on calibration samples")]
+    loss_upper: Annotated[float, Key("its upper bound, one-sided")]
+    allowed: Annotated[bool, Key("whether the bound is within the allowed loss")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patches:
+    """The layers that run patch by patch."""
+
+    last: Annotated[str, Key("the last of them")]
+    layers: Annotated[tuple[str, ...], Key("their names, in order of execution")]
+    grid: Annotated[tuple[int, ...], Key("patches down and across its result")]
+    halo: Annotated[str, Key("`recompute`, or `lines`: rows kept from patch to patch")]
+    input: Annotated[str, Key("`frame`: in memory whole; `callback`: handed over region by region")]
+    frame_bytes: Annotated[int, Key("the input; with `callback` no part of the RAM figures", unit="bytes", minimum=0)]
+    macs: Annotated[int, Key("multiply-accumulates of these layers, each computed once", minimum=0)]
+    computed_macs: Annotated[int, Key("multiply-accumulates of all patches", minimum=0)]
+    kept_bytes: Annotated[int, Key("rows kept from patch to patch", unit="bytes", minimum=0)]
+    vdpc: Annotated[str, Key("how patches are classified: `off`, `static` or `dynamic`")]
+    assignment: Annotated[tuple[tuple[int, ...], ...], Key("branch of each patch, by row and column")]
+    branches: Annotated[tuple[PatchBranch, ...], Key("the first has the layers' own formats")]
+    thresholds: Annotated[tuple[int, ...], Key("low, high and count of outliers in int8 (dynamic only)")] = ()
+    outlier_share: Annotated[
+        tuple[tuple[float, ...], ...], Key("part of the calibration samples in which a patch is an outlier patch")
+    ] = ()
+    weight: Annotated[float | None, Key("lambda of the branches taken")] = None
+    trials: Annotated[tuple[PatchTrial, ...], Key("lambdas that were tried")] = ()
+    timeline_before: Annotated[
+        tuple[TimelineStep, ...], Key("arena use layer by layer without patches, kernels with the least scratch")
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One deployment."""
 
@@ -248,6 +295,7 @@ class Report:
     totals: Annotated[Totals, Key("the figures of one inference")]
     accuracy: Annotated[Accuracy | None, Key("only when labels were given")] = None
     search: Annotated[Search | None, Key("only where bit-widths were searched")] = None
+    patches: Annotated[Patches | None, Key("only where layers run patch by patch")] = None
     exactness: Annotated[Exactness | None, Key("only when the image ran")] = None
     layers: Annotated[tuple[Layer, ...], Key("the layers, in order of execution")]
     memory: Annotated[Memory, Key("RAM")]

@@ -188,7 +188,8 @@ class Emitter:
             f"static const int32_t seen[][3] = {{{', '.join(regions)}}};\n"
             f"static const rqdkm_outliers outliers = {{{outliers.low}, {outliers.high}, {outliers.count}}};\n"
             "if (branch != 0 &&\n"
-            f"    rqdkm_is_outlier_patch(outliers, (const int8_t *)in0 + seen[i][0], {across}, seen[i][1], seen[i][2]))\n"
+            "    rqdkm_is_outlier_patch(outliers, (const int8_t *)in0 + seen[i][0], "
+            f"{across}, seen[i][1], seen[i][2]))\n"
             "  branch = 0;\n"
         )
 

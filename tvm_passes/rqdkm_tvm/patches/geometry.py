@@ -7,6 +7,7 @@ patch computes exactly what the whole layer does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.patches.stage import WINDOWED
@@ -65,7 +66,7 @@ class Reads:
 def cut(extent: int, parts: int) -> list[Span]:
     """``extent`` rows or columns in ``parts`` parts whose sizes differ by one at most."""
     edges = [extent * i // parts for i in range(parts + 1)]
-    return [Span(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    return [Span(low, high) for low, high in pairwise(edges)]
 
 
 def computed(layer: Layer, out: Span, axis: int) -> Span:

@@ -72,7 +72,6 @@ class Stage:
         """Multiply-accumulates of the layers, each computed once."""
         return sum(cost.macs(node.layer) for node in self.nodes)
 
-
     @cached_property
     def computed_macs(self) -> int:
         """Multiply-accumulates of all patches as planned, halos that are computed again included."""

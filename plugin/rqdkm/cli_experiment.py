@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.options import parse_size
+from rqdkm.options import parse_grid, parse_size
 
 app = typer.Typer(help="Comparisons that make tables.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -65,6 +65,57 @@ def ablation(model: ModelArg, calib: CalibOpt, data: DataOpt, markdown: Markdown
     if markdown is not None:
         experiment.write_markdown([result], markdown, _command())
     print(experiment.markdown([result], _command()), end="")
+
+
+@app.command()
+def patches(
+    model: ModelArg,
+    calib: CalibOpt,
+    data: DataOpt,
+    ram: Annotated[str, typer.Option(metavar="SIZE", help="RAM budget of every variant.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of the deployments.")] = Path("patches"),
+    plan: Annotated[Path | None, typer.Option(help="One more row: weights by this plan.json.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples that also run on the virtual board.")] = 10,
+    max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that VDQS may cause.")] = 0.5,
+    markdown: MarkdownOpt = None,
+) -> None:
+    """Patch-based inference at one RAM budget: 8 bits and halos computed again, rows kept, VDPC and VDQS."""
+    from rqdkm.experiment import patches as experiment
+
+    with log.Progress() as progress:
+        result = experiment.run(
+            model,
+            calib,
+            data,
+            out,
+            ram_bytes=parse_size(ram, "--ram"),
+            plan=plan,
+            samples=samples,
+            max_drop=max_drop,
+            progress=progress,
+        )
+    if markdown is not None:
+        experiment.write_markdown([result], markdown, [_command()])
+    print(experiment.table(result), end="")
+
+
+@app.command()
+def vdqs(
+    model: ModelArg,
+    calib: CalibOpt,
+    split: Annotated[str, typer.Option(metavar="LAYER", help="The last layer of the patch stage.")],
+    patch: Annotated[str, typer.Option(metavar="RxC", help="Rows and columns of patches.")] = "2x2",
+    markdown: MarkdownOpt = None,
+) -> None:
+    """The sweep of VDQS's lambda beside every other choice of bit-widths."""
+    from rqdkm.experiment import vdqs as experiment
+
+    grid = parse_grid(patch)
+    with log.Progress() as progress:
+        result = experiment.run(model, calib, last=split, grid=grid, progress=progress)
+    if markdown is not None:
+        experiment.write_markdown([result], markdown, [_command()])
+    print(experiment.markdown([result], [_command()]), end="")
 
 
 def _command() -> str:

@@ -15,7 +15,7 @@ FLASH_MODELS = ("f407", "l4r5", "none")
 KERNEL_SETS = ("auto", "reference")
 HALOS = ("auto", "recompute", "lines")
 INPUTS = ("frame", "callback")
-VDPC = ("off", "static", "dynamic")
+VDPC = ("off", "static", "dynamic", "all")  # all: none is an outlier patch, for comparison
 CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
 MAX_DROP = 0.5  # points
 
@@ -106,10 +106,8 @@ class DeployOptions:
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
 
     def _check_patches(self) -> None:
-        if self.patch not in ("auto", "off") and not _GRID.fullmatch(self.patch):
-            raise OptionError(
-                f"{self.patch!r} is no grid", where="--patch", hint="write auto, off, or rows and columns: 3x2"
-            )
+        if self.patch not in ("auto", "off"):
+            parse_grid(self.patch)
         _check_choice("--halo", self.halo, HALOS)
         _check_choice("--input", self.input, INPUTS)
         _check_choice("--vdpc", self.vdpc, VDPC)
@@ -141,13 +139,13 @@ class DeployOptions:
         given = [
             name for name, value in (("--max-drop", self.max_drop), ("--cycles", self.cycles)) if value is not None
         ]
-        if given and self.plan is not None:
+        vdqs = self.vdpc != "off" and given == ["--max-drop"]
+        if given and self.plan is not None and not vdqs:
             raise OptionError(
                 "only a search for bit-widths has such limits, and with --plan none is made",
                 where=", ".join(given),
                 hint="leave it out to follow the plan, or leave out --plan to search anew",
             )
-        vdqs = self.vdpc != "off" and given == ["--max-drop"]
         if given and self.config != "rq" and not vdqs:
             raise OptionError(
                 f"only a search for bit-widths has such limits, and --config {self.config} makes none",
@@ -209,6 +207,18 @@ def parse_size(text: str, option: str = "size") -> int:
     if size <= 0:
         raise OptionError(f"{text!r} is not a size", where=option, hint="write bytes, or 48K, or 1M (K = 1024)")
     return size
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Rows and columns of ``3x2``.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if not _GRID.fullmatch(text):
+        raise OptionError(f"{text!r} is no grid", where="--patch", hint="write rows and columns: 3x2 (or auto, or off)")
+    rows, columns = (int(part) for part in text.lower().split("x"))
+    return rows, columns
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

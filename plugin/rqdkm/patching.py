@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
+from rqdkm.options import parse_grid
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError, DataError
 from rqdkm_tvm.kernels.registry import KernelSet
@@ -160,10 +161,7 @@ class Patcher:
 
 def request(options: DeployOptions) -> Request:
     """What the options ask of the patches."""
-    grid = None
-    if options.patch not in ("auto", "off"):
-        rows, columns = (int(part) for part in options.patch.lower().split("x"))
-        grid = (rows, columns)
+    grid = None if options.patch in ("auto", "off") else parse_grid(options.patch)
     halo = None if options.halo == "auto" else options.halo
     return Request(grid, options.split, halo, options.input)  # type: ignore[arg-type]
 
@@ -177,7 +175,6 @@ def branches(
     *,
     mode: str,
     max_drop: float,
-    classify_patches: bool = True,
     kernel_set: KernelSet = "auto",
     progress: Progress = lambda _text: None,
 ) -> tuple[PatchPlan, Branching]:
@@ -188,8 +185,7 @@ def branches(
         patches: grid and halo.
         frames: (n, H, W, C) int8.
         labels: of the samples, or None: then loss is the share of samples whose first class changes.
-        mode: ``static`` or ``dynamic``.
-        classify_patches: False searches all patches (for comparison).
+        mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
     """
     began = time.monotonic()
     plan = copy.deepcopy(plan)
@@ -198,7 +194,7 @@ def branches(
     progress("classifying patches")
     classes = classify(stage, frames)
     split = classified(patches, classes, "dynamic" if mode == "dynamic" else "static")
-    if not classify_patches:
+    if mode == "all":
         everywhere = tuple((1,) * patches.grid[1] for _ in range(patches.grid[0]))
         split = dataclasses.replace(split, assignment=everywhere, outliers=None)
     sets = groups(split)

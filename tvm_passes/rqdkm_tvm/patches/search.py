@@ -168,7 +168,7 @@ class Searcher:
                 found[index].append(activations[place[name]].reshape(self.nodes[index].layer.output.shape[1:]))
         return found
 
-    def _values(self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]) -> NDArray:
+    def values(self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]) -> NDArray:
         """What the patches at ``positions`` compute of a map, all samples."""
         parts = []
         for position in positions:
@@ -288,7 +288,7 @@ class Searcher:
                 break
             gain, i, b = best[0], -best[1], best[2]
             chosen[i] = b
-            outputs[i] = self.format(i, b, self._values(maps, i, positions))
+            outputs[i] = self.format(i, b, self.values(maps, i, positions))
             bytes_, alive = self.memory(outputs)
             changes.append(Change(self.names[i], b, gain, entropies[i][b], bytes_))
             self.progress(f"{self.names[i]} at {b} bits")
@@ -319,7 +319,7 @@ class Searcher:
     def _entropies(
         self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]
     ) -> dict[int, float]:
-        values = self._values(maps, index, positions)
+        values = self.values(maps, index, positions)
         found = {}
         for bits in self.widths[index]:
             output = self.format(index, bits, values)

@@ -43,6 +43,12 @@ ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz ## REP against oth
 .cache/mnist_%.npz: examples/mnist/dataset.py
 	@$(BIN)/python examples/mnist/dataset.py --only $* --out $@
 
+.cache/mobilenet_%.npz: examples/mobilenet/dataset.py examples/mnist/dataset.py
+	@$(BIN)/python examples/mobilenet/dataset.py --only $* --out $@
+
+.cache/mobilenet144_%.npz: examples/mobilenet/dataset.py examples/mnist/dataset.py
+	@$(BIN)/python examples/mobilenet/dataset.py --size 144 --only $* --out $@
+
 .cache/machinery_%.npz: examples/machinery/dataset.py examples/machinery/simulate.py
 	@$(BIN)/python examples/machinery/dataset.py --only $* --out $@
 

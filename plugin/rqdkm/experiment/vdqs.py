@@ -24,7 +24,7 @@ from rqdkm.planning import partition
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.patches.classify import stage_of
-from rqdkm_tvm.patches.search import Searcher
+from rqdkm_tvm.patches.search import Scale, Searcher
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.plan_patches import PatchPlan
 from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, FloatTwin
@@ -32,6 +32,7 @@ from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, FloatTwin
 Progress = Callable[[str], None]
 
 SAMPLES = 32
+SCALES: tuple[Scale, ...] = ("power", "linear")
 MOST_CHOICES = 1000
 
 
@@ -39,6 +40,7 @@ MOST_CHOICES = 1000
 class Row:
     """One lambda. Errors are mean squared changes of the logits."""
 
+    scale: Scale
     weight: float
     bits: Mapping[str, int]
     bitops: int
@@ -96,15 +98,15 @@ def run(
     progress("building the float network")
     judge = _Judge(mod, searcher, frames)
     found = []
-    for weight in weights:
-        progress(f"lambda {weight}")
+    for scale, weight in itertools.product(SCALES, weights):
+        progress(f"lambda {weight}, {scale}")
         start = time.monotonic()
-        branch = searcher.search(positions, weight)
+        branch = searcher.search(positions, weight, scale=scale)
         seconds = time.monotonic() - start
         bits = {
             i: branch.outputs[searcher.names[i]].bits for i in searcher.widths if searcher.names[i] in branch.outputs
         }
-        found.append((weight, bits, seconds))
+        found.append((scale, weight, bits, seconds))
     start = time.monotonic()
     tried: dict[tuple[int, ...], tuple[int, float]] = {}
     for number, choice in enumerate(choices):
@@ -114,13 +116,14 @@ def run(
         tried[choice] = sum(searcher.bitops(p, outputs) for p in positions), judge.error(outputs)
     seconds_all = time.monotonic() - start
     rows = []
-    for weight, bits, seconds in found:
+    for scale, weight, bits, seconds in found:
         mine = tuple(bits.get(i, 8) for i in searcher.widths)
         bitops, error = tried[mine]
         eligible = {c: e for c, (b, e) in tried.items() if b <= bitops}
         best = min(eligible, key=lambda c: (eligible[c], c))
         rows.append(
             Row(
+                scale,
                 weight,
                 dict(zip(judge.names, mine, strict=True)),
                 bitops,
@@ -183,12 +186,12 @@ def markdown(results: Sequence[Result], commands: Sequence[str]) -> str:
             f"## {result.model}, up to {result.last}, {result.grid[0]}x{result.grid[1]} patches\n",
             f"`{command}`: {result.choices} choices, tried in {result.seconds:.1f} s. Bits are those of the results of "
             f"{', '.join(names)}.\n",
-            "| lambda | bits | BitOPs less by | error | best | its bits | better | search, s | faster by |",
-            "|--:|---|--:|--:|--:|---|--:|--:|--:|",
+            "| entropy | lambda | bits | BitOPs less by | error | best | its bits | better | search, s | faster by |",
+            "|---|--:|---|--:|--:|--:|---|--:|--:|--:|",
         ]
         for row in result.rows:
             lines.append(
-                f"| {row.weight} | {'/'.join(map(str, row.bits.values()))} | {result.bitops_8 / row.bitops:.2f}x "
+                f"| {row.scale} | {row.weight} | {'/'.join(map(str, row.bits.values()))} | {result.bitops_8 / row.bitops:.2f}x "
                 f"| {row.error / result.reference:.2e} | {row.best / result.reference:.2e} "
                 f"| {'/'.join(map(str, row.best_bits.values()))} | {row.better} of {row.eligible} "
                 f"| {row.seconds:.2f} | {result.seconds / max(row.seconds, 1e-9):.0f}x |"

@@ -30,9 +30,10 @@ from rqdkm_tvm.sites import read_sites
 Progress = Callable[[str], None]
 
 MOST_ROWS, MOST_COLUMNS = 24, 6  # of the grids that are tried
-TRIED = 8  # candidates that are worked out in full, at least
+TRIED = 12  # candidates that are worked out in full
 MOST_TRIED = 24  # if none of those fits
-HOPELESS = 1.1  # once one fits, candidates whose estimate is this many times the least one's are left out
+# parts of the budget that a stage may take without scratch: what it leaves, faster kernels use
+FILLED = (1.0, 0.8, 0.65, 0.5)
 
 
 @dataclass(frozen=True)
@@ -187,12 +188,12 @@ class Finder:
         """
         best: Worked | None = None
         failure: BudgetError | None = None
-        tried, limit = 0, math.inf
-        for candidate in _spread(self.candidates(request)):
+        tried = 0
+        for candidate in self._spread(self.candidates(request)):
             if tried >= MOST_TRIED or (tried >= TRIED and best is not None):
                 break
-            if candidate.total > limit:
-                continue
+            if best is not None and candidate.total >= best.cycles:
+                continue  # with its fastest kernels, and nothing but the stage
             tried += 1
             plan = candidate.plan
             self.progress(f"trying {plan.grid[0]}x{plan.grid[1]} patches, halo {plan.halo}, up to {plan.last}")
@@ -204,7 +205,6 @@ class Finder:
                 if failure is None or error.needed_bytes < failure.needed_bytes:
                     failure = error
                 continue
-            limit = min(limit, HOPELESS * candidate.total)
             if best is None or worked.cycles < best.cycles:
                 best = worked
         if best is None:
@@ -212,17 +212,16 @@ class Finder:
             raise failure
         return best
 
-
-def _spread(found: Sequence[Candidate]) -> Iterator[Candidate]:
-    """The best of every split and halo before the second best ones; the order is kept otherwise."""
-    seen: dict[tuple[str, str], int] = {}
-    waves: dict[int, list[Candidate]] = {}
-    for candidate in found:
-        key = (candidate.plan.last, candidate.plan.halo)
-        seen[key] = seen.get(key, 0) + 1
-        waves.setdefault(seen[key], []).append(candidate)
-    for wave in sorted(waves):
-        yield from waves[wave]
+    def _spread(self, found: Sequence[Candidate]) -> Iterator[Candidate]:
+        """The best of every split, halo and part of the budget, fastest first; then the others."""
+        first: dict[tuple[str, str, float], Candidate] = {}
+        for candidate in found:
+            for part in FILLED:
+                if candidate.bytes <= part * self.ram:
+                    first.setdefault((candidate.plan.last, candidate.plan.halo, part), candidate)
+        leading = {id(c): c for c in sorted(first.values(), key=lambda c: (c.total, c.bytes))}
+        yield from leading.values()
+        yield from (candidate for candidate in found if id(candidate) not in leading)
 
 
 def _grids(split: Split, request: Request) -> Iterator[tuple[int, int]]:

@@ -3,12 +3,19 @@
 Score of feature map i at b bits, no training::
 
     S(i, b) = -lambda * dH(i, b) + (1 - lambda) * dB(i, b)
-    dH(i, b) = (H(i, 8) - H(i, b)) / max_j H(j, 8)      entropy lost, in bits of Shannon
-    dB(i, b) = (B(i, 8) - B(i, b)) / max_j B(j, 8)      BitOPs saved in the layers that read the map
+    dH(i, b) = n(H(i, 8) - H(i, b)) / max_j,c n(H(j, 8) - H(j, c))    entropy lost
+    dB(i, b) = (B(i, 8) - B(i, b)) / max_j B(j, 8)                     BitOPs saved in the layers that read the map
     B(i, b)  = b * sum over these layers of MACs in the branch * bits of their weights
 
-``H(i, b)`` is the entropy of the map's integers at b bits, over the parts of the map that the branch computes, on
-calibration samples. Both terms are in [0, 1]; at 8 bits S = 0 (QuantMCU's score with its two terms normalised).
+``H(i, b)`` is the Shannon entropy, in bits, of the map's integers at b bits, over the parts of the map that the branch
+computes, on calibration samples. Both terms are in [0, 1]; at 8 bits S = 0 (QuantMCU's score with its terms
+normalised).
+
+``n`` is the scale on which entropy is counted. With ``linear``, n(h) = h: but a bit of width is worth about a bit of
+entropy whatever the width, so that the sum has its maximum at 2 or at 8 bits and hardly ever between. With ``power``,
+n(h) = 2^(2 h) - 1: at high rates the noise of a quantizer grows as 2^(-2 H), so this is the noise power that the lost
+entropy stands for (Shannon's entropy power), and the fourth bit costs less than the second. ``power`` is the default;
+`rqdkm experiment vdqs` compares both with the best choices there are.
 
 Iterative: all maps begin at 8 bits. In each round the one change of one map with the greatest gain in S is made, then
 the maps are computed anew with what has been quantized so far, and entropies with them. While the memory does not
@@ -21,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +49,7 @@ from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, FloatTwin
 from rqdkm_tvm.tvm_import import relay, tvm
 
 LAMBDA = 0.5
+Scale = Literal["power", "linear"]
 SAMPLES = 16  # of the calibration set; entropies settle early
 Progress = Callable[[str], None]
 
@@ -79,6 +87,12 @@ def entropy(integers: NDArray) -> float:
     counts = np.bincount(np.asarray(integers, np.int64).reshape(-1) + 128, minlength=256)
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
+
+
+def _lost(difference: float, scale: Scale) -> float:
+    """n(h), see above; quantization cannot add entropy, rounding of estimates can."""
+    difference = max(difference, 0.0)
+    return difference if scale == "linear" else 2.0 ** (2 * difference) - 1
 
 
 def quantizable(nodes: Sequence[Node]) -> dict[int, tuple[int, ...]]:
@@ -242,12 +256,20 @@ class Searcher:
 
     # ---- the search
 
-    def search(self, positions: Sequence[tuple[int, int]], weight: float = LAMBDA, *, renew: bool = True) -> Branch:
+    def search(
+        self,
+        positions: Sequence[tuple[int, int]],
+        weight: float = LAMBDA,
+        *,
+        renew: bool = True,
+        scale: Scale = "power",
+    ) -> Branch:
         """Formats for the patches at ``positions``, the same for all of them.
 
         Args:
             weight: lambda.
             renew: compute the maps anew after each change.
+            scale: of entropy, see above.
 
         Raises:
             BudgetError: the memory does not hold with every map at its fewest bits.
@@ -262,14 +284,13 @@ class Searcher:
         scores: dict[str, dict[int, float]] = {}
         while self.widths:
             entropies = {i: self._entropies(maps, i, positions) for i in self.widths}
-            most = max(h[8] for h in entropies.values()) or 1.0
+            lost = {i: {b: _lost(h[8] - h[b], scale) for b in h} for i, h in entropies.items()}
+            most = max(n for table in lost.values() for n in table.values()) or 1.0
             best: tuple[float, int, int] | None = None
             tight = self.ram is not None and bytes_ > self.ram
             for i, widths in self.widths.items():
                 table = {
-                    b: -weight * (entropies[i][8] - entropies[i][b]) / most
-                    + (1 - weight) * (8 - b) / 8 * reads[i] / most_read
-                    for b in widths
+                    b: -weight * lost[i][b] / most + (1 - weight) * (8 - b) / 8 * reads[i] / most_read for b in widths
                 }
                 scores[self.names[i]] = table
                 for b in widths:

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup-done
 JOBS ?= 2
 export TOPHUB_LOCATION := NONE
 
-.PHONY: help setup demo test bench configurations ablation lint format doctor wheel clean
+.PHONY: help setup demo test bench configurations ablation patches lint format doctor wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: $(STAMP) ## run every test
 
 bench: $(STAMP) ## measure networks, configurations, sensitivities and kernels; write their pages in docs/ (slow)
 	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
-	@$(MAKE) --no-print-directory configurations ablation
+	@$(MAKE) --no-print-directory configurations ablation patches
 	@$(BIN)/python -m tests.kernels.measure
 	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
 
@@ -39,6 +39,15 @@ configurations: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## t
 ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz ## REP against other sensitivities at equal size
 	@$(BIN)/rqdkm experiment ablation examples/mnist/model.tflite --calib .cache/mnist_val.npz \
 	  --data .cache/mnist_test.npz --markdown docs/ablation.md
+
+patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobilenet_val.npz .cache/mobilenet_test.npz ## patch-based inference: VDPC and VDQS at one RAM budget
+	@$(BIN)/rqdkm experiment patches examples/machinery/model.tflite --calib .cache/machinery_val.npz \
+	  --data .cache/machinery_test.npz --ram 18K --plan examples/machinery/rq/plan.json --out build/patches/machinery \
+	  --markdown docs/patches-machinery.md
+	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
+	  --data .cache/mobilenet_test.npz --ram 50K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
+	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
+	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md
 
 .cache/mnist_%.npz: examples/mnist/dataset.py
 	@$(BIN)/python examples/mnist/dataset.py --only $* --out $@

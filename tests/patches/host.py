@@ -134,7 +134,8 @@ def _program(calls: Sequence[KernelCall]) -> str:
         runners.append(f"    case {index}: return stage_{index}({arguments}, out, scratch);\n")
     text += f"#define COUNT {len(calls)}u\n#define CONSTANTS {max(1, *(len(call.constants) for call in calls), 1)}u\n"
     call_text = "static int32_t call(uint32_t index, const void *in, void **b, void *out, void *scratch) {\n"
-    return f"{text}{call_text}  (void)b;\n  switch (index) {{\n{''.join(runners)}    default: return -99;\n  }}\n}}\n{_MAIN}"
+    call_text += f"  (void)b;\n  switch (index) {{\n{''.join(runners)}    default: return -99;\n  }}\n}}\n"
+    return text + call_text + _MAIN
 
 
 # kernels that are inlined on the chip are functions here: hundreds of parts of layers would take minutes to compile

@@ -1,4 +1,4 @@
-"""Random patch stages: small networks of local layers, how they are cut, and formats for their branches, from a seed."""
+"""Random patch stages: small networks of local layers, how they are cut, and their branches' formats, from a seed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Random networks cut in any way compute, byte by byte, what their layers compute one after the other.
 
-In C on the host, in every offered arena, on heap blocks of exactly the stated sizes under AddressSanitizer: a stage that
-needed more memory than it says would be an error, not luck.
+In C on the host, in every offered arena, on heap blocks of exactly the stated sizes under AddressSanitizer: a stage
+that needed more memory than it says would be an error, not luck.
 """
 
 from __future__ import annotations

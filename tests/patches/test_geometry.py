@@ -307,7 +307,7 @@ def test_the_parts_of_layers_fit_together(patches: Patches) -> None:
             ):
                 if place.buffer >= 0:
                     buffer = program.buffers[place.buffer]
-                    assert 0 <= place.offset and place.offset + tensor.size <= buffer.size
+                    assert place.offset >= 0 and place.offset + tensor.size <= buffer.size
                     assert buffer.first <= step <= buffer.last
 
 

@@ -108,7 +108,26 @@ def networks(draw: st.DrawFn) -> tuple[Node, ...]:
         weights = None if kernel is None else np.zeros(shape, np.int8)
         return append(Layer("", op, (x,), replace(x, shape=(1, *extents, 2)), attrs, weights), source)
 
-    last = windowed(FRAME)
+    def conv(source: int, size: int, stride: int) -> int:
+        x = tensors[source]
+        attrs = {"padding": (size // 2,) * 4, "dilation": (1, 1), "groups": 1, "clamp": (-128, 127)}
+        extents = [(n + size // 2 * 2 - size) // stride + 1 for n in x.shape[1:3]]
+        output = replace(x, shape=(1, *extents, 2))
+        weights = np.zeros((2, size, size, 2), np.int8)
+        return append(Layer("", "conv2d", (x,), output, {**attrs, "strides": (stride, stride)}, weights), source)
+
+    def joined(source: int) -> int:
+        """A residual block; with a stride its other way has a convolution of one tap."""
+        size, stride = draw(st.sampled_from([1, 3, 5])), draw(st.integers(1, 2))
+        inner = conv(source, size, stride)
+        if draw(st.booleans()):
+            inner = conv(inner, 3, 1)
+        other = source if stride == 1 and draw(st.booleans()) else conv(source, 1, stride)
+        operands = (other, inner) if draw(st.booleans()) else (inner, other)
+        x = tensors[inner]
+        return append(Layer("", "add", (x, x), x, {"clamp": (-128, 127)}), *operands)
+
+    last = windowed(FRAME) if draw(st.booleans()) else joined(FRAME)
     for _ in range(draw(st.integers(0, 4))):
         kind = draw(st.sampled_from(["window", "window", "add", "clip"]))
         x = tensors[last]
@@ -117,17 +136,7 @@ def networks(draw: st.DrawFn) -> tuple[Node, ...]:
         elif kind == "clip":
             last = append(Layer("", "clip", (x,), x, {"clamp": (-5, 5)}), last)
         else:
-            size = draw(st.sampled_from([1, 3]))
-            attrs = {
-                "strides": (1, 1),
-                "padding": (size // 2,) * 4,
-                "dilation": (1, 1),
-                "groups": 1,
-                "clamp": (-128, 127),
-            }
-            inner = append(Layer("", "conv2d", (x,), x, attrs, np.zeros((2, size, size, 2), np.int8)), last)
-            operands = (last, inner) if draw(st.booleans()) else (inner, last)
-            last = append(Layer("", "add", (x, x), x, {"clamp": (-128, 127)}), *operands)
+            last = joined(last)
     return tuple(nodes)
 
 
@@ -201,7 +210,25 @@ def test_what_is_not_fresh_was_kept_by_the_patch_above(patches: Patches) -> None
             if held.pixels and old.size:
                 assert patch.continued
                 assert kept[index] == old
-                assert above(patches, patch).trace.held[index].columns == held.columns
+                before = above(patches, patch).trace.held[index]
+                assert before.rows.holds(old)
+                assert before.columns == held.columns
+
+
+@_FAST
+@given(stages())
+def test_what_is_not_fetched_of_the_frame_was_kept_by_the_patch_above(patches: Patches) -> None:
+    fetching = Patches(replace(patches.stage, plan=replace(patches.plan, input="callback")))
+    for patch in fetching.every:
+        fetched = [step.region for step in fetching.program(patch).steps if isinstance(step, Fetch)]
+        held = patch.trace.frame
+        missing = held.rows.size - sum(region.rows.size for region in fetched)
+        if held.pixels and missing:
+            assert patch.continued
+            before = above(fetching, patch)
+            assert fetching.kept(before)[FRAME] == Span(held.rows.start, held.rows.start + missing)
+            assert before.trace.frame.rows.holds(fetching.kept(before)[FRAME])
+            assert before.trace.frame.columns == held.columns
 
 
 @_FAST

@@ -134,7 +134,7 @@ MALFORMED = {
     "a list": ("[]", "expected an object"),
     "no layers": (json.dumps({"schema": "rqdkm.plan", "version": 2}), '"layers" is missing'),
     "another schema": (json.dumps({**GOOD, "schema": "other"}), 'schema is "other"'),
-    "a later version": (json.dumps({**GOOD, "version": 3}), "version 3 is not known"),
+    "a later version": (json.dumps({**GOOD, "version": 4}), "version 4 is not known"),
     "version is a bool": (json.dumps({**GOOD, "version": True}), "wrong type"),
     "an unknown key": (json.dumps({**GOOD, "patches": []}), '"patches" is not a known key'),
     "layers is an object": (json.dumps({**GOOD, "layers": {}}), "wrong type"),

@@ -125,12 +125,10 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise PlanError(f"not JSON: {error}", where=where) from error
-        checked_object(
-            data,
-            where,
-            required={"schema": str, "version": int, "layers": list},
-            optional={"parameters": dict, "patches": dict},
-        )
+        optional = {"parameters": dict}
+        if isinstance(data, dict) and data.get("version") not in range(1, UNPATCHED_VERSION + 1):
+            optional["patches"] = dict
+        checked_object(data, where, required={"schema": str, "version": int, "layers": list}, optional=optional)
         if data["schema"] != SCHEMA:
             raise PlanError(f'schema is "{data["schema"]}", expected "{SCHEMA}"', where=where)
         if not 1 <= data["version"] <= VERSION:

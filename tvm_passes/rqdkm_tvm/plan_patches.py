@@ -134,6 +134,8 @@ def read(value: Any, where: str, checked: Callable[..., None], output: Callable[
                 f"assignment must name one of {len(branches)} branches for each of {grid[0]} x {grid[1]} patches",
                 where=where,
             )
+    if len(branches) == 1:
+        assignment = ()  # there is nothing to choose
     outliers = None
     if "outliers" in value:
         at = f"{where}: outliers"

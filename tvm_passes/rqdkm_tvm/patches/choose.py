@@ -126,16 +126,18 @@ class Chooser:
     def choose(self, arena: int) -> Chosen:
         """The fastest options within ``arena`` bytes; where nothing fits, those of least memory."""
         taken: dict[int, Option] = {}
-        total = 0
         for family in self.families:
             known: set[bytes] = set()
             for key in family:
                 room = min(arena - self.kept_bytes - use.live for use in self.uses[key])
                 option = self._best(key, room, known)
                 taken[key] = option
-                total += self._new_constants(key, option, known)
                 known |= {c.tobytes() for c in self.call(key, option).constants}
-        return self._place(taken, total)
+        # layers may share constants, too
+        constants = {
+            (str(c.dtype), c.tobytes()): c.nbytes for key, o in taken.items() for c in self.call(key, o).constants
+        }
+        return self._place(taken, sum(constants.values()))
 
     def _best(self, key: int, room: int, known: set[bytes]) -> Option:
         found = self.options[key]

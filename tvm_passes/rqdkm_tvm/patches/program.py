@@ -124,6 +124,7 @@ class Program:
 
 def trace(nodes: Sequence[Node], frame: Tensor, out: Region, above: Trace | None) -> Trace:
     """Windows traced back from the result's region ``out``; ``above``: the patch whose rows are gone on with."""
+    columns = _columns(nodes, out.columns)
     none = Region(Span(0, 0), Span(0, 0))
     held = [none] * len(nodes)
     fresh = [none] * len(nodes)
@@ -137,9 +138,7 @@ def trace(nodes: Sequence[Node], frame: Tensor, out: Region, above: Trace | None
         if new.pixels == 0:
             continue
         for operand, source in enumerate(node.inputs):
-            rows = reads(node.layer, operand, new.rows, ROWS).span
-            columns = reads(node.layer, operand, new.columns, COLUMNS).span
-            wanted = Region(rows, columns)
+            wanted = Region(reads(node.layer, operand, new.rows, ROWS).span, columns[source])
             if source == FRAME:
                 of_frame = wanted.hull(of_frame)
             else:
@@ -147,6 +146,18 @@ def trace(nodes: Sequence[Node], frame: Tensor, out: Region, above: Trace | None
     start = of_frame.rows.start if above is None else max(of_frame.rows.start, above.frame.rows.stop)
     rows = Span(min(start, of_frame.rows.stop), of_frame.rows.stop)
     return Trace(of_frame, Region(rows, of_frame.columns), tuple(held), tuple(fresh))
+
+
+def _columns(nodes: Sequence[Node], out: Span) -> dict[int, Span]:
+    """Columns of every result and of the frame, whoever reads them: the same for all patches of a column of the grid,
+    so that rows of one patch are rows of the next."""
+    found = dict.fromkeys(range(FRAME, len(nodes)), Span(0, 0))
+    found[len(nodes) - 1] = out
+    for index in reversed(range(len(nodes))):
+        for operand, source in enumerate(nodes[index].inputs):
+            read = reads(nodes[index].layer, operand, found[index], COLUMNS).span
+            found[source] = found[source].hull(read)
+    return found
 
 
 class Patches:

@@ -33,6 +33,7 @@ from rqdkm_tvm.graph import (
 )
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import Tensor
+from rqdkm_tvm.mixed import PRODUCERS
 from rqdkm_tvm.offload.base import Draft, Quantization
 from rqdkm_tvm.patches.stage import FRAME, Node, Stage, local
 from rqdkm_tvm.plan import PATCHED_KERNEL, Plan, checked_object, read_output
@@ -169,6 +170,12 @@ def check(nodes: Sequence[Node], patches: PatchPlan) -> None:
                 raise PlanError("it is no layer of the stage", where=at)
             if name == patches.last:
                 raise PlanError("all branches write the stage's result in one format", where=at)
+            if names[name].op not in PRODUCERS:
+                raise PlanError(
+                    f"the result of {names[name].op} cannot be quantized anew",
+                    where=at,
+                    hint=f"operators that can: {', '.join(PRODUCERS)}",
+                )
             if names[name].output.shape[-1] * output.bits % 8:
                 raise PlanError(f"pixels of {output.bits} bits do not end on a byte", where=at)
     try:

@@ -242,6 +242,9 @@ class PatchBranch:
 
     bits: Annotated[dict[str, int], Key("bits of the result by layer, where they are not the layer's own")]
     patches: Annotated[int, Key("positions that take it (before the chip has looked at them)", minimum=0)]
+    layer_bits: Annotated[
+        tuple[int, ...], Key("bits of every layer's result, in the order of the stage's `layers`")
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,11 +278,17 @@ class Patches:
     outlier_share: Annotated[
         tuple[tuple[float, ...], ...], Key("part of the calibration samples in which a patch is an outlier patch")
     ] = ()
+    outlier_limit: Annotated[
+        float | None, Key("share from which a position is of the outlier class (static only)", minimum=0)
+    ] = None
     weight: Annotated[float | None, Key("lambda of the branches taken")] = None
     trials: Annotated[tuple[PatchTrial, ...], Key("lambdas that were tried")] = ()
     timeline_before: Annotated[
         tuple[TimelineStep, ...], Key("arena use layer by layer without patches, kernels with the least scratch")
     ] = ()
+    frame_steps_before: Annotated[
+        int, Key("steps of `timeline_before`, from the first on, in whose live bytes the input is", minimum=0)
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

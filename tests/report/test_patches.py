@@ -86,6 +86,10 @@ LINES = {
         {"weight": None, "trials": (), "one": True},
         "VDPC static: every position is of the outlier class, all 6 patches keep 8 bits",
     ),
+    "every patch searched": (
+        {"vdpc": "all", "outlier_limit": None},
+        "input by callback; every patch is searched: 2 of 6 patches keep 8 bits, others 2 to 8",
+    ),
     "nothing found": ({"one": True}, "VDPC static: the search changes nothing, all 6 patches keep 8 bits"),
 }
 

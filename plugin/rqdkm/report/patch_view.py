@@ -34,7 +34,7 @@ def kind(patches: Patches, row: int, column: int) -> Kind:
         return "plain"
     if patches.assignment[row][column]:
         return "either" if patches.thresholds else "searched"
-    if patches.thresholds:
+    if patches.thresholds or patches.vdpc == "all":
         return "plain"
     limit, shares = patches.outlier_limit, patches.outlier_share
     # below the limit it was searched, and the search has left everything as it was
@@ -111,13 +111,18 @@ def line(report: Report) -> str | None:
     text += f"{100 * redundancy(patches):.1f} % of MACs computed again, "
     text += "input by callback" if _handed(patches) else "input in memory"
     found = classes(patches)
-    return text if found is None else f"{text}; VDPC {patches.vdpc}: {found}"
+    return text if found is None else f"{text}; {found}"
 
 
 def classes(patches: Patches) -> str | None:
-    """What became of the classification, None where there was none."""
+    """What became of classification and search, None where there was neither."""
     if patches.vdpc == "off":
         return None
+    name = "every patch is searched" if patches.vdpc == "all" else f"VDPC {patches.vdpc}"
+    return f"{name}: {_classes(patches)}"
+
+
+def _classes(patches: Patches) -> str:
     every = patches.grid[0] * patches.grid[1]
     own = inner_span(patches, 0)
     searched = [i for i, branch in enumerate(patches.branches) if i and branch.patches]
@@ -163,7 +168,7 @@ def figures(report: Report) -> list[tuple[str, str]]:
         )
     text = classes(patches)
     if text is not None:
-        found.append(("VDPC", f"{patches.vdpc}: {text}"))
+        found.append(("classes", text))
     if patches.thresholds:
         low, high, count = patches.thresholds
         found.append(("outliers", f"int8 values below {low} or above {high}; {count:,} of them make an outlier patch"))

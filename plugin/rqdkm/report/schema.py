@@ -271,7 +271,7 @@ class Patches:
     macs: Annotated[int, Key("multiply-accumulates of these layers, each computed once", minimum=0)]
     computed_macs: Annotated[int, Key("multiply-accumulates of all patches", minimum=0)]
     kept_bytes: Annotated[int, Key("rows kept from patch to patch", unit="bytes", minimum=0)]
-    vdpc: Annotated[str, Key("how patches are classified: `off`, `static` or `dynamic`")]
+    vdpc: Annotated[str, Key("how patches are classified: `off`, `static`, `dynamic`, or `all` are searched")]
     assignment: Annotated[tuple[tuple[int, ...], ...], Key("branch of each patch, by row and column")]
     branches: Annotated[tuple[PatchBranch, ...], Key("the first has the layers' own formats")]
     thresholds: Annotated[tuple[int, ...], Key("low, high and count of outliers in int8 (dynamic only)")] = ()

@@ -34,7 +34,7 @@ def memory_before_after(report: Report) -> str:
         f'<svg class="patch-memory" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Arena before and after">'
     ]
     without = " without the input" if patches.input == "callback" else ""
-    titles = ("before: layer by layer", f"after: {replaced} layers patch by patch")
+    titles = ("before: layer by layer", f"after: {len(patches.layers)} layers patch by patch")
     each = (_WIDTH - _LEFT - _RIGHT) / len(before)
     even = [each] * len(before)
     widths = _widths(len(after), stage, replaced, each, len(before))

@@ -12,8 +12,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from rich.console import Console
 
-from rqdkm.report import codec, document, html, patch_charts, patch_view, table
+from rqdkm.report import codec, compare, document, html, patch_charts, patch_view, table
 from rqdkm.report.errors import ReportError
 from rqdkm.report.schema import Patches, Report
 from tests.report.factory import patched_report, report
@@ -119,6 +120,18 @@ def test_without_a_stage_there_is_no_such_line_and_no_section() -> None:
     assert "Patches" not in table.to_text(report())
     assert 'id="patches"' not in html.render(report())
     assert patch_charts.memory_before_after(report()) == patch_charts.patch_map(report()) == ""
+
+
+def test_reports_side_by_side_show_how_each_is_cut() -> None:
+    def text(*reports: Report) -> str:
+        console = Console(width=200)
+        with console.capture() as capture:
+            console.print(compare.render(reports))
+        return capture.get()
+
+    row = next(line for line in text(report(), patched_report()).splitlines() if line.lstrip().startswith("patches"))
+    assert row.split() == ["patches", "-", "3x2,", "recompute,", "VDPC", "static"]
+    assert "patches" not in text(report(), report())
 
 
 def test_peaks_leave_the_input_out_where_the_application_hands_it_over() -> None:

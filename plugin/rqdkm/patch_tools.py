@@ -108,6 +108,12 @@ def edit(
         if branch is not None and layer is not None and output is not None:
             plan.patches = _reformatted(plan, plan.patches, branch, layer, output)
         read(plan.patches.to_json(), f"{target}: patches", checked_object, read_output)
+        if plan.patches.outliers is not None and plan.patches.input == "callback":
+            raise PlanError(
+                "a patch can be looked at before it is run only if the frame is in memory",
+                where="--input",
+                hint="keep frame, or change the grid: classes go with the branches",
+            )
         remarks.append("memory of the patch stage is to be planned anew")
     for x in plan.layers:
         if x.op == STAGE or (x.kernel == PATCHED_KERNEL and plan.patches is None):

@@ -116,6 +116,7 @@ WRONG = {
     "too many patches": (("--patch", "257x1"), "expected [rows, columns]"),
     "an unknown halo": (("--halo", "mirror"), 'halo is "mirror"'),
     "an unknown input": (("--input", "camera"), 'input is "camera"'),
+    "no frame to look at": (("--input", "callback"), "only if the frame is in memory"),
     "a branch without a layer": (("--branch", "1"), "belong together"),
     "branch 0": (("--branch", "0", "--layer", "a", "--output", "4:0.5:0"), "branch 0 has no formats of its own"),
     "an unknown branch": (("--branch", "2", "--layer", "a", "--output", "4:0.5:0"), "those that have: 1"),

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.cli_options import JsonOpt
+from rqdkm.cli_options import JsonOpt, one_of
 from rqdkm.cli_output import console, print_mapping
-from rqdkm.options import OptionError
+from rqdkm.options import HALOS, INPUTS, OptionError
 
 app = typer.Typer(help="Look at a plan, change it, check it.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,12 +25,14 @@ def _file(path: Path) -> Path:
 @app.command()
 def show(plan: PlanArg, json: JsonOpt = False) -> None:
     """Bit-widths, kernels and configurations, layer by layer."""
-    from rqdkm import plan_files, plan_tools
+    from rqdkm import patch_tools, plan_files, plan_tools
 
     found, _ = plan_files.read(_file(plan))
     if json:
         print(found.to_json(), end="")
     else:
+        if found.patches is not None:
+            console().print(patch_tools.render(found))
         console().print(plan_tools.render(found))
 
 
@@ -55,6 +57,40 @@ def edit(
         raise OptionError("nothing to change", where="plan edit", hint="pass --weights, --output or --kernel")
     source = _file(plan)
     _, remarks = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+
+
+@app.command()
+def patch(
+    plan: PlanArg,
+    grid: Annotated[
+        str | None, typer.Option("--patch", metavar="RxC|off", help="Rows and columns of patches; off: none.")
+    ] = None,
+    halo: Annotated[str | None, typer.Option(metavar=one_of(HALOS[1:]), help="What neighbours share.")] = None,
+    input: Annotated[str | None, typer.Option(metavar=one_of(INPUTS), help="Where the frame is.")] = None,
+    branch: Annotated[int | None, typer.Option(metavar="N", help="With --layer and --output: the branch.")] = None,
+    layer: Annotated[str | None, typer.Option(help="A layer of the patch stage.")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B:SCALE:ZERO", help='Its result in that branch, e.g. 4:0.05:-8; "own" as its entry says.'
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write here; by default over PLAN.")] = None,
+) -> None:
+    """Change how the first layers are cut into patches, or a format in one of their branches."""
+    from rqdkm import patch_tools
+
+    formats = (branch, layer, output)
+    if all(value is None for value in (grid, halo, input, *formats)):
+        raise OptionError("nothing to change", where="plan patch", hint="pass --patch, --halo, --input or --branch")
+    if any(value is None for value in formats) and any(value is not None for value in formats):
+        raise OptionError("belong together", where="--branch, --layer, --output", hint="pass all three")
+    source = _file(plan)
+    remarks = patch_tools.edit(
+        source, out or source, grid=grid, halo=halo, source=input, branch=branch, layer=layer, output=output
+    )
     for remark in remarks:
         print(remark, file=sys.stderr)
 

@@ -91,7 +91,7 @@ def edit(
     if output is not None:
         if output != "model":
             _check_output(entry, plan, fused)
-        entry.output = _output(output)
+        entry.output = parse_output(output)
         first = plan.get(fused.get(layer, layer))
         changed = plan.layers[plan.layers.index(first or entry) :]
     if kernel is not None:
@@ -172,7 +172,12 @@ def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tup
     return tuple(runs)
 
 
-def _output(text: str) -> OutputPlan | None:
+def parse_output(text: str) -> OutputPlan | None:
+    """``bits:scale:zero_point``; None for ``model``.
+
+    Raises:
+        PlanError: neither.
+    """
     if text == "model":
         return None
     parts = text.split(":")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,23 @@ def test_commands_and_their_options_exist(page: str, line: str) -> None:
     words = words[: words.index("|")] if "|" in words else words
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("-")} <= known, f"{page}: {line}"
+
+
+def test_the_camera_example_compiles(tmp_path: Path) -> None:
+    """Against our headers, and as much of a model's as it uses."""
+    (code,) = [
+        c for c in re.findall(r"```c\n(.*?)```", (ROOT / "docs/patches.md").read_text(), re.DOTALL) if "#include" in c
+    ]
+    (tmp_path / "rqdkm_model.h").write_text(
+        "#include <stdint.h>\nint32_t rqdkm_model_run(void);\nconst void *rqdkm_model_output(uint32_t index);\n"
+    )
+    (tmp_path / "camera.c").write_text(code)
+    done = subprocess.run(
+        ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", str(ROOT / "tflm_ops/include"),
+         "-I", str(tmp_path), str(tmp_path / "camera.c")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_how_commands_are_run_is_said_where_readers_begin() -> None:

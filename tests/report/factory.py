@@ -17,6 +17,9 @@ from rqdkm.report.schema import (
     Memory,
     Model,
     Operator,
+    PatchBranch,
+    Patches,
+    PatchTrial,
     Pool,
     Report,
     Tensor,
@@ -109,3 +112,62 @@ def report(**changes: Any) -> Report:
         run={"created": "2026-01-01T00:00:00Z", "seconds": 12.5},
     )
     return replace(base, **changes)
+
+
+def patched_report(**changes: Any) -> Report:
+    """The first five layers of :func:`report` as a stage of 3x2 patches; ``changes`` replace fields of its section."""
+    base = report()
+    first, rest = base.layers[:5], base.layers[5:]
+    stage = Layer(
+        name="patch_stage",
+        op="patch_stage",
+        kernel="patch_stage",
+        bits_weight=8,
+        bits_activation=8,
+        macs=sum(layer.macs for layer in first),
+        cycles=7_000_000,
+        scratch_bytes=9000,
+        input_shape=(1, 32, 32, 3),
+        output_shape=(1, 16, 16, 16),
+        weights_bytes=sum(layer.weights_bytes for layer in first),
+        bitops=200_000_000,
+    )
+    layers = (stage, *rest)
+    before = base.memory.timeline
+    live = TimelineStep(layer=stage.name, live_bytes=4096, scratch_bytes=stage.scratch_bytes)
+    memory = replace(base.memory, timeline=(live, *before[5:]), arena_planned_bytes=13_312, arena_measured_bytes=13_312)
+    section = Patches(
+        last="down",
+        layers=tuple(layer.name for layer in first),
+        grid=(3, 2),
+        halo="recompute",
+        input="callback",
+        frame_bytes=3072,
+        macs=stage.macs,
+        computed_macs=stage.macs * 5 // 4,
+        kept_bytes=0,
+        vdpc="static",
+        assignment=((0, 1), (2, 1), (1, 0)),
+        branches=(
+            PatchBranch(bits={}, patches=2, layer_bits=(8, 8, 8, 8, 8)),
+            PatchBranch(bits={"conv_in": 4, "block1_a": 2}, patches=3, layer_bits=(4, 2, 8, 8, 8)),
+            PatchBranch(bits={"conv_in": 4}, patches=1, layer_bits=(4, 8, 8, 8, 8)),
+        ),
+        outlier_share=((0.5, 0.1), (0.0, 0.2), (0.05, 0.11)),
+        outlier_limit=0.25,
+        weight=0.4,
+        trials=(
+            PatchTrial(weight=0.2, bitops_ratio=3.5, loss=0.02, loss_upper=0.03, allowed=False),
+            PatchTrial(weight=0.4, bitops_ratio=2.25, loss=0.0, loss_upper=0.004, allowed=True),
+        ),
+        timeline_before=before,
+        frame_steps_before=1,
+    )
+    cycles = sum(layer.cycles or 0 for layer in layers)
+    return replace(
+        base,
+        layers=layers,
+        memory=memory,
+        totals=totals(layers=layers, cycles=cycles, clock_hz=CLOCK_HZ, memory=memory, flash=base.flash),
+        patches=replace(section, **changes),
+    )

@@ -10,6 +10,9 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | AnnotateREP(calibration) | the sensitivity of every layer is left on the module (optional)                       |
 | AssignBitwidths(plan, ..)| 8, 4 or 2 bits for weights and feature maps, written into the plan (optional)         |
 | LowerMixedPrecision(plan)| the plan's bit-widths become integers, scales and clamps                              |
+| ClassifyPatches(plan, ..)| VDPC: which patches have outliers, written into the plan's patches (optional)         |
+| SearchBranchBitwidths(..)| VDQS: 8, 4 or 2 bits for the other patches' feature maps, likewise (optional)         |
+| SchedulePatches(plan)    | the layers up to where the plan divides the network become one, run patch by patch    |
 | FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |
 | AssignKernels(plan, ..)  | every layer gets a kernel and a configuration; the plan is completed and checked      |
 | LowerKernels(plan)       | composites become custom operators, one C symbol each; reshapes between them vanish   |
@@ -31,6 +34,9 @@ from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.patches.classify import ClassifyPatches
+from rqdkm_tvm.patches.schedule import SchedulePatches
+from rqdkm_tvm.patches.search import SearchBranchBitwidths
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.tvm_import import relay, tvm
 
@@ -57,6 +63,7 @@ def offload(
             LegalizeQnn(),
             PartitionLayers(),
             LowerMixedPrecision(plan, parameters),
+            SchedulePatches(plan, kernel_set=kernel_set),
             FuseEpilogues(plan, kernel_set=kernel_set),
             AssignKernels(plan, ram_budget=ram_budget, kernel_set=kernel_set),
             LowerKernels(plan),
@@ -69,11 +76,14 @@ __all__ = [
     "AnnotateREP",
     "AssignBitwidths",
     "AssignKernels",
+    "ClassifyPatches",
     "FuseEpilogues",
     "LegalizeQnn",
     "LowerKernels",
     "LowerMixedPrecision",
     "PartitionLayers",
+    "SchedulePatches",
+    "SearchBranchBitwidths",
     "StripBoundaryQuantize",
     "offload",
     "prepare",

@@ -191,7 +191,8 @@ def markdown(results: Sequence[Result], commands: Sequence[str]) -> str:
         ]
         for row in result.rows:
             lines.append(
-                f"| {row.scale} | {row.weight} | {'/'.join(map(str, row.bits.values()))} | {result.bitops_8 / row.bitops:.2f}x "
+                f"| {row.scale} | {row.weight} | {'/'.join(map(str, row.bits.values()))} "
+                f"| {result.bitops_8 / row.bitops:.2f}x "
                 f"| {row.error / result.reference:.2e} | {row.best / result.reference:.2e} "
                 f"| {'/'.join(map(str, row.best_bits.values()))} | {row.better} of {row.eligible} "
                 f"| {row.seconds:.2f} | {result.seconds / max(row.seconds, 1e-9):.0f}x |"

@@ -6,7 +6,7 @@ import math
 
 from rqdkm.report import derive
 from rqdkm.report.errors import ReportError
-from rqdkm.report.schema import Report
+from rqdkm.report.schema import Patches, Report
 
 _RELATIVE = 1e-4  # derived figures are stored with six significant digits
 _LAYER_OVERRUN = 1.05  # per-layer counting reads the cycle counter around every layer, which costs a little
@@ -22,6 +22,8 @@ def check(report: Report) -> None:
     _check_cycles(report)
     _check_memory(report)
     _check_quality(report)
+    if report.patches is not None:
+        _check_patches(report.patches)
 
 
 def _check_work(report: Report) -> None:
@@ -77,6 +79,28 @@ def _check_quality(report: Report) -> None:
             raise ReportError(f"{report.accuracy.value} is not inside {low} to {high}", where="accuracy.ci95")
     if report.exactness is not None and report.exactness.mismatches > report.exactness.compared_bytes:
         raise ReportError("more mismatches than bytes compared", where="exactness.mismatches")
+
+
+def _check_patches(patches: Patches) -> None:
+    rows, columns = patches.grid if len(patches.grid) == 2 else (0, 0)
+    tables = {"assignment": patches.assignment, "outlier_share": patches.outlier_share}
+    for name, table in tables.items():
+        shape = [len(row) for row in table]
+        if shape != [columns] * rows and (shape or name == "assignment"):
+            raise ReportError(f"is no table of the grid {list(patches.grid)}", where=f"patches.{name}")
+    taken = [branch for row in patches.assignment for branch in row]
+    if not all(0 <= branch < len(patches.branches) for branch in taken):
+        raise ReportError(f"names a branch that is not there: {max(taken)}", where="patches.assignment")
+    for index, branch in enumerate(patches.branches):
+        where = f"patches.branches[{index}]"
+        _equal(f"{where}.patches", branch.patches, taken.count(index))
+        if branch.layer_bits and len(branch.layer_bits) != len(patches.layers):
+            raise ReportError(f"has not one entry per layer of {len(patches.layers)}", where=f"{where}.layer_bits")
+        unknown = sorted(set(branch.bits) - set(patches.layers))
+        if unknown:
+            raise ReportError(f"names no layer of the stage: {unknown[0]!r}", where=f"{where}.bits")
+    if any(not 0 <= share <= 1 for row in patches.outlier_share for share in row):
+        raise ReportError("holds shares outside 0 to 1", where="patches.outlier_share")
 
 
 def _equal(where: str, got: int, expected: int) -> None:

@@ -35,6 +35,8 @@ def render(reports: Sequence[Report]) -> Table:
         values = [getattr(made.totals, key) for made in reports]
         table.add_row(label, *(_cell(value, values[0], decimals) for value in values))
     table.add_row("cycles are", *(made.cycle_model.kind for made in reports))
+    if any(made.patches is not None for made in reports):
+        table.add_row("patches", *(Text(_patches(made)) for made in reports))
     table.add_row("accuracy", *(Text(_accuracy(made)) for made in reports))
     table.add_row("outputs", *(_exactness(made) for made in reports))
     return table
@@ -69,6 +71,11 @@ def _cell(value: float | None, first: float | None, decimals: int) -> str:
 
 def _ratio(value: float | None, first: float | None) -> float | None:
     return None if value is None or not first else float(f"{value / first:.6g}")
+
+
+def _patches(made: Report) -> str:
+    found = made.patches
+    return "-" if found is None else f"{found.grid[0]}x{found.grid[1]}, {found.halo}, VDPC {found.vdpc}"
 
 
 def _accuracy(made: Report) -> str:

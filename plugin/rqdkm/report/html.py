@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rqdkm.report import charts, view
-from rqdkm.report.schema import Report
+from rqdkm.report import charts, patch_charts, patch_view, view
+from rqdkm.report.schema import Patches, Report
 from rqdkm_tvm.files import write_atomic
 
 
@@ -34,6 +35,7 @@ def render(report: Report) -> str:
         exactness=view.exactness_line(report),
         accuracy=view.accuracy_line(report),
         timeline=Markup(charts.memory_timeline(report)),
+        patched=None if report.patches is None else _patched(report, report.patches),
         flash_parts=_flash_parts(report),
         functions=view.functions(report),
     )
@@ -52,6 +54,20 @@ _FAMILY_NAMES = {
     "pool": "pooling, mean",
     "other": "other",
 }
+
+
+def _patched(report: Report, patches: Patches) -> dict[str, Any]:
+    """What the section on the patch stage shows."""
+    branches = range(len(patches.branches))
+    bits = [patch_view.layer_bits(patches, branch) for branch in branches]
+    return {
+        "line": patch_view.line(report),
+        "memory": Markup(patch_charts.memory_before_after(report)),
+        "map": Markup(patch_charts.patch_map(report)),
+        "kinds": [(name, *patch_view.KINDS[name]) for name in patch_view.kinds(patches)],
+        "figures": patch_view.figures(report),
+        "layers": list(zip(patches.layers, zip(*bits, strict=True), strict=True)),
+    }
 
 
 def _flash_parts(report: Report) -> list[tuple[str, str, int]]:

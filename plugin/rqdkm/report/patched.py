@@ -9,6 +9,7 @@ from rqdkm.report.schema import PatchBranch, Patches, PatchTrial, TimelineStep
 from rqdkm_tvm import memory
 from rqdkm_tvm.assign import options
 from rqdkm_tvm.fuse import FuseEpilogues
+from rqdkm_tvm.patches.classify import SHARE
 from rqdkm_tvm.patches.program import Patches as Geometry
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import read_sites
@@ -32,6 +33,7 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
     elif len(plan.branches) > 1 and vdpc == "off":
         vdpc = "static"  # by the plan that was given
     found = branching
+    before, frame_steps = _before(compiled, stage)
     return Patches(
         last=plan.last,
         layers=tuple(node.layer.name for node in stage.nodes),
@@ -48,11 +50,13 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
             PatchBranch(
                 bits={name: output.bits for name, output in sorted(branch.items())},
                 patches=sum(row.count(index) for row in assignment),
+                layer_bits=tuple(node.layer.output.bits for node in stage.branches[index]),
             )
             for index, branch in enumerate(plan.branches)
         ),
         thresholds=() if plan.outliers is None else (plan.outliers.low, plan.outliers.high, plan.outliers.count),
         outlier_share=() if found is None else tuple(tuple(map(float, row)) for row in found.classes.share),
+        outlier_limit=SHARE if found is not None and vdpc == "static" else None,
         weight=None if found is None else found.weight,
         trials=()
         if found is None
@@ -66,18 +70,20 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
             )
             for trial in found.trials
         ),
-        timeline_before=_before(compiled, stage),
+        timeline_before=before,
+        frame_steps_before=frame_steps,
     )
 
 
-def _before(compiled: CompiledModel, stage: Stage) -> tuple[TimelineStep, ...]:
-    """The same network layer by layer, with the least scratch that a kernel takes."""
+def _before(compiled: CompiledModel, stage: Stage) -> tuple[tuple[TimelineStep, ...], int]:
+    """The same network layer by layer, with the least scratch that a kernel takes; the steps that need the input."""
     function = FuseEpilogues(Plan())(compiled.unpatched)["main"]
     line = memory.timeline(function)
     scratch = {}
     for site in read_sites(function):
         scratch[site.name] = min((o.scratch_bytes for o in options(site.layer, stage.kernel_set)), default=0)
-    return tuple(
+    steps = tuple(
         TimelineStep(layer=m.name, live_bytes=m.tensors_bytes, scratch_bytes=m.scratch_bytes)
         for m in line.moments(scratch)
     )
+    return steps, line.tensors[0].last + 1

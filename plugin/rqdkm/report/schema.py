@@ -242,6 +242,9 @@ class PatchBranch:
 
     bits: Annotated[dict[str, int], Key("bits of the result by layer, where they are not the layer's own")]
     patches: Annotated[int, Key("positions that take it (before the chip has looked at them)", minimum=0)]
+    layer_bits: Annotated[
+        tuple[int, ...], Key("bits of every layer's result, in the order of the stage's `layers`")
+    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,18 +271,24 @@ class Patches:
     macs: Annotated[int, Key("multiply-accumulates of these layers, each computed once", minimum=0)]
     computed_macs: Annotated[int, Key("multiply-accumulates of all patches", minimum=0)]
     kept_bytes: Annotated[int, Key("rows kept from patch to patch", unit="bytes", minimum=0)]
-    vdpc: Annotated[str, Key("how patches are classified: `off`, `static` or `dynamic`")]
+    vdpc: Annotated[str, Key("how patches are classified: `off`, `static`, `dynamic`, or `all` are searched")]
     assignment: Annotated[tuple[tuple[int, ...], ...], Key("branch of each patch, by row and column")]
     branches: Annotated[tuple[PatchBranch, ...], Key("the first has the layers' own formats")]
     thresholds: Annotated[tuple[int, ...], Key("low, high and count of outliers in int8 (dynamic only)")] = ()
     outlier_share: Annotated[
         tuple[tuple[float, ...], ...], Key("part of the calibration samples in which a patch is an outlier patch")
     ] = ()
+    outlier_limit: Annotated[
+        float | None, Key("share from which a position is of the outlier class (static only)", minimum=0)
+    ] = None
     weight: Annotated[float | None, Key("lambda of the branches taken")] = None
     trials: Annotated[tuple[PatchTrial, ...], Key("lambdas that were tried")] = ()
     timeline_before: Annotated[
         tuple[TimelineStep, ...], Key("arena use layer by layer without patches, kernels with the least scratch")
     ] = ()
+    frame_steps_before: Annotated[
+        int, Key("steps of `timeline_before`, from the first on, in whose live bytes the input is", minimum=0)
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

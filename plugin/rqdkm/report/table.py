@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rqdkm.report import view
+from rqdkm.report import patch_view, view
 from rqdkm.report.schema import Report
 
 
@@ -104,6 +104,9 @@ def _summary(report: Report) -> Table:
     search = view.search_line(report)
     if search is not None:
         lines.add_row("Bit-widths", Text(search))
+    patches = patch_view.line(report)
+    if patches is not None:
+        lines.add_row("Patches", Text(patches))
     outer = Table.grid()
     outer.add_row(table)
     outer.add_row(lines)

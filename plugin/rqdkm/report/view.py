@@ -19,6 +19,7 @@ FAMILIES = {
     "avg_pool2d": "pool",
     "max_pool2d": "pool",
     "mean": "pool",
+    "patch_stage": "conv",
 }
 
 

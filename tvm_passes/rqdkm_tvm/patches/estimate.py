@@ -80,7 +80,7 @@ def trace_axis(nodes: Sequence[Node], axis: int, parts: int, keep: bool) -> Axis
                     held[source] = wanted.hull(held[source])
         frame_most = max(frame_most, frame.size)
         if keep:
-            if frame_before is not None:
+            if frame_before is not None and frame.size:
                 frame_kept = max(frame_kept, frame_before.stop - frame.start)
             before, frame_before = held, frame
     return Axis(tuple(held_most), tuple(computed), tuple(kept_most), frame_most, frame_kept)

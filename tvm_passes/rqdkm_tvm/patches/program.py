@@ -249,7 +249,7 @@ class Patches:
                     found[index] = Span(then.rows.start, now.rows.stop)
         if self.fetches:
             following = self.below(patch, self.plan.branch(patch.row + 1, patch.column)).trace
-            if following.frame.rows.start < patch.trace.frame.rows.stop:
+            if following.frame.pixels and following.frame.rows.start < patch.trace.frame.rows.stop:
                 found[FRAME] = Span(following.frame.rows.start, patch.trace.frame.rows.stop)
         return found
 

@@ -8,6 +8,7 @@ samples: the one of least memory whose loss is allowed is taken. Flash, RAM and 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.budget import LEAST_CODE
-from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
+from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss, samples_needed
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
 from rqdkm.options import MAX_DROP
@@ -192,8 +193,10 @@ class Planner:
         """The plan of least memory within ``limits``: bisection over :data:`LADDER`.
 
         Raises:
+            DataError: too few samples to show so small a loss.
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
+        check_samples(len(self.judged), limits.max_drop)
         budgets = Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles)
         unquantized = self.calibration.derive(Assignment())
         items = items_of(unquantized, self.costs, level="group")
@@ -251,6 +254,29 @@ class Planner:
             where="--max-drop",
             hint="raise --max-drop, --flash or --ram, give more (labelled) calibration samples, or fine-tune",
         )
+
+
+def check_samples(judged: int, max_drop: float) -> None:
+    """Whether a loss of at most ``max_drop`` points can be seen on ``judged`` samples.
+
+    Raises:
+        DataError: not even if no sample changed; says how many it takes.
+    """
+    needed = samples_needed(max_drop / 100, CONFIDENCE)
+    if needed is not None and needed <= judged:
+        return
+    least = math.ceil(1e4 * PairedLoss(0, 0, judged).upper(CONFIDENCE)) / 100
+    samples = f"{judged:,} calibration sample" + "s" * (judged != 1)
+    takes = "no number of samples does" if needed is None else f"that takes {needed:,}"
+    hint = f"allow {least:g} points or more"
+    if needed is not None and needed <= JUDGE_SAMPLES:
+        hint = f"give {needed:,} samples or more, or {hint}"
+    raise DataError(
+        f"{samples} cannot show with {CONFIDENCE:.0%} confidence that a plan loses at most {max_drop:g} points: "
+        f"{takes}",
+        where="--max-drop",
+        hint=hint,
+    )
 
 
 def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:

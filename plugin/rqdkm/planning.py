@@ -162,6 +162,7 @@ class Planner:
             self.costs,
             budgets,
             objective=objective,
+            measure=self.calibration.measure,
             progress=self.progress,
         )
 

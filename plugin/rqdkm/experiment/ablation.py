@@ -96,9 +96,9 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
         budgets = Budgets(flash=share * at_4.flash, ram=share * at_4.ram)
         for name, metric in RULES:
             progress(f"ablation: {name}, {size}")
-            derive = dataclasses.replace(planner.calibration, metric=metric, _first=None).derive
+            rule = dataclasses.replace(planner.calibration, metric=metric, _first=None)
             try:
-                found = recurse(derive, planner.costs, budgets)
+                found = recurse(rule.derive, planner.costs, budgets, measure=rule.measure)
             except BudgetError:
                 rows.append(Row(size, name, None))
                 continue

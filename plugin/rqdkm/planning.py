@@ -116,7 +116,7 @@ class Planner:
 
     Args:
         model: int8.
-        dataset: calibration samples, with labels if there are any.
+        dataset: calibration samples; labels, if there are any, are for judging plans.
         kernel_set: of the firmware.
         metric: REP or, to compare with, another rule.
         methods: of repair.
@@ -136,14 +136,17 @@ class Planner:
         self.mod = partition(model)
         self.labels = dataset.labels
         self.inputs = datasets.quantize_inputs(dataset, model)
-        spread = _spread(len(dataset), GRADIENT_SAMPLES)
-        labels = None if self.labels is None else self.labels[spread]
-        self.calibration = Calibration(self._samples(spread), labels, metric=metric, progress=progress)
+        # without labels: the error of the logits tells more than the loss of a trained network, see docs/rep.md
+        samples = self._samples(self._spread(GRADIENT_SAMPLES))
+        self.calibration = Calibration(samples, metric=metric, progress=progress)
         self.calibration.bind(self.mod["main"])
         self.costs = mixed_costs(self.mod, kernel_set)
-        self.judged = _spread(len(dataset), JUDGE_SAMPLES)
+        self.judged = self._spread(JUDGE_SAMPLES)
         progress(f"running the int8 network on {len(self.judged)} samples")
         self.before = self._classes(self.mod["main"])
+
+    def _spread(self, wanted: int) -> npt.NDArray[np.int64]:
+        return spread(len(self.inputs[0]), wanted, self.labels)
 
     def _samples(self, which: npt.NDArray[np.int64]) -> list[list[Int8]]:
         return [[array[i] for array in self.inputs] for i in which]
@@ -170,7 +173,7 @@ class Planner:
         """Plan and repaired integers of an assignment."""
         plan = Plan()
         write(plan, self.mod["main"], assignment, outputs_of(self.calibration))
-        samples = self._samples(_spread(len(self.inputs[0]), REPAIR_SAMPLES))
+        samples = self._samples(self._spread(REPAIR_SAMPLES))
         self.progress("repair")
         fixed = repair(
             self.calibration.twin, assignment, self.calibration.quantizers, samples, self.methods, self.progress
@@ -280,7 +283,19 @@ def check_samples(judged: int, max_drop: float) -> None:
     )
 
 
-def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Up to ``wanted`` of ``count`` samples, evenly spread: files are often sorted."""
-    taken = min(count, wanted)
-    return np.asarray((np.arange(taken) * count) // taken, np.int64)
+def spread(
+    count: int, wanted: int, labels: npt.NDArray[np.int64] | None = None, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Up to ``wanted`` of ``count`` samples by a seeded permutation: files are often sorted, or periodic.
+
+    With labels every class has its share of any first part of the result, as nearly as whole samples allow: the k-th
+    of a class's n is put at (k + 1/2) / n.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        place = np.empty(count)
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        order = order[np.argsort(place[order], kind="stable")]
+    return np.asarray(order[:wanted], np.int64)

@@ -13,7 +13,7 @@ from rqdkm_tvm.sensitivity.float_twin import FloatTwin
 from rqdkm_tvm.sensitivity.rep import Order, Quantizers, Samples, calibrate, objective, rep
 from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity
 
-MetricName = Literal["rep", "magnitude", "hessian_trace", "uniform"]
+MetricName = Literal["rep", competitors.CompetitorName]
 Progress = Callable[[str], None]
 MEASURED_SAMPLES = 64
 

@@ -21,6 +21,7 @@ from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss, sam
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
 from rqdkm.options import MAX_DROP
+from rqdkm_tvm.assign import MEMORY_PRICES
 from rqdkm_tvm.bitwidths import Budgets, Costs, Found, exact, items_of, recurse
 from rqdkm_tvm.bitwidths.passes import outputs_of, write
 from rqdkm_tvm.errors import BudgetError, DataError
@@ -34,7 +35,7 @@ from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.repair import METHODS, repair
 from rqdkm_tvm.sensitivity.calibration import Calibration, MetricName
-from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles, other_constants
+from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles, other_constants, scratch_room
 from rqdkm_tvm.sensitivity.table import Assignment
 from rqdkm_tvm.sites import read_sites
 
@@ -90,8 +91,9 @@ def partition(model: LoadedModel) -> Any:
     return PartitionLayers()(prepare(model.module))
 
 
-def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
-    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch.
+def mixed_costs(mod: Any, kernel_set: KernelSet = "auto", limits: Limits = Limits()) -> Costs:
+    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch in
+    RAM, and the cycles of the kernels that the RAM there will be and the price of flash allow.
 
     Flash besides weights is a lower bound: the least code, and of each layer the fewest other constants. So no budget
     is refused that some firmware meets; whether the chosen plan's meets it, the deployment checks on the linked image.
@@ -105,7 +107,11 @@ def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
     return costs_of(
         fused,
         storable=storable(mod["main"]),
-        cycles=estimated_cycles(kernel_set),
+        cycles=estimated_cycles(
+            kernel_set,
+            room=scratch_room(fused, kernel_set, ram_budget=limits.ram, prices=MEMORY_PRICES),
+            flash_price=MEMORY_PRICES.flash if limits.flash is None else 0.0,
+        ),
         scratch=scratch,
         fixed_flash=LEAST_CODE + sum(other_constants(layer, kernel_set) for layer in layers.values()),
     )
@@ -137,9 +143,10 @@ class Planner:
         self.labels = dataset.labels
         self.inputs = datasets.quantize_inputs(dataset, model)
         # without labels: the error of the logits tells more than the loss of a trained network, see docs/rep.md
-        samples = self._samples(self._spread(GRADIENT_SAMPLES))
-        self.calibration = Calibration(samples, metric=metric, progress=progress)
+        self.drawn = self._spread(GRADIENT_SAMPLES)
+        self.calibration = Calibration(self._samples(self.drawn), metric=metric, progress=progress)
         self.calibration.bind(self.mod["main"])
+        self.kernel_set: KernelSet = kernel_set
         self.costs = mixed_costs(self.mod, kernel_set)
         self.judged = self._spread(JUDGE_SAMPLES)
         progress(f"running the int8 network on {len(self.judged)} samples")
@@ -201,6 +208,7 @@ class Planner:
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
         check_samples(len(self.judged), limits.max_drop)
+        self.costs = mixed_costs(self.mod, self.kernel_set, limits)
         budgets = Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles)
         unquantized = self.calibration.derive(Assignment())
         items = items_of(unquantized, self.costs, level="group")

@@ -36,9 +36,10 @@ configurations: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## t
 	  --data .cache/machinery_test.npz --plan examples/machinery/rq/plan.json --ram 66K --out build/machinery --title "Machinery CNN: configurations side by side" \
 	  --markdown docs/machinery.md
 
-ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz ## REP against other sensitivities at equal size
-	@$(BIN)/rqdkm experiment ablation examples/mnist/model.tflite --calib .cache/mnist_val.npz \
-	  --data .cache/mnist_test.npz --markdown docs/ablation.md
+ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz .cache/machinery_val.npz .cache/machinery_test.npz ## REP against other sensitivities at equal size
+	@$(BIN)/rqdkm experiment ablation examples/mnist/model.tflite examples/machinery/model.tflite \
+	  --calib .cache/mnist_val.npz --data .cache/mnist_test.npz \
+	  --calib .cache/machinery_val.npz --data .cache/machinery_test.npz --markdown docs/ablation.md
 
 patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobilenet_val.npz .cache/mobilenet_test.npz ## patch-based inference: VDPC and VDQS at one RAM budget
 	@$(BIN)/rqdkm experiment patches examples/machinery/model.tflite --calib .cache/machinery_val.npz \

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.options import parse_grid, parse_size
+from rqdkm.options import OptionError, parse_grid, parse_size
 
 app = typer.Typer(help="Comparisons that make tables.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -56,15 +56,26 @@ def configurations(
 
 
 @app.command()
-def ablation(model: ModelArg, calib: CalibOpt, data: DataOpt, markdown: MarkdownOpt = None) -> None:
+def ablation(
+    model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="int8 classifiers.")],
+    calib: Annotated[list[Path], typer.Option(help="Labelled calibration data, once per model, in their order.")],
+    data: Annotated[list[Path], typer.Option(help="Labelled test data, likewise.")],
+    markdown: MarkdownOpt = None,
+) -> None:
     """REP against uniform bits, weight magnitude and Hessian trace at equal size."""
     from rqdkm.experiment import ablation as experiment
 
+    if not len(model) == len(calib) == len(data):
+        raise OptionError(
+            f"{len(model)} models, {len(calib)} --calib and {len(data)} --data",
+            where="experiment ablation",
+            hint="give --calib and --data once for every model",
+        )
     with log.Progress() as progress:
-        result = experiment.run(model, calib, data, progress=progress)
+        results = [experiment.run(*files, progress=progress) for files in zip(model, calib, data, strict=True)]
     if markdown is not None:
-        experiment.write_markdown([result], markdown, _command())
-    print(experiment.markdown([result], _command()), end="")
+        experiment.write_markdown(results, markdown, _command())
+    print(experiment.markdown(results, _command()), end="")
 
 
 @app.command()

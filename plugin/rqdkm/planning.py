@@ -8,6 +8,7 @@ samples: the one of least memory whose loss is allowed is taken. Flash, RAM and 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.budget import LEAST_CODE
-from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
+from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss, samples_needed
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
 from rqdkm.options import MAX_DROP
+from rqdkm_tvm.assign import MEMORY_PRICES
 from rqdkm_tvm.bitwidths import Budgets, Costs, Found, exact, items_of, recurse
 from rqdkm_tvm.bitwidths.passes import outputs_of, write
 from rqdkm_tvm.errors import BudgetError, DataError
@@ -33,7 +35,7 @@ from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.repair import METHODS, repair
 from rqdkm_tvm.sensitivity.calibration import Calibration, MetricName
-from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles, other_constants
+from rqdkm_tvm.sensitivity.costs import costs_of, estimated_cycles, other_constants, scratch_room
 from rqdkm_tvm.sensitivity.table import Assignment
 from rqdkm_tvm.sites import read_sites
 
@@ -89,8 +91,9 @@ def partition(model: LoadedModel) -> Any:
     return PartitionLayers()(prepare(model.module))
 
 
-def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
-    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch.
+def mixed_costs(mod: Any, kernel_set: KernelSet = "auto", limits: Limits = Limits()) -> Costs:
+    """Cost table of a partitioned module, as the firmware will be: fused epilogues, each layer's smallest scratch in
+    RAM, and the cycles of the kernels that the RAM there will be and the price of flash allow.
 
     Flash besides weights is a lower bound: the least code, and of each layer the fewest other constants. So no budget
     is refused that some firmware meets; whether the chosen plan's meets it, the deployment checks on the linked image.
@@ -104,7 +107,11 @@ def mixed_costs(mod: Any, kernel_set: KernelSet = "auto") -> Costs:
     return costs_of(
         fused,
         storable=storable(mod["main"]),
-        cycles=estimated_cycles(kernel_set),
+        cycles=estimated_cycles(
+            kernel_set,
+            room=scratch_room(fused, kernel_set, ram_budget=limits.ram, prices=MEMORY_PRICES),
+            flash_price=MEMORY_PRICES.flash if limits.flash is None else 0.0,
+        ),
         scratch=scratch,
         fixed_flash=LEAST_CODE + sum(other_constants(layer, kernel_set) for layer in layers.values()),
     )
@@ -115,7 +122,7 @@ class Planner:
 
     Args:
         model: int8.
-        dataset: calibration samples, with labels if there are any.
+        dataset: calibration samples; labels, if there are any, are for judging plans.
         kernel_set: of the firmware.
         metric: REP or, to compare with, another rule.
         methods: of repair.
@@ -135,14 +142,18 @@ class Planner:
         self.mod = partition(model)
         self.labels = dataset.labels
         self.inputs = datasets.quantize_inputs(dataset, model)
-        spread = _spread(len(dataset), GRADIENT_SAMPLES)
-        labels = None if self.labels is None else self.labels[spread]
-        self.calibration = Calibration(self._samples(spread), labels, metric=metric, progress=progress)
+        # without labels: the error of the logits tells more than the loss of a trained network, see docs/rep.md
+        self.drawn = self._spread(GRADIENT_SAMPLES)
+        self.calibration = Calibration(self._samples(self.drawn), metric=metric, progress=progress)
         self.calibration.bind(self.mod["main"])
+        self.kernel_set: KernelSet = kernel_set
         self.costs = mixed_costs(self.mod, kernel_set)
-        self.judged = _spread(len(dataset), JUDGE_SAMPLES)
+        self.judged = self._spread(JUDGE_SAMPLES)
         progress(f"running the int8 network on {len(self.judged)} samples")
         self.before = self._classes(self.mod["main"])
+
+    def _spread(self, wanted: int) -> npt.NDArray[np.int64]:
+        return spread(len(self.inputs[0]), wanted, self.labels)
 
     def _samples(self, which: npt.NDArray[np.int64]) -> list[list[Int8]]:
         return [[array[i] for array in self.inputs] for i in which]
@@ -161,6 +172,7 @@ class Planner:
             self.costs,
             budgets,
             objective=objective,
+            measure=self.calibration.measure,
             progress=self.progress,
         )
 
@@ -168,7 +180,7 @@ class Planner:
         """Plan and repaired integers of an assignment."""
         plan = Plan()
         write(plan, self.mod["main"], assignment, outputs_of(self.calibration))
-        samples = self._samples(_spread(len(self.inputs[0]), REPAIR_SAMPLES))
+        samples = self._samples(self._spread(REPAIR_SAMPLES))
         self.progress("repair")
         fixed = repair(
             self.calibration.twin, assignment, self.calibration.quantizers, samples, self.methods, self.progress
@@ -192,8 +204,11 @@ class Planner:
         """The plan of least memory within ``limits``: bisection over :data:`LADDER`.
 
         Raises:
+            DataError: too few samples to show so small a loss.
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
+        check_samples(len(self.judged), limits.max_drop)
+        self.costs = mixed_costs(self.mod, self.kernel_set, limits)
         budgets = Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles)
         unquantized = self.calibration.derive(Assignment())
         items = items_of(unquantized, self.costs, level="group")
@@ -253,7 +268,42 @@ class Planner:
         )
 
 
-def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Up to ``wanted`` of ``count`` samples, evenly spread: files are often sorted."""
-    taken = min(count, wanted)
-    return np.asarray((np.arange(taken) * count) // taken, np.int64)
+def check_samples(judged: int, max_drop: float) -> None:
+    """Whether a loss of at most ``max_drop`` points can be seen on ``judged`` samples.
+
+    Raises:
+        DataError: not even if no sample changed; says how many it takes.
+    """
+    needed = samples_needed(max_drop / 100, CONFIDENCE)
+    if needed is not None and needed <= judged:
+        return
+    least = math.ceil(1e4 * PairedLoss(0, 0, judged).upper(CONFIDENCE)) / 100
+    samples = f"{judged:,} calibration sample" + "s" * (judged != 1)
+    takes = "no number of samples does" if needed is None else f"that takes {needed:,}"
+    hint = f"allow {least:g} points or more"
+    if needed is not None and needed <= JUDGE_SAMPLES:
+        hint = f"give {needed:,} samples or more, or {hint}"
+    raise DataError(
+        f"{samples} cannot show with {CONFIDENCE:.0%} confidence that a plan loses at most {max_drop:g} points: "
+        f"{takes}",
+        where="--max-drop",
+        hint=hint,
+    )
+
+
+def spread(
+    count: int, wanted: int, labels: npt.NDArray[np.int64] | None = None, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    """Up to ``wanted`` of ``count`` samples by a seeded permutation: files are often sorted, or periodic.
+
+    With labels every class has its share of any first part of the result, as nearly as whole samples allow: the k-th
+    of a class's n is put at (k + 1/2) / n.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        place = np.empty(count)
+        for label in np.unique(labels):
+            members = order[labels[order] == label]
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        order = order[np.argsort(place[order], kind="stable")]
+    return np.asarray(order[:wanted], np.int64)

@@ -15,7 +15,7 @@ from rqdkm.models import data, load, zoo
 from rqdkm.report import codec
 from rqdkm.report.schema import Report
 from rqdkm_tvm.bitwidths import Budgets
-from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.errors import BudgetError, DataError
 
 runner = CliRunner()
 MODEL = "image_example1"
@@ -102,7 +102,19 @@ def test_budgets_hold_and_those_that_cannot_say_what_is_needed(planner: planning
     with pytest.raises(BudgetError, match="flash budget is 100 bytes"):
         planner.plan(planning.Limits(100, flash=100))
     with pytest.raises(BudgetError, match="points"):
-        planner.plan(planning.Limits(0.0, flash=int(fixed + 0.3 * weights)))
+        planner.plan(planning.Limits(2.0, flash=int(fixed + 0.3 * weights)))
+
+
+def test_too_few_samples_for_the_loss_that_is_allowed_say_how_many_it_takes(planner: planning.Planner) -> None:
+    with pytest.raises(DataError, match=r"96 calibration samples cannot show .* at most 0\.1 points: that takes 1,609"):
+        planner.plan(planning.Limits(0.1))
+    with pytest.raises(DataError, match="no number of samples does") as none:
+        planner.plan(planning.Limits(0.0))
+    assert none.value.hint == "allow 1.67 points or more"
+    planning.check_samples(6, 23.6)
+    with pytest.raises(DataError, match="that takes 7") as seven:
+        planning.check_samples(6, 22.0)
+    assert seven.value.hint == "give 7 samples or more, or allow 23.53 points or more"
 
 
 def test_the_flash_budget_of_the_search_is_for_code_and_all_constants(

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqdkm.experiment.statistics import PairedLoss, auc, auc_interval, paired_loss, top1, wilson_interval
+from rqdkm.experiment.statistics import (
+    PairedLoss,
+    auc,
+    auc_interval,
+    binomial_limits,
+    paired_loss,
+    samples_needed,
+    top1,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +117,63 @@ def test_auc_refuses_what_has_none(scores: list[float], positive: list[bool]) ->
 def test_the_paired_loss_counts_only_what_changed() -> None:
     before = np.array([True] * 6 + [False] * 4)
     after = np.array([True] * 3 + [False] * 3 + [True] + [False] * 3)
-    found = paired_loss(before, after)  # three lost, one won
+    found = paired_loss(before, after)
+    assert found == PairedLoss(lost=3, won=1, n=10)
     assert found.loss == pytest.approx(0.2)
-    assert found.standard_error == pytest.approx(math.sqrt((4 - 4 / 10) / 100))
     low, high = found.interval()
-    assert (low + high) / 2 == pytest.approx(0.2)
-    assert found.upper(0.5) == pytest.approx(0.2)
-    assert found.upper(0.8) < high
-    assert paired_loss(before, before) == PairedLoss(0.0, 0.0, 10)
+    assert low < 0.2 < found.upper(0.8) < high < 1
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998 (see above), table I, method 5 (Clopper-Pearson)
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0000, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_exact_limits_are_newcombes_published_ones(successes: int, n: int, low: float, high: float) -> None:
+    assert binomial_limits(successes, n, 0.025) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_no_flips_on_few_samples_show_little() -> None:
+    """A loss of 8 points leaves six samples as they are more often than not."""
+    assert PairedLoss(0, 0, 6).upper(0.8) == pytest.approx(1 - 0.2 ** (1 / 6))
+    assert PairedLoss(0, 0, 6).upper(0.8) > 0.2
+    assert PairedLoss(0, 0, 1500).upper(0.8) < 0.0011
+    assert PairedLoss(0, 0, 1500).interval() == pytest.approx((-0.00246, 0.00246), abs=5e-6)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_samples_that_were_won_prove_no_more_than_samples_that_stayed(case: tuple[int, int]) -> None:
+    won, n = case
+    assert PairedLoss(0, won, n).upper(0.8) >= PairedLoss(0, 0, n).upper(0.8) > 0
+
+
+@given(st.floats(1e-4, 0.99), st.sampled_from([0.5, 0.8, 0.95]))
+def test_the_samples_needed_are_enough_and_one_less_is_not(loss: float, confidence: float) -> None:
+    n = samples_needed(loss, confidence)
+    assert n is not None
+    assert PairedLoss(0, 0, n).upper(confidence) <= loss * (1 + 1e-9)
+    assert n == 1 or PairedLoss(0, 0, n - 1).upper(confidence) > loss
+
+
+def test_no_number_of_samples_shows_that_nothing_is_lost() -> None:
+    assert samples_needed(0.0) is None
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.5, 1.0, 1.7, 4.0, 16.0])
+@pytest.mark.parametrize("won", [0.0, 0.5, 2.0, 16.0])
+def test_the_upper_bound_holds_as_often_as_it_says(lost: float, won: float) -> None:
+    """Exact coverage over all outcomes, for networks that lose and win so many samples on average, few among them."""
+    n, outcomes = 100_000, range(50)
+    chance = [
+        [math.exp(k * math.log(m) - m - math.lgamma(k + 1)) if m else float(k == 0) for k in outcomes]
+        for m in (lost, won)
+    ]
+    covered = sum(
+        chance[0][b] * chance[1][c]
+        for b, c in itertools.product(outcomes, outcomes)
+        if chance[0][b] * chance[1][c] > 1e-9 and n * PairedLoss(b, c, n).upper(0.8) >= lost - won
+    )
+    assert covered >= 0.8
 
 
 def test_the_paired_interval_covers_the_truth_as_often_as_it_says() -> None:

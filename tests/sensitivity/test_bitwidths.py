@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rqdkm_tvm.bitwidths import (
     Budgets,
     Choice,
     Costs,
+    Found,
     Item,
     LayerCosts,
     exact,
@@ -295,12 +297,81 @@ class TestRecursion:
         found = recurse(derive, self.cost, Budgets(flash=self.budgets.flash), levels=("layer",), max_rounds=6)
         assert found.rounds[0].assignment != found.rounds[1].assignment
 
-    def test_a_circle_ends_with_its_best_plan(self) -> None:
-        tables = [table(6, seed=3), table(6, seed=4)]
-        calls = iter(range(100))
-        found = recurse(lambda _at: tables[next(calls) % 2], self.cost, self.budgets, levels=("layer",), max_rounds=8)
+    def test_a_circle_ends_with_the_plan_that_measures_best(self) -> None:
+        """Each plan's own table sends the search to another; the one whose table promises least is the worst."""
+        promises, plans, found = self.circle(max_rounds=8)
         assert not found.converged
-        assert found.totals.error == min(r.totals.error for r in found.rounds)
+        assert len(plans) == 2
+        promised_least = min(promises, key=lambda key: promises[key])
+        measured = {key: 1.0 if key == promised_least else 0.5 for key in plans}
+        _, _, again = self.circle(max_rounds=8, measure=lambda at: measured[repr(at)])
+        assert repr(again.assignment) != promised_least
+        assert again.measured == 0.5
+
+    @pytest.mark.parametrize("best", [0, 1, 2])
+    def test_what_does_not_settle_ends_with_the_best_round_and_not_the_last(self, best: int) -> None:
+        asked = iter(range(3, 100))
+        measured: dict[str, float] = {}
+
+        def measure(at: Assignment) -> float:
+            measured[repr(at)] = 0.5 if len(measured) == best else 1.0 + len(measured)
+            return measured[repr(at)]
+
+        found = recurse(
+            lambda _at: table(6, seed=next(asked)),
+            self.cost,
+            self.budgets,
+            levels=("layer",),
+            max_rounds=3,
+            measure=measure,
+        )
+        assert not found.converged
+        assert len(measured) == 3
+        assert found.assignment == found.rounds[best].assignment
+        assert found.totals == found.rounds[best].totals
+
+    def test_the_error_budget_is_for_what_is_measured(self) -> None:
+        """Least flash among those whose measured error holds, however little a table predicts of the others."""
+        asked = iter(range(3, 100))
+        order: list[Assignment] = []
+
+        def measure(at: Assignment) -> float:
+            order.append(at)
+            return 0.4 if len(order) == 2 else 7.0
+
+        budgets = Budgets(error=5.0)
+        found = recurse(
+            lambda _at: table(6, seed=next(asked)),
+            self.cost,
+            budgets,
+            objective="flash",
+            levels=("layer",),
+            max_rounds=3,
+            measure=measure,
+        )
+        assert found.assignment == order[1]
+
+    def test_without_a_measure_one_table_predicts_all(self) -> None:
+        first = table(6, seed=3)
+        tables = iter([first, table(6, seed=4), table(6, seed=5)])
+        found = recurse(lambda _at: next(tables), self.cost, self.budgets, levels=("layer",), max_rounds=3)
+        assert found.assignment == found.rounds[0].assignment  # exact by that table
+        assert found.measured == pytest.approx(found.rounds[0].totals.error)
+        assert all(r.measured >= found.measured for r in found.rounds)
+
+    def circle(
+        self, max_rounds: int, measure: Callable[[Assignment], float] | None = None
+    ) -> tuple[dict[str, float], list[str], Found]:
+        """Two plans, each what the other's table asks for."""
+        first = exact(items_of(table(6, seed=3), self.cost), self.cost, self.budgets)
+        plan = to_assignment(items_of(table(6, seed=3), self.cost), first.picks)
+
+        def derive(at: Assignment) -> Sensitivity:
+            return table(6, seed=4 if at == plan else 3)
+
+        found = recurse(derive, self.cost, self.budgets, levels=("layer",), max_rounds=max_rounds, measure=measure)
+        promises = {repr(r.assignment): r.totals.error for r in found.rounds}
+        return promises, list(promises), found
 
     def test_the_last_level_must_fit(self) -> None:
         with pytest.raises(BudgetError):

@@ -12,7 +12,7 @@ from rqdkm.models import reference
 from rqdkm_tvm.errors import DataError, UnsupportedOperatorError
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
-from rqdkm_tvm.sensitivity.competitors import competitor
+from rqdkm_tvm.sensitivity.competitors import competitor, hessian_traces
 from rqdkm_tvm.sensitivity.float_twin import (
     ActivationQuantizer,
     FloatTwin,
@@ -20,7 +20,7 @@ from rqdkm_tvm.sensitivity.float_twin import (
     from_relay_layout,
     to_relay_layout,
 )
-from rqdkm_tvm.sensitivity.rep import Quantizers, calibrate, objective, rep
+from rqdkm_tvm.sensitivity.rep import Quantizers, calibrate, non_increasing, objective, rep, softmax
 from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity
 from rqdkm_tvm.tvm_import import relay
 from tests.passes import graphs
@@ -152,7 +152,15 @@ def test_fewer_bits_cost_more(
         # a single gradient of the labels' loss may cancel over a map: only sums of squares must grow
         if row.activations and not (labelled and order == 1):
             assert row.activation_error(2) > row.activation_error(4) > row.activation_error(8) > 0
+        for per_bits in (row.weights, row.activations):
+            for more, fewer in ((8, 4), (4, 2)):
+                assert all(a <= b for a, b in zip(per_bits.get(more, ()), per_bits.get(fewer, ()), strict=True))
     assert table[twin.layers[4].name].activations == {}  # a max pool adds nothing to what its input has
+
+
+def test_an_estimate_that_falls_where_bits_go_is_not_believed() -> None:
+    raw = {8: np.array([0.0, 2.0, 0.5]), 4: np.array([3.0, 1.0, 0.6]), 2: np.array([1.0, 9.0, 0.7])}
+    assert non_increasing(raw) == {8: (0.0, 2.0, 0.5), 4: (3.0, 2.0, 0.6), 2: (3.0, 9.0, 0.7)}
 
 
 def test_many_probes_come_to_the_exact_expectation(
@@ -192,7 +200,7 @@ def test_other_files_are_refused(text: str) -> None:
         Sensitivity.from_json(text)
 
 
-@pytest.mark.parametrize("method", ["magnitude", "hessian_trace", "uniform"])
+@pytest.mark.parametrize("method", ["magnitude", "hessian_trace", "fisher_trace", "uniform"])
 def test_competitors_fill_the_same_table(
     twin: FloatTwin, samples: list[list[np.ndarray]], quantizers: Quantizers, method: Any
 ) -> None:
@@ -202,6 +210,27 @@ def test_competitors_fill_the_same_table(
         assert (a.name, set(a.weights), set(a.activations)) == (b.name, set(b.weights), set(b.activations))
         if b.weights:
             assert b.weight_error(2) > b.weight_error(4) > b.weight_error(8) >= 0
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_hessian_trace_is_that_of_the_last_layer(twin: FloatTwin, labelled: bool) -> None:
+    """There it is known: ``|x|^2 sum_k p_k (1 - p_k)`` for cross-entropy of a fully connected layer, whatever the
+    target. Where logits saturate they move nothing."""
+    last = twin.layers[-1]
+    assert last.layer.op == "fully_connected"
+    low, high = ((b - last.layer.output.zero_point) * last.layer.output.scale for b in last.layer.attrs["clamp"])
+    rng = np.random.default_rng(5)
+    samples = [[rng.integers(-20, 20, (8, 8, 4)).astype(np.int8)] for _ in range(6)]
+    exact = 0.0
+    for sample in samples:
+        forward = twin.forward(sample)
+        p, x = softmax(forward.logits), forward.activations[-2].reshape(-1)
+        free = (forward.logits > low) & (forward.logits < high)
+        exact += float(np.square(x).sum() * (p * (1 - p))[free].sum()) / len(samples)
+    found = np.mean(
+        [hessian_traces(twin, samples, [1] * len(samples) if labelled else None, seed=s)[last.name] for s in range(3)]
+    )
+    assert found * twin.reference_weights(last.name).size == pytest.approx(exact, rel=0.15)
 
 
 def test_labels_must_fit(twin: FloatTwin, samples: list[list[np.ndarray]]) -> None:

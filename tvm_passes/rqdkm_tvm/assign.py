@@ -12,6 +12,7 @@ from typing import Any
 
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
 from rqdkm_tvm import in_place, knapsack, memory
+from rqdkm_tvm.bitwidths.items import CYCLES_PER_BYTE
 from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
@@ -42,8 +43,8 @@ class Prices:
     ram: float | None = None
 
 
-# for networks whose memory is what matters: a tenth of a per cent of a 5 M cycle network buys 500 bytes of flash
-MEMORY_PRICES = Prices(10.0, 6.5)
+# for networks whose memory is what matters: a byte is worth what it is worth to the bit-width search, of either kind
+MEMORY_PRICES = Prices(CYCLES_PER_BYTE, CYCLES_PER_BYTE)
 DEFAULT_PRICES = Prices()
 
 

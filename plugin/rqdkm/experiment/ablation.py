@@ -1,14 +1,19 @@
 """Which sensitivity finds the better bit-widths? REP against other rules at equal size, on data no search saw.
 
-The size is that of the network with every tensor that may at 4 bits: bytes of weights, and peak RAM. Within the same
-flash and RAM (or a share of them) each rule's exact search chooses 8, 4 or 2 bits per tensor or channel group; the
-integer network that results is run on the test samples. Weights are rounded plainly, so that only the choice differs;
-a last column repairs them.
+Weights alone get 8, 4 or 2 bits, per group of output channels; feature maps stay at 8, so that the size is one number
+that every rule can meet: bytes of weights, as a share of what they are with all at 4 bits. REP is as it is shipped: the
+recursion, whose rounds a measured error compares. The other rules know no recursion (their tables do not depend on
+what is quantized already): the same exact search, once, by channel groups. The integer network that results is run on
+all test samples, first with weights rounded plainly, so that only the choice differs, then repaired, as a deployment
+has them.
+
+A second table compares the three searches on REP's own table of the network.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +25,27 @@ from rqdkm.experiment.statistics import PairedLoss, paired_loss, wilson_interval
 from rqdkm.models import data as datasets
 from rqdkm.models import load, reference
 from rqdkm.planning import Planner
-from rqdkm_tvm.bitwidths import Budgets, Totals, items_of, recurse, to_assignment, totals
-from rqdkm_tvm.errors import BudgetError, DataError
+from rqdkm_tvm import repair
+from rqdkm_tvm.bitwidths import Budgets, Costs, Method, exact, items_of, recurse, search, to_assignment, totals
+from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.mixed import LowerMixedPrecision
-from rqdkm_tvm.repair import METHODS
+from rqdkm_tvm.sensitivity import competitors
 from rqdkm_tvm.sensitivity.calibration import MetricName
+from rqdkm_tvm.sensitivity.rep import Order
 from rqdkm_tvm.sensitivity.table import Assignment
 
 Progress = Callable[[str], None]
 Correct = npt.NDArray[np.bool_]
 
-SHARES = (1.0, 0.7)  # of the size at 4 bits throughout
-RULES: tuple[tuple[str, MetricName], ...] = (
-    ("REP", "rep"),
-    ("weight magnitude", "magnitude"),
-    ("Hessian trace", "hessian_trace"),
+SHARES = (1.0, 0.85, 0.7)  # of the weights' size at 4 bits throughout
+METHODS: tuple[Method, ...] = ("greedy", "rule", "exact")
+REP = "REP, order 1"
+RULES: tuple[tuple[str, MetricName, Order], ...] = (
+    (REP, "rep", 1),
+    ("REP, order 2", "rep", 2),
+    ("weight magnitude", "magnitude", 1),
+    ("Hessian trace", "hessian_trace", 1),
 )
 
 
@@ -43,11 +53,24 @@ RULES: tuple[tuple[str, MetricName], ...] = (
 class Row:
     """One plan: its size, and what it gets right on the test samples, plainly rounded and repaired."""
 
-    size: str
+    share: float
     rule: str
-    totals: Totals | None  # None: no plan within the budgets
-    plain: Correct | None = None
-    repaired: Correct | None = None
+    weights: float
+    plain: Correct
+    repaired: Correct
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """One search on REP's table. ``error`` is predicted and, ``measured``, that of the network quantized so; both
+    relative to the logits' mean square."""
+
+    share: float
+    method: Method
+    weights: float
+    error: float
+    measured: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,7 @@ class Ablation:
     calibration: int
     baseline: Correct
     rows: tuple[Row, ...]
+    searches: tuple[SearchRow, ...]
 
 
 def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambda _text: None) -> Ablation:
@@ -63,55 +87,97 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
 
     Args:
         model_file: int8 classifier.
-        calib: calibration samples; labels are used where there are some.
+        calib: labelled calibration samples; the traces take the labels, REP does not.
         test: labelled samples that nothing above sees.
 
     Raises:
-        DataError: test data without labels.
+        DataError: data without labels.
     """
     model = load.load(model_file)
-    evaluation = datasets.load_data(test, model)
-    if evaluation.labels is None:
-        raise DataError("there are no labels to measure accuracy with", where=str(test))
-    inputs, labels = datasets.quantize_inputs(evaluation, model), evaluation.labels
-    calibration = datasets.load_data(calib, model)
+    evaluation, calibration = datasets.load_data(test, model), datasets.load_data(calib, model)
+    for dataset, path in ((evaluation, test), (calibration, calib)):
+        if dataset.labels is None:
+            raise DataError("an ablation needs labels, there are none", where=str(path))
+    assert evaluation.labels is not None and calibration.labels is not None
     planner = Planner(model, calibration, progress=progress)
-    planner.costs = dataclasses.replace(planner.costs, fixed_flash=0.0)  # equal size of what bits decide
-
-    def correct(function: object) -> Correct:
-        scores = reference.run_function(function, inputs)[0].reshape(len(labels), -1)
-        return np.asarray(scores.argmax(axis=1) == labels)
-
-    def evaluate(assignment: Assignment, repaired: bool) -> Correct:
-        planner.methods = METHODS if repaired else ()
-        plan, parameters = planner.realise(assignment)
-        return correct(LowerMixedPrecision(plan, parameters)(planner.mod)["main"])
+    planner.costs = weights_only(planner.costs)
+    arena = _Arena(planner, datasets.quantize_inputs(evaluation, model), evaluation.labels)
 
     progress("ablation: the int8 network")
-    baseline = correct(planner.mod["main"])
-    assignment, at_4 = uniform(planner, 4)
-    rows = [Row("4 bits", "uniform", at_4, evaluate(assignment, False), evaluate(assignment, True))]
+    baseline = arena.correct(planner.mod["main"])
+    assignment, size = uniform(planner, 4)
+    rows = [Row(1.0, "uniform, 4 bits", size, *arena.evaluate(assignment))]
+    searches: list[SearchRow] = []
     for share in SHARES:
-        size = "4 bits" if share == 1 else f"{share:.0%} of it"
-        budgets = Budgets(flash=share * at_4.flash, ram=share * at_4.ram)
-        for name, metric in RULES:
-            progress(f"ablation: {name}, {size}")
-            derive = dataclasses.replace(planner.calibration, metric=metric, _first=None).derive
-            try:
-                found = recurse(derive, planner.costs, budgets)
-            except BudgetError:
-                rows.append(Row(size, name, None))
-                continue
-            plain, repaired = (evaluate(found.assignment, fix) for fix in (False, True))
-            rows.append(Row(size, name, found.totals, plain, repaired))
-    return Ablation(model_file.stem, len(calibration), baseline, tuple(rows))
+        budgets = Budgets(flash=share * size)
+        for name, metric, order in RULES:
+            progress(f"ablation: {name}, {share:.0%}")
+            traced = metric in competitors.TRACES
+            rule = dataclasses.replace(
+                planner.calibration,
+                metric=metric,
+                order=order,
+                labels=calibration.labels[planner.drawn] if traced else None,
+                _first=None,
+            )
+            if metric == "rep":
+                found = recurse(rule.derive, planner.costs, budgets, measure=planner.calibration.measure)
+                best, weights = found.assignment, found.totals.flash
+            else:
+                items = items_of(rule.derive(Assignment()), planner.costs, level="group")
+                selected = exact(items, planner.costs, budgets)
+                best, weights = to_assignment(items, selected.picks), selected.totals.flash
+            rows.append(Row(share, name, weights, *arena.evaluate(best)))
+        searches += [_searched(planner, share, budgets, method) for method in METHODS]
+    return Ablation(model_file.parent.name, len(calibration), baseline, tuple(rows), tuple(searches))
 
 
-def uniform(planner: Planner, bits: int) -> tuple[Assignment, Totals]:
-    """Every tensor that may at ``bits``."""
+class _Arena:
+    """Where plans compete: the planner that makes integers of them, and the test samples."""
+
+    def __init__(self, planner: Planner, inputs: list[npt.NDArray[np.int8]], labels: npt.NDArray[np.int64]) -> None:
+        self.planner, self.inputs, self.labels = planner, inputs, labels
+        self.known: dict[str, tuple[Correct, Correct]] = {}
+
+    def correct(self, function: object) -> Correct:
+        scores = reference.run_function(function, self.inputs)[0].reshape(len(self.labels), -1)
+        return np.asarray(scores.argmax(axis=1) == self.labels)
+
+    def evaluate(self, assignment: Assignment) -> tuple[Correct, Correct]:
+        """Plainly rounded, repaired; the same plan is run once."""
+        key = repr(assignment)
+        if key not in self.known:
+            both = []
+            for methods in ((), repair.METHODS):
+                self.planner.methods = methods
+                plan, parameters = self.planner.realise(assignment)
+                both.append(self.correct(LowerMixedPrecision(plan, parameters)(self.planner.mod)["main"]))
+            self.known[key] = (both[0], both[1])
+        return self.known[key]
+
+
+def weights_only(costs: Costs) -> Costs:
+    """Feature maps are no decision, and nothing but weights has a size."""
+    layers = tuple(dataclasses.replace(x, ram={}, activation_cycles={}, steps=()) for x in costs.layers)
+    return Costs(layers, fixed_ram=(0,))
+
+
+def uniform(planner: Planner, bits: int) -> tuple[Assignment, float]:
+    """Every layer's weights that may at ``bits``, and their bytes."""
     items = items_of(planner.calibration.derive(Assignment()), planner.costs)
     picks = [next((i for i, c in enumerate(x.choices) if c.bits == bits), len(x.choices) - 1) for x in items]
-    return to_assignment(items, picks), totals(items, picks, planner.costs)
+    return to_assignment(items, picks), totals(items, picks, planner.costs).flash
+
+
+def _searched(planner: Planner, share: float, budgets: Budgets, method: Method) -> SearchRow:
+    table = planner.calibration.derive(Assignment())
+    items = items_of(table, planner.costs, level="group")
+    began = time.perf_counter()
+    found = search(items, planner.costs, budgets, method=method)
+    seconds = time.perf_counter() - began
+    measured = planner.calibration.measure(to_assignment(items, found.picks))
+    scale = table.reference or 1.0
+    return SearchRow(share, method, found.totals.flash, found.totals.error / scale, measured / scale, seconds)
 
 
 # ---- as Markdown
@@ -122,29 +188,67 @@ def markdown(results: Sequence[Ablation], command: str) -> str:
     parts = [
         "# REP against other sensitivities\n",
         f"Generated by `{command}`; do not edit. What is compared and how: the module's text,",
-        "`plugin/rqdkm/experiment/ablation.py`. Loss: points of accuracy against the int8 network on the same test",
-        "samples, with its 95 % interval (paired); negative is better than int8.",
+        "`plugin/rqdkm/experiment/ablation.py`. Size: weights, as a share of theirs at 4 bits; feature maps have 8.",
+        "Loss: points of accuracy against the int8 network on the same test samples. Against REP: points that a rule",
+        f"loses more than {REP}. Both with 95 % intervals (paired); negative is better than int8, or than REP.",
     ]
     for result in results:
         n = len(result.baseline)
         low, high = wilson_interval(int(result.baseline.sum()), n)
+        reps = {row.share: row for row in result.rows if row.rule == REP}
         parts += [
             f"\n## {result.model}\n",
             f"{result.calibration} calibration samples; {n} test samples, of which the int8 network gets "
             f"{result.baseline.mean():.2%} right (95 %: {low:.1%} to {high:.1%}).\n",
-            "| size | bit-widths by | weights, bytes | peak RAM, bytes | accuracy | loss, points | repaired: loss |",
+            "| size | bit-widths by | weights, bytes | plain: loss | against REP | repaired: loss | against REP |",
             "|---|---|--:|--:|--:|--:|--:|",
+            *(_row(row, result.baseline, reps[row.share]) for row in result.rows),
+            f"\n{_verdict(result, reps)}",
+            "\nSearches on one table, that of REP, order 1, on the unquantized network, by channel groups. Errors are "
+            "squared ones of the logits on calibration samples, relative to the logits' mean square.\n",
+            "| size | search | weights, bytes | predicted error | measured error | seconds |",
+            "|---|---|--:|--:|--:|--:|",
+            *(_search_row(row) for row in result.searches),
         ]
-        parts += [_row(row, result.baseline) for row in result.rows]
     return "\n".join(parts) + "\n"
 
 
-def _row(row: Row, baseline: Correct) -> str:
-    if row.totals is None or row.plain is None or row.repaired is None:
-        return f"| {row.size} | {row.rule} | no plan fits | | | | |"
-    figures = f"{row.totals.flash:,.0f} | {row.totals.ram:,.0f} | {row.plain.mean():.2%}"
-    losses = [_loss(paired_loss(baseline, correct)) for correct in (row.plain, row.repaired)]
-    return f"| {row.size} | {row.rule} | {figures} | {losses[0]} | {losses[1]} |"
+def _row(row: Row, baseline: Correct, rep: Row) -> str:
+    cells = []
+    for correct, ours in ((row.plain, rep.plain), (row.repaired, rep.repaired)):
+        cells += [_loss(paired_loss(baseline, correct)), "" if row is rep else _loss(paired_loss(ours, correct))]
+    return f"| {row.share:.0%} | {row.rule} | {row.weights:,.0f} | {' | '.join(cells)} |"
+
+
+def _search_row(row: SearchRow) -> str:
+    figures = f"{row.weights:,.0f} | {row.error:.4f} | {row.measured:.4f} | {row.seconds:.2f}"
+    return f"| {row.share:.0%} | {row.method} | {figures} |"
+
+
+def _verdict(result: Ablation, reps: dict[float, Row]) -> str:
+    """What the intervals allow to say."""
+    others = [row for row in result.rows if not row.rule.startswith("REP")]
+    sentences = []
+    for kind in ("plain", "repaired"):
+        worse: list[str] = []
+        better: list[str] = []
+        for row in others:
+            low, high = paired_loss(getattr(reps[row.share], kind), getattr(row, kind)).interval()
+            name = f"{row.rule} at {row.share:.0%}"
+            if low > 0:
+                worse.append(name)
+            elif high < 0:
+                better.append(name)
+        sentences.append(
+            f"{'Plainly rounded' if kind == 'plain' else 'Repaired'}: of {len(others)} comparisons with other rules, "
+            f"{REP} is better beyond the interval in {len(worse)}{_listed(worse)}, worse in {len(better)}"
+            f"{_listed(better)}; {len(others) - len(worse) - len(better)} are within it."
+        )
+    return " ".join(sentences)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _loss(found: PairedLoss) -> str:

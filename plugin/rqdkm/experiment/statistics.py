@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv  # type: ignore[import-untyped]
 
 Array = npt.NDArray[Any]
 # one-sided: a loss counts as allowed when it is with this probability
@@ -35,30 +36,77 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     return low, high
 
 
+def binomial_limits(successes: int, n: int, alpha: float) -> tuple[float, float]:
+    """Lower and upper limit of a proportion, each wrong at most ``alpha`` of the time; exact, also at 0 and ``n``.
+
+    Quantiles of Beta(k, n - k + 1) and Beta(k + 1, n - k): C. J. Clopper and E. S. Pearson, "The use of confidence or
+    fiducial limits illustrated in the case of the binomial", Biometrika 26 (1934).
+    """
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, alpha))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - alpha))
+    return low, high
+
+
 @dataclass(frozen=True)
 class PairedLoss:
-    """Loss of accuracy between two networks on the same samples, as a fraction (0.005 is half a point)."""
+    """Loss of accuracy between two networks on the same ``n`` samples, as a fraction (0.005 is half a point).
 
-    loss: float
-    standard_error: float
+    ``lost``: samples that the first alone gets right; ``won``: those that the second alone does. Only these count (Q.
+    McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+    Psychometrika 12, 1947).
+    """
+
+    lost: int
+    won: int
     n: int
 
+    @property
+    def loss(self) -> float:
+        return (self.lost - self.won) / self.n
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Two-sided, by the normal approximation."""
-        half = _z(confidence) * self.standard_error
-        return self.loss - half, self.loss + half
+        """Two-sided; see :func:`_limit`."""
+        alpha = (1 - _checked(confidence)) / 2
+        return -_limit(self.won, self.lost, self.n, alpha), _limit(self.lost, self.won, self.n, alpha)
 
     def upper(self, confidence: float) -> float:
-        """One-sided upper bound."""
-        return self.loss + NormalDist().inv_cdf(confidence) * self.standard_error
+        """One-sided upper bound, never below that of a network which changed none of as many samples.
+
+        That one is ``1 - alpha^(1/n)``: with a greater loss, a sample without any has a probability below alpha. What
+        a network wins says nothing of what it loses elsewhere, so few samples never prove more than this.
+        """
+        alpha = 1 - _checked(confidence)
+        return max(_limit(self.lost, self.won, self.n, alpha), _limit(0, 0, self.n, alpha))
+
+
+def _limit(lost: int, won: int, n: int, alpha: float) -> float:
+    """Upper limit of ``p_lost - p_won``, one-sided.
+
+    ``d + sqrt(a^2 + b^2 + 2 r a b)`` with ``d`` the observed difference, ``a`` from the observed ``p_lost`` up to its
+    exact limit, ``b`` from the observed ``p_won`` down to its own, and ``-r`` the correlation of the two counts of a
+    multinomial, ``r = sqrt(p_lost p_won / ((1 - p_lost) (1 - p_won)))``. Recovers the variance at the limits, where it
+    matters, rather than at the estimate, where it may be zero: G. Y. Zou and A. Donner, "Construction of confidence
+    limits about effect measures: a general approach", Statistics in Medicine 27 (2008).
+    """
+    p, q = lost / n, won / n
+    up = binomial_limits(lost, n, alpha)[1] - p
+    down = q - binomial_limits(won, n, alpha)[0]
+    r = 0.0 if not lost or not won else math.sqrt(p * q / ((1 - p) * (1 - q)))
+    return p - q + math.sqrt(up * up + down * down + 2 * r * up * down)
+
+
+def samples_needed(loss: float, confidence: float = CONFIDENCE) -> int | None:
+    """The fewest samples on which :meth:`PairedLoss.upper` can be ``loss`` at all (none of them lost); None: no number.
+
+    ``1 - alpha^(1/n) <= loss``; about ``1.6 / loss`` at 80 %.
+    """
+    if loss <= 0:
+        return None
+    return 1 if loss >= 1 else max(1, math.ceil(math.log(1 - _checked(confidence)) / math.log1p(-loss) - 1e-9))
 
 
 def paired_loss(before: Array, after: Array) -> PairedLoss:
     """From what each network gets right (boolean, same samples).
-
-    Only the ``b`` samples that the first alone gets right and the ``c`` that the second alone does count:
-    ``(b - c) / n``, variance ``(b + c - (b - c)^2 / n) / n^2`` (the difference of paired proportions; Q. McNemar,
-    "Note on the sampling error of the difference between correlated proportions or percentages", 1947).
 
     Raises:
         ValueError: shapes differ or there are no samples.
@@ -67,9 +115,7 @@ def paired_loss(before: Array, after: Array) -> PairedLoss:
     n = len(before)
     if before.shape != (n,) or after.shape != (n,) or n == 0:
         raise ValueError(f"{before.shape} and {after.shape} are no paired samples")
-    lost, won = int(np.sum(before & ~after)), int(np.sum(~before & after))
-    variance = (lost + won - (lost - won) ** 2 / n) / n**2
-    return PairedLoss((lost - won) / n, math.sqrt(max(variance, 0.0)), n)
+    return PairedLoss(int(np.sum(before & ~after)), int(np.sum(~before & after)), n)
 
 
 def top1(outputs: Array, labels: Array) -> tuple[int, int]:
@@ -121,6 +167,10 @@ def auc_interval(area: float, positives: int, negatives: int, confidence: float 
 
 
 def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + _checked(confidence) / 2)
+
+
+def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+    return confidence

@@ -198,6 +198,20 @@ def to_assignment(items: Sequence[Item], picks: Sequence[int]) -> Assignment:
     return Assignment({name: tuple(bits) for name, bits in weights.items()}, activations)
 
 
+def predicted_error(sensitivity: Sensitivity, assignment: Assignment) -> float:
+    """Sum of R over all tensors that ``assignment`` names."""
+    error = 0.0
+    for row in sensitivity.layers:
+        groups = assignment.weights.get(row.name, ()) if row.weights else ()
+        sizes = group_sizes(len(next(iter(row.weights.values()))), len(groups)) if groups else ()
+        for group, (bits, count) in enumerate(zip(groups, sizes, strict=True)):
+            error += row.channel_error(bits, sum(sizes[:group]), count)
+        width = assignment.activations.get(row.tied_to or row.name)
+        if width is not None:
+            error += row.activation_error(width)
+    return error
+
+
 def ram_of(items: Sequence[Item], picks: Sequence[int], costs: Costs) -> npt.NDArray[np.float64]:
     """Bytes alive at each step."""
     ram: npt.NDArray[np.float64] = np.array(costs.fixed_ram, np.float64)

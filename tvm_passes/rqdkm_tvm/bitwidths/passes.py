@@ -134,6 +134,7 @@ def AssignBitwidths(  # noqa: N802 (passes are named like TVM's)
             levels=order,
             group_size=group_size,
             max_bits=max_bits,
+            measure=None if calibration is None else calibration.measure,
         )
         write(plan, function, result.assignment, stored)
         found(result)

@@ -10,11 +10,12 @@ from rqdkm_tvm.layer import NDArray
 from rqdkm_tvm.lowbit import BITS
 from rqdkm_tvm.sensitivity import competitors
 from rqdkm_tvm.sensitivity.float_twin import FloatTwin
-from rqdkm_tvm.sensitivity.rep import Order, Quantizers, Samples, calibrate, rep
+from rqdkm_tvm.sensitivity.rep import Order, Quantizers, Samples, calibrate, objective, rep
 from rqdkm_tvm.sensitivity.table import Assignment, Sensitivity
 
-MetricName = Literal["rep", "magnitude", "hessian_trace", "uniform"]
+MetricName = Literal["rep", competitors.CompetitorName]
 Progress = Callable[[str], None]
+MEASURED_SAMPLES = 64
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Calibration:
     _twin: FloatTwin | None = field(default=None, repr=False)
     _quantizers: Quantizers | None = field(default=None, repr=False)
     _first: Sensitivity | None = field(default=None, repr=False)
+    _unquantized: list[NDArray] | None = field(default=None, repr=False)
 
     def bind(self, function: Any) -> None:
         """Take up a partitioned main function (types inferred); the twin of the same one is built once.
@@ -51,7 +53,7 @@ class Calibration:
         if self._function is not None and self._function.same_as(function):
             return
         self.progress("building the float network")
-        self._function, self._twin, self._first = function, FloatTwin.of(function), None
+        self._function, self._twin, self._first, self._unquantized = function, FloatTwin.of(function), None, None
         self.progress("calibrating feature maps")
         self._quantizers = calibrate(self._twin, self.samples, BITS)
 
@@ -80,6 +82,29 @@ class Calibration:
         if self._first is None:
             self._first = self._rep(Assignment(), None)
         return self._first if at == Assignment() else self._rep(at, self._first)
+
+    def measure(self, at: Assignment) -> float:
+        """Error of the network quantized by an assignment, on the first :data:`MEASURED_SAMPLES` samples.
+
+        The same quantity for every metric: what REP predicts.
+        """
+        used = range(min(len(self.samples), MEASURED_SAMPLES))
+        if self._unquantized is None:
+            self.twin.reset()
+            self._unquantized = [self.twin.logits(self.samples[i]) for i in used]
+        self.quantizers.apply(self.twin, at)
+        labels = self.labels
+        errors = [
+            objective(
+                self._unquantized[i],
+                self.twin.logits(self.samples[i]),
+                None if labels is None else int(labels[i]),
+                self.order,
+            )
+            for i in used
+        ]
+        self.twin.reset()
+        return sum(errors) / len(errors)
 
     def _rep(self, at: Assignment, alphas: Sensitivity | None) -> Sensitivity:
         return rep(

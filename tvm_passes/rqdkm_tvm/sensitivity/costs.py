@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rqdkm_tvm import memory
+from rqdkm_tvm import assign, memory
+from rqdkm_tvm.assign import Prices
 from rqdkm_tvm.bitwidths import Costs, LayerCosts
 from rqdkm_tvm.graph import RESHAPES, composite_name, layer_name, op_name, outputs
 from rqdkm_tvm.kernels import registry
@@ -34,10 +36,18 @@ def packable(layer: Layer) -> tuple[Sequence[int], Sequence[int]]:
     return weights, [b for b in BITS if layer.output.shape[-1] * b % 8 == 0]
 
 
-def estimated_cycles(kernel_set: KernelSet = "auto") -> Cycles:
-    """What the kernels' own estimates say of a layer at other bit-widths, by the fastest of them.
+def estimated_cycles(
+    kernel_set: KernelSet = "auto", *, room: Mapping[str, int] | None = None, flash_price: float = 0.0
+) -> Cycles:
+    """What the kernels' own estimates say of a layer at other bit-widths, by the one that will be chosen for it.
 
-    A packed result adds :data:`PACKING_CYCLES` per value: packed by this layer, unpacked by one reader.
+    That is the fastest of those whose scratch fits ``room`` and whose constants are worth ``flash_price``, see
+    :func:`scratch_room`: the fastest of all often spends memory that the firmware will not have. A packed result adds
+    :data:`PACKING_CYCLES` per value: packed by this layer, unpacked by one reader.
+
+    Args:
+        room: bytes of scratch by layer; no limit where it is not named.
+        flash_price: cycles that a byte of constants must save.
     """
 
     known: dict[tuple[str, int], float] = {}
@@ -47,7 +57,17 @@ def estimated_cycles(kernel_set: KernelSet = "auto") -> Cycles:
         if weights != 8 and layer.weights is not None:
             values = np.clip(layer.weights, *integer_range(weights, weights=True))
             narrowed = dataclasses.replace(layer, weights=values, weight_bits=(weights,) * layer.output.shape[-1])
-        return next((k.estimate_cycles(narrowed, c) for k, c in registry.candidates(narrowed, kernel_set)), 0.0)
+        able = [
+            (k.estimate_cycles(narrowed, c), k.scratch_bytes(narrowed, c), k.constant_bytes(narrowed, c))
+            for k, c in registry.candidates(narrowed, kernel_set)
+        ]
+        if not able:
+            return 0.0
+        limit = max((room or {}).get(layer.name, sys.maxsize), min(scratch for _, scratch, _ in able))
+        fitting = [
+            (cycles + flash_price * constants, cycles) for cycles, scratch, constants in able if scratch <= limit
+        ]
+        return min(fitting)[1]
 
     def cycles(layer: Layer, weights: int, output: int) -> float:
         key = (layer.name, weights)
@@ -56,6 +76,22 @@ def estimated_cycles(kernel_set: KernelSet = "auto") -> Cycles:
         return known[key] + (0.0 if output == 8 else PACKING_CYCLES * layer.stored.size)
 
     return cycles
+
+
+def scratch_room(
+    function: Any, kernel_set: KernelSet = "auto", *, ram_budget: int | None = None, prices: Prices
+) -> dict[str, int]:
+    """Bytes of scratch that every layer of a partitioned 8-bit main function will have.
+
+    Up to the RAM budget or, without one, to the peak of the kernels that ``prices`` choose for the network at 8 bits.
+    """
+    timeline = memory.timeline(function)
+    live = dict(zip(timeline.steps, timeline.live(), strict=True))
+    choices = {site.name: assign.options(site.layer, kernel_set) for site in read_sites(function)}
+    if ram_budget is None:
+        taken = assign.choose(timeline, choices, prices=prices)
+        ram_budget = max((live[name] + option.ram_bytes for name, option in taken.items()), default=0)
+    return {name: max(ram_budget - live[name], 0) for name in choices}
 
 
 def other_constants(layer: Layer, kernel_set: KernelSet = "auto") -> int:

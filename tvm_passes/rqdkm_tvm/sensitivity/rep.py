@@ -26,7 +26,8 @@ labels the mean squared change of the cross-entropy, and for second order the KL
 of which 1/2 delta^T F delta is the second-order expansion. Where E is zero, alpha is 1. The recursion keeps the alphas
 of the unquantized network; it derives E anew.
 
-Weights at 8 bits are those of the int8 model, which is the reference: their E is 0.
+Weights at 8 bits are those of the int8 model, which is the reference: their E is 0. E of fewer bits is never less than
+E of more (:func:`non_increasing`).
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class _Totals:
 
     def rows(self, samples: int) -> tuple[LayerSensitivity, ...]:
         def mean(sums: Mapping[int, NDArray]) -> dict[int, tuple[float, ...]]:
-            return {b: tuple(float(e) / samples for e in sums[b]) for b in sorted(sums)}
+            return non_increasing({b: total / samples for b, total in sums.items()})
 
         return tuple(
             LayerSensitivity(
@@ -266,6 +267,20 @@ class _Totals:
             )
             for x in self.twin.layers
         )
+
+
+def non_increasing(errors: Mapping[int, NDArray]) -> dict[int, tuple[float, ...]]:
+    """E by bits, each channel's raised to that of more bits where the estimate is smaller.
+
+    The expected error grows where bits are taken away (the steps get coarser); where an estimate says otherwise, its
+    samples were too few or its terms happened to cancel, and the search must not pay for such luck.
+    """
+    found: dict[int, tuple[float, ...]] = {}
+    floor: NDArray | None = None
+    for b in sorted(errors, reverse=True):
+        floor = errors[b] if floor is None else np.maximum(errors[b], floor)
+        found[b] = tuple(float(e) for e in floor)
+    return dict(sorted(found.items()))
 
 
 def rows_of(weights: NDArray) -> NDArray:

@@ -18,7 +18,7 @@ from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.plan import FUSED_KERNEL, UNDECIDED, LayerPlan, Plan
-from rqdkm_tvm.sites import Site, read_sites
+from rqdkm_tvm.sites import Site, layer_ops, read_sites
 
 # without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
 SCRATCH_SHARE = 1 / 8
@@ -130,7 +130,8 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
         raise PlanError(f"kernel {entry.kernel} cannot write its result over operand {operand}", where=where)
     if operand not in overwritable:
         raise PlanError(
-            f"operand {operand} must survive: it or the result is an input or output of the model, or it is read later",
+            f"its result may not be written over operand {operand}: that or the result is an input or output of the "
+            "model, or it is read later, or TVM's own code writes it",
             where=where,
             hint=f'leave "{in_place.CONFIG}" out',
         )
@@ -141,14 +142,7 @@ def _all_options(
     function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet
 ) -> dict[str, list[Option]]:
     """Options by layer; none where TVM compiles it."""
-    names = {name for site in sites for name in site.names}
-    for entry in plan.layers:
-        if entry.name not in names:
-            raise PlanError(
-                f'the model has no layer "{entry.name}"',
-                where="plan",
-                hint="layer names are in the offload report; a plan belongs to one model",
-            )
+    plan.check_layers(layer_ops(sites))
     planned = {entry.name: entry for entry in plan.layers if entry.kernel != UNDECIDED}
     overwritable = in_place.overwritable(
         function,

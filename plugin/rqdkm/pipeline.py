@@ -153,7 +153,9 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
-    found = planner.plan(budget.limits(options.allowed_drop, options.flash_bytes, options.ram_bytes, options.cycles))
+    limits = budget.limits(options.allowed_drop, options.flash_bytes, options.ram_bytes, options.cycles)
+    with budget.explained(budget.Ram(options.ram_bytes), "raise other budgets, or use a smaller input or model"):
+        found = planner.plan(limits)
     return BitWidths(plan_files.named(found.plan, found.parameters), found.parameters, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,20 @@ def test_budgets_hold_and_those_that_cannot_say_what_is_needed(planner: planning
         planner.plan(planning.Limits(100, flash=100))
     with pytest.raises(BudgetError, match="points"):
         planner.plan(planning.Limits(0.0, flash=int(fixed + 0.3 * weights)))
+
+
+def test_the_least_ram_is_named_as_the_option_takes_it(tmp_path: Path) -> None:
+    """Stack and static data included: who passes what the message says gets a firmware."""
+    np.savez(tmp_path / "calib.npz", x=data.structured_inputs(load.load(zoo.path(MODEL)), 24)[0])
+    arguments = ["build", zoo.path(MODEL), "-o", tmp_path / "out", "--config", "rq", "--max-drop", "100", "-q"]
+    arguments += ["--calib", tmp_path / "calib.npz", "--ram"]
+    refused = runner.invoke(app, [str(a) for a in [*arguments, "3K"]])
+    assert refused.exit_code == 2
+    assert "the budget is 3,072" in refused.stderr
+    needed = re.search(r"pass --ram (\d+) or more", refused.stderr)
+    assert needed is not None and int(needed[1]) > 3072
+    result = runner.invoke(app, [str(a) for a in [*arguments, needed[1]]])
+    assert result.exit_code == 0, result.stderr
 
 
 def test_the_flash_budget_of_the_search_is_for_code_and_all_constants(

@@ -12,7 +12,7 @@ from typing import Any
 
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
 from rqdkm_tvm import in_place, knapsack, memory
-from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
+from rqdkm_tvm.errors import FlashBudgetError, PlanError, RamBudgetError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
@@ -283,9 +283,9 @@ def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> FlashBu
     )
 
 
-def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed: int, budget: int) -> BudgetError:
+def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed: int, budget: int) -> RamBudgetError:
     peak = max(timeline.moments(*_needs(taken)), key=lambda moment: moment.bytes)
-    return BudgetError(
+    return RamBudgetError(
         f"the model needs at least {needed:,} bytes of working memory, the budget is {budget:,}",
         where=f'layer "{peak.name}" is the peak: {peak.tensors_bytes:,} bytes of tensors, '
         f"{peak.scratch_bytes:,} of scratch",

@@ -123,6 +123,7 @@ class BitWidths:
     plan: Plan | None = None
     parameters: Parameters | None = None
     search: Planned | None = None
+    seconds: float = 0.0  # that the search took
 
 
 def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = _silent) -> BitWidths:
@@ -150,13 +151,15 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
         )
     from rqdkm import planning
 
+    began = time.monotonic()
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
     limits = budget.limits(options.allowed_drop, options.flash_bytes, options.ram_bytes, options.cycles)
     with budget.explained(budget.Ram(options.ram_bytes), "raise other budgets, or use a smaller input or model"):
         found = planner.plan(limits)
-    return BitWidths(plan_files.named(found.plan, found.parameters), found.parameters, found)
+    plan = plan_files.named(found.plan, found.parameters)
+    return BitWidths(plan, found.parameters, found, time.monotonic() - began)
 
 
 def _named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
@@ -213,6 +216,8 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 1),
         }
+        if planned.search is not None:
+            volatile["search_seconds"] = round(planned.seconds, 1)
         report = dataclasses.replace(assemble.report(pieces), run=volatile)
         codec.write(report, staging / "report.json")
         page.write(report, staging / "report.html")

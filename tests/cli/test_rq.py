@@ -61,6 +61,7 @@ def test_the_report_says_how_bits_were_found(deployed: Report) -> None:
     assert deployed.search is not None
     assert not deployed.search.labelled
     assert deployed.search.samples == 96
+    assert 0 < deployed.run["search_seconds"] < deployed.run["seconds"]
     assert any(trial.allowed for trial in deployed.search.trials)
     for trial in deployed.search.trials:
         assert trial.allowed == (trial.loss_upper <= 0.25)

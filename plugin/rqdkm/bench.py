@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rqdkm import anchors, pipeline
+from rqdkm import anchors, pipeline, plan_files
 from rqdkm.models import data, load, zoo
 from rqdkm.options import DeployOptions
 from rqdkm.report import view
@@ -28,6 +28,7 @@ DEFAULT_CONFIGS = ("baseline", "int8")  # of models without targets
 # rq: the test models come without data, so bits are planned on seeded inputs that vary in contrast and smoothness; the
 # share of them whose first class may change, and budgets that leave the kernels room
 RQ_SAMPLES, RQ_MAX_DROP, RQ_RAM, RQ_FLASH = 256, 5.0, 112 * 1024, 1024 * 1024
+PLANNING_SECONDS = 180  # that the search for bit-widths may take, on two cores
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """One model in one configuration: its report, and what it is compared with (None without anchors)."""
+    """One model in one configuration: its report, and what it is compared with (None without anchors).
+
+    Args:
+        repeated: whether a second search gave the same plan and parameters, byte for byte; None: there was none.
+    """
 
     model: str
     report: Report
     anchor: anchors.Anchor | None
+    repeated: bool | None = None
 
     @property
     def targets(self) -> list[Target]:
@@ -67,6 +73,12 @@ class Row:
         return self.report.exactness is not None and self.report.exactness.mismatches == 0
 
     @property
+    def planning(self) -> Target | None:
+        """The time of the search, if there was one: of this machine and day, so no page or file holds it."""
+        seconds = self.report.run.get("search_seconds")
+        return None if seconds is None else Target("search_seconds", seconds, PLANNING_SECONDS)
+
+    @property
     def title(self) -> str:
         return self.anchor.title if self.anchor else self.model
 
@@ -77,8 +89,15 @@ class BenchResult:
 
     @property
     def passed(self) -> bool:
-        """Every output exact and every target met."""
-        return all(row.exact and all(target.met for target in row.targets) for row in self.rows)
+        """Every output exact, every target met, and every plan that was made twice the same."""
+        return all(
+            row.exact and row.repeated is not False and all(target.met for target in row.targets) for row in self.rows
+        )
+
+    @property
+    def in_time(self) -> bool:
+        """Whether every search was as fast as it should be."""
+        return all(row.planning is None or row.planning.met for row in self.rows)
 
     @property
     def models(self) -> dict[str, list[Row]]:
@@ -96,6 +115,7 @@ def run(
     configs: Sequence[str] = (),
     flash_model: str = "f407",
     samples: int = 1,
+    repeat_plan: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> BenchResult:
     """Deploy ``models`` in every one of ``configs`` below ``out`` and write ``bench.json``.
@@ -103,6 +123,7 @@ def run(
     Args:
         models: names of test models; those with targets if empty.
         configs: those with targets if empty, or :data:`DEFAULT_CONFIGS`.
+        repeat_plan: search the bit-widths of ``rq`` a second time and compare the plans.
 
     Raises:
         RqdkmError: an unknown model, or whatever stops a deployment.
@@ -120,8 +141,10 @@ def run(
             )
             if config == "rq":
                 options = _planned(options)
-            report = pipeline.deploy(options, _prefixed(f"{name} {config}", progress))
-            rows.append(Row(name, report, anchor))
+            step = _prefixed(f"{name} {config}", progress)
+            report = pipeline.deploy(options, step)
+            again = repeat_plan and report.search is not None
+            rows.append(Row(name, report, anchor, _same_again(options, step) if again else None))
     result = BenchResult(tuple(rows))
     write_atomic(out / "bench.json", to_json(result))
     return result
@@ -136,6 +159,14 @@ def _planned(options: DeployOptions) -> DeployOptions:
     calib.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(calib, buffer.getvalue())
     return dataclasses.replace(options, calib=calib, max_drop=RQ_MAX_DROP, ram_bytes=RQ_RAM, flash_bytes=RQ_FLASH)
+
+
+def _same_again(options: DeployOptions, progress: Callable[[str], None]) -> bool:
+    """Whether the deployment's plan and parameters come out of a second search as they did of the first."""
+    second = dataclasses.replace(options, out=options.out.with_name(f"{options.out.name}-again"))
+    pipeline.build(second, progress)
+    names = (plan_files.PLAN, plan_files.PARAMETERS)
+    return all((options.out / name).read_bytes() == (second.out / name).read_bytes() for name in names)
 
 
 def to_json(result: BenchResult) -> str:
@@ -165,6 +196,7 @@ def _as_json(row: Row) -> dict[str, Any]:
             for layer in report.layers
         ],
         "targets": [{**dataclasses.asdict(target), "met": target.met} for target in row.targets],
+        **({} if row.repeated is None else {"plan_repeated": row.repeated}),
     }
 
 
@@ -176,7 +208,7 @@ def render(result: BenchResult, *, width: int = 140) -> RenderableType:
             title = Text.assemble((f"{row.title}, {row.report.config}", "bold"), f"  {view.cycle_source(row.report)}")
             parts += [title, _table(_layer_cells(row), *_LAYER_COLUMNS, compact=width < 110)]
         parts.append(_table(_stack_cells(rows), *_STACK_COLUMNS))
-        for text, good in (verdict for row in rows for verdict in _verdicts(row)):
+        for text, good in (verdict for row in rows for verdict in (*_verdicts(row), *_timing(row))):
             parts.append(Text(("✓ " if good else "✗ ") + text, style="green" if good else "bold red"))
         parts.append(Text())
     return Group(*parts)
@@ -197,7 +229,8 @@ def to_markdown(result: BenchResult) -> str:
         "",
         "`baseline` keeps to direct convolution; `int8` takes the fastest exact kernel, Winograd included; `rq` plans",
         "bit-widths on seeded inputs (the models come without data; its page is [machinery.md](machinery.md)), with",
-        "budgets of 112 KiB RAM and 1 MiB flash; its outputs are compared with the NumPy interpreter.",
+        "budgets of 112 KiB RAM and 1 MiB flash; its outputs are compared with the NumPy interpreter. How long the",
+        "search takes is printed on the terminal only, being of one machine and not reproducible byte for byte.",
         "",
         "| model | config | cycles/MAC | ms | TFLM + CMSIS-NN | ratio | peak RAM, KiB | flash, KiB | outputs exact |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|",
@@ -293,7 +326,18 @@ def _verdicts(row: Row) -> list[tuple[str, bool]]:
         for target in row.targets
     ]
     good, text = view.exactness_line(row.report) or (False, "nothing was compared with the reference")
+    if row.repeated is not None:
+        same = "the same plan and parameters" if row.repeated else "another plan or other parameters"
+        found.append((f"{config}: a second search gave {same}", row.repeated))
     return [*found, (f"{config}: {text}", good)]
+
+
+def _timing(row: Row) -> list[tuple[str, bool]]:
+    """What differs from run to run: for the screen only."""
+    if row.planning is None:
+        return []
+    text = f"{row.report.config}: bit-widths searched in {_plain(row.planning.value)} s on this machine"
+    return [(f"{text}, target at most {PLANNING_SECONDS}", row.planning.met)]
 
 
 def _table(cells: list[list[str]], *columns: tuple[str, bool], compact: bool = False) -> Table:

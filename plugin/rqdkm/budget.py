@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rqdkm.board.describe import STM32F407
-from rqdkm_tvm.errors import BudgetError, FlashBudgetError
+from rqdkm_tvm.errors import BudgetError, FlashBudgetError, RamBudgetError
 
 if TYPE_CHECKING:
     from rqdkm.export.size import Size
@@ -120,22 +120,24 @@ def _constants(compiled: CompiledModel) -> int:
 
 
 @contextmanager
-def explained(allowance: Ram) -> Iterator[None]:
-    """Turn the arena's budget error into one about the RAM the user named."""
+def explained(allowance: Ram, otherwise: str = "use a smaller input or model") -> Iterator[None]:
+    """Turn the arena's budget error into one about the RAM the user named.
+
+    Args:
+        otherwise: what helps besides more RAM.
+    """
     try:
         yield
-    except BudgetError as error:
-        if not error.needed_bytes or isinstance(error, FlashBudgetError):
-            raise
+    except RamBudgetError as error:
         needed = error.needed_bytes + allowance.overhead
         fits = needed <= STM32F407.memory("sram").bytes
         raise BudgetError(
             f"the firmware needs at least {needed:,} bytes of RAM ({error.needed_bytes:,} of working memory, "
             f"{allowance.overhead:,} of stack and static data); the budget is {allowance.total:,}",
             where=error.where,
-            hint=f"pass --ram {needed} or more, or use a smaller input or model"
+            hint=f"pass --ram {needed} or more, or {otherwise}"
             if fits
-            else "more than the chip's SRAM holds: use a smaller input or model",
+            else f"more than the chip's SRAM holds: {otherwise}",
             needed_bytes=needed,
         ) from error
 

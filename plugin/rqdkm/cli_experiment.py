@@ -33,6 +33,9 @@ def configurations(
     max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Loss of accuracy that rq may cause.")] = 0.5,
     ram: Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget of all but baseline.")] = None,
     flash: Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget of all but baseline.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 unless rq reaches speed, memory and accuracy.")
+    ] = False,
 ) -> None:
     """Deploy as baseline, int8 and rq, and print speed, memory and accuracy beside each other."""
     from rqdkm.experiment import configurations as experiment
@@ -53,6 +56,12 @@ def configurations(
     if markdown is not None:
         experiment.write_markdown(title, reports, markdown, _command())
     print(experiment.table(reports), end="")
+    for label, found in experiment.verdicts(reports).items():
+        for verdict in found:
+            print(f"{'✓' if verdict.met else '✗'} {label}: {verdict.text}")
+    if check and not experiment.passed(reports):
+        print("error: no configuration with planned bits meets every target", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -48,15 +48,20 @@ def edit(
         typer.Option(metavar="B:SCALE:ZERO", help='Its result, e.g. 4:0.05:-8; "model" for 8 bits as given.'),
     ] = None,
     kernel: Annotated[str | None, typer.Option(metavar="NAME", help="A kernel, auto or tvm.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The int8 model of the plan: the edit is checked against it.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write here; by default over PLAN.")] = None,
 ) -> None:
-    """Change one layer. Kernels and repaired weights that were made for other bit-widths are left out then."""
+    """Change one layer. Kernels chosen for other bit-widths are chosen anew, parameters are fitted to the new ones."""
     from rqdkm import plan_tools
 
     if weights is None and output is None and kernel is None:
         raise OptionError("nothing to change", where="plan edit", hint="pass --weights, --output or --kernel")
     source = _file(plan)
-    _, remarks = plan_tools.edit(source, out or source, layer, weights=weights, output=output, kernel=kernel)
+    _, remarks = plan_tools.edit(
+        source, out or source, layer, weights=weights, output=output, kernel=kernel, model=model
+    )
     for remark in remarks:
         print(remark, file=sys.stderr)
 

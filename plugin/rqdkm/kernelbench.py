@@ -2,11 +2,13 @@
 
 An image is a "model" (rqdkm_model.h) whose layers are the candidates: its run function calls each of them on the
 layer's input and counts the cycles, and its output holds a CRC-32 of every result. So it runs wherever firmware runs.
-The figures are of the kernel alone: its input and output lie in RAM, its constants in flash.
+The figures are of the kernel alone: its input and output lie in RAM, its constants in flash. A configuration that says
+so ("in_place") has the operand's own buffer as its output.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ import numpy.typing as npt
 import rqdkm_tvm.kernels  # noqa: F401  (registers all kernels)
 from rqdkm.board.run import RunOptions, run_samples
 from rqdkm.export.model_c import HEADER
+from rqdkm_tvm import in_place
 from rqdkm_tvm.errors import ToolError
 from rqdkm_tvm.kernels import bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, candidates
@@ -171,6 +174,25 @@ def _stored_inputs(candidate: Candidate) -> list[NDArray]:
     return [bits.pack(array, t.bits) for array, t in zip(candidate.inputs, candidate.layer.inputs, strict=True)]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Offsets of what a candidate has in RAM."""
+
+    inputs: tuple[int, ...]
+    output: int
+    scratch: int
+
+
+def placed(candidate: Candidate) -> Place:
+    """Tensors one after another, the result over an operand where the configuration says so; scratch last."""
+    sizes = [array.nbytes for array in _stored_inputs(candidate)]
+    *inputs, end = (0, *itertools.accumulate(-(-size // 16) * 16 for size in sizes))
+    operand = in_place.operand_of(candidate.config)
+    if operand is not None:
+        return Place(tuple(inputs), inputs[operand], end)
+    return Place(tuple(inputs), end, end + -(-_bytes(candidate.layer.stored) // 16) * 16)
+
+
 def _batches(chosen: Sequence[Candidate]) -> list[_Batch]:
     batches: list[_Batch] = []
     room = 0
@@ -246,25 +268,22 @@ def _model(batch: _Batch, data: _Data) -> str:
         functions += (
             f"static __attribute__((noinline)) int32_t call_{index}({', '.join(parameters)}) {{\n{call.body}}}\n"
         )
-        arguments, copies, offset = [], "", 0
-        for array in _stored_inputs(candidate):
-            copies += f"      memcpy(ram + {offset}, {data.symbol(array)}, {array.nbytes});\n"
-            arguments.append(f"ram + {offset}")
-            offset += -(-array.nbytes // 16) * 16
-        out, size = offset, _bytes(candidate.layer.stored)
-        offset += -(-size // 16) * 16
+        stored, place = _stored_inputs(candidate), placed(candidate)
+        copies = "".join(
+            f"      memcpy(ram + {offset}, {data.symbol(array)}, {array.nbytes});\n"
+            for offset, array in zip(place.inputs, stored, strict=True)
+        )
+        arguments = [f"ram + {offset}" for offset in place.inputs]
+        out, size = place.output, _bytes(candidate.layer.stored)
         arguments += [data.symbol(array) for array in call.constants]
-        arguments += [f"ram + {out}", *([f"ram + {offset}"] if call.scratch_bytes else [])]
+        arguments += [f"ram + {out}", *([f"ram + {place.scratch}"] if call.scratch_bytes else [])]
         cases += (
             f"    case {index}:\n{copies}      start = rqdkm_port_cycles();\n"
             f"      status = call_{index}({', '.join(arguments)});\n"
             f"      rqdkm_layer_cycles[{index}] = rqdkm_port_cycles() - start;\n"
             f"      crcs[{index}] = rqdkm_crc32(0, ram + {out}, {size});\n      break;\n"
         )
-    ram = max(
-        sum(-(-a.nbytes // 16) * 16 for a in c.inputs) + -(-_bytes(c.layer.stored) // 16) * 16 + call.scratch_bytes
-        for c, call in batch
-    )
+    ram = max(placed(candidate).scratch + call.scratch_bytes for candidate, call in batch)
     includes = sorted({include for _, call in batch for include in call.includes})
     count = len(batch)
     return (

@@ -125,6 +125,7 @@ class BitWidths:
     plan: Plan | None = None
     parameters: Parameters | None = None
     search: Planned | None = None
+    seconds: float = 0.0  # that the search took
 
 
 def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = _silent) -> BitWidths:
@@ -152,13 +153,17 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
         )
     from rqdkm import planning
 
+    began = time.monotonic()
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
     # patches meet a RAM budget by themselves, bits of whole maps need not
     ram = options.ram_bytes if options.patch == "off" else None
-    found = planner.plan(budget.limits(options.allowed_drop, options.flash_bytes, ram, options.cycles))
-    return BitWidths(plan_files.named(found.plan, found.parameters), found.parameters, found)
+    limits = budget.limits(options.allowed_drop, options.flash_bytes, ram, options.cycles)
+    with budget.explained(budget.Ram(ram), "raise other budgets, or use a smaller input or model"):
+        found = planner.plan(limits)
+    plan = plan_files.named(found.plan, found.parameters)
+    return BitWidths(plan, found.parameters, found, time.monotonic() - began)
 
 
 def _named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
@@ -216,6 +221,8 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 1),
         }
+        if planned.search is not None:
+            volatile["search_seconds"] = round(planned.seconds, 1)
         report = dataclasses.replace(assemble.report(pieces), run=volatile)
         codec.write(report, staging / "report.json")
         page.write(report, staging / "report.html")

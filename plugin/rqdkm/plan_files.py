@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from rqdkm_tvm.errors import PlanError
-from rqdkm_tvm.files import write_atomic
+from rqdkm_tvm.files import write_together
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.plan import ParametersFile, Plan
 
@@ -66,8 +66,9 @@ def named(plan: Plan, parameters: Parameters | None, name: str = PARAMETERS) -> 
 
 
 def write_to(path: Path, plan: Plan, parameters: Parameters | None) -> None:
-    """Both files, the parameters first and beside the plan, which then names them."""
+    """Both files or none; the parameters lie beside the plan, which names them."""
     name = _parameters_name(path)
+    files: dict[Path, bytes | str] = {}
     if parameters is not None:
-        write_atomic(path.parent / name, parameters.to_bytes())
-    write_atomic(path, named(plan, parameters, name).to_json())
+        files[path.parent / name] = parameters.to_bytes()
+    write_together({**files, path: named(plan, parameters, name).to_json()})

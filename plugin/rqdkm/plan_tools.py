@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+import rqdkm_tvm.kernels
 from rqdkm import plan_files
+from rqdkm_tvm import in_place
 from rqdkm_tvm.errors import PlanError
-from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS
+from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS, LowerMixedPrecision
+from rqdkm_tvm.parameters import Parameters, refit
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.passes import prepare
 from rqdkm_tvm.plan import BITS, FUSED_KERNEL, MOST_CHANNELS, UNDECIDED, LayerPlan, OutputPlan, Plan, stored_scale
+from rqdkm_tvm.sites import layer_ops, read_sites
 
 _RUN = re.compile(r"([248])(?:x(\d+))?")
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "fully_connected")
@@ -63,17 +71,21 @@ def edit(
     weights: str | None = None,
     output: str | None = None,
     kernel: str | None = None,
+    model: Path | None = None,
 ) -> tuple[Plan, tuple[str, ...]]:
     """Write ``path`` with one layer changed to ``target``.
 
     Kernels were chosen for the bit-widths there were, so those that an edit concerns are to be chosen anew: the layer's
-    own where its weights change, and where its result changes, those of the layers after it, which read it.
+    own where its weights change, and where its result changes, those of the layers after it, which read it. Parameters
+    stay: the layer's own are fitted to its new bits, the biases of layers that read another scale to that scale
+    (:func:`rqdkm_tvm.parameters.refit`).
 
     Args:
         layer: its name in the plan.
         weights: ``4``, or runs of output channels ``8x16 4x16``; ``8`` as in the model.
         output: ``model``, or ``bits:scale:zero_point``.
         kernel: a kernel's name, ``auto`` (to be chosen) or ``tvm``.
+        model: the int8 model of the plan; needed where parameters depend on a scale that changes.
 
     Returns:
         The plan, and what else had to change, in sentences.
@@ -82,11 +94,14 @@ def edit(
         PlanError: no such layer, or values that cannot be.
     """
     plan, parameters = plan_files.read(path)
+    before, network = copy.deepcopy(plan), None if model is None else _network(model)
+    if network is not None:
+        plan.check_layers(network.ops)
     fused = fusions(plan)
     entry = _entry(plan, layer, fused, path)
     changed: list[LayerPlan] = []  # layers whose kernel is to be chosen anew
     if weights is not None:
-        entry.weights = _weights(weights, entry, fused)
+        entry.weights = _weights(weights, entry, fused, _channels(entry, parameters, network))
         changed.append(entry)
     if output is not None:
         if output != "model":
@@ -97,17 +112,22 @@ def edit(
     if kernel is not None:
         if layer in fused:
             changed += [x for x in plan.layers if x.name == fused[layer]]
-        entry.kernel, entry.config = _NAMED_KERNELS.get(kernel, kernel), {}
+        entry.kernel, entry.config = _kernel(kernel, entry), {}
+        if entry.kernel is None:  # nobody writes over a result of TVM's code
+            changed += [x for x in plan.layers[plan.layers.index(entry) :] if in_place.CONFIG in x.config]
         changed = [x for x in changed if x is not entry]
     remarks = []
+    if network is not None:
+        network.input_scales(plan)  # refuses what the model cannot
     released = [x for x in changed if x.kernel and x.kernel != FUSED_KERNEL]
     for x in released:
         x.kernel, x.config = UNDECIDED, {}
     if released:
         remarks.append(f"kernels are to be chosen anew: {', '.join(x.name for x in released)}")
-    if parameters is not None and (weights is not None or output is not None):
-        plan, parameters = dataclasses.replace(plan, parameters=None), None
-        remarks.append("the parameters file no longer fits and was left out: weights are rounded plainly")
+    if parameters is not None:
+        parameters = _refitted(parameters, before, plan, entry, network)
+        if weights is not None and layer in parameters:
+            remarks.append(f"parameters of {layer} were fitted to its new bits; nothing was trained anew")
     plan_files.write_to(target, plan, parameters)
     return plan, tuple(remarks)
 
@@ -116,6 +136,87 @@ def fusions(plan: Plan) -> dict[str, str]:
     """Layers that were fused, and the convolution that computes each: the entry before."""
     pairs = zip(plan.layers, plan.layers[1:], strict=False)
     return {second.name: first.name for first, second in pairs if second.kernel == FUSED_KERNEL}
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What a plan does not say of its model: layers it leaves out, channels, and who reads what."""
+
+    module: Any
+    ops: dict[str, str]
+    channels: dict[str, int]
+
+    def input_scales(self, plan: Plan) -> dict[str, float]:
+        """By layer with weights, the scale of what it reads when the plan is followed.
+
+        Raises:
+            PlanError: the model cannot follow it.
+        """
+        sites = read_sites(LowerMixedPrecision(plan)(self.module)["main"])
+        return {x.name: float(x.layer.inputs[0].scale) for x in sites if x.layer.weights is not None}
+
+
+def _network(model: Path) -> _Network:
+    sites = read_sites((module := PartitionLayers()(prepare(_int8(model).module)))["main"])
+    return _Network(module, layer_ops(sites), {x.name: int(x.layer.output.shape[-1]) for x in sites})
+
+
+def _int8(model: Path) -> Any:
+    from rqdkm.models import load
+
+    loaded = load.load(model)
+    if not loaded.is_quantized:
+        raise PlanError("the model computes in float, plans are for int8 models", where=str(model))
+    return loaded
+
+
+def _channels(entry: LayerPlan, parameters: Parameters | None, network: _Network | None) -> int:
+    """Output channels of a layer, by whoever knows; 0 if nobody does."""
+    if network is not None:
+        return network.channels[entry.name]
+    if parameters is not None and entry.name in parameters:
+        return int(parameters[entry.name].scales.size)
+    return sum(count for _, count in entry.weights)
+
+
+def _refitted(
+    parameters: Parameters, before: Plan, after: Plan, entry: LayerPlan, network: _Network | None
+) -> Parameters:
+    """Parameters for the plan ``after`` an edit of ``entry``.
+
+    Raises:
+        PlanError: a scale changes, and without the model nobody knows which layers read it.
+    """
+    found = dict(parameters)
+    old = before.get(entry.name)
+    scales = [None if x is None or x.output is None else x.output.scale for x in (old, entry)]
+    ratios: dict[str, float] = {}
+    if scales[0] != scales[1]:
+        if network is None:
+            raise PlanError(
+                "the scale of the result changes, and with it the biases of the layers that read it; a plan does not "
+                "say which these are",
+                where="--output",
+                hint="pass --model with the model of the plan, or keep the scale",
+            )
+        was, now = network.input_scales(before), network.input_scales(after)
+        ratios = {name: was[name] / now[name] for name in now if was[name] != now[name]}
+    ops = {entry.name: entry.op} if network is None else network.ops
+    for name in found.keys() & {entry.name, *ratios}:
+        x = after.get(name)
+        found[name] = refit(found[name], ops[name], () if x is None else x.weight_bits, ratios.get(name, 1.0))
+    return Parameters(found)
+
+
+def _kernel(text: str, entry: LayerPlan) -> str | None:
+    known = registry.names_for(entry.op)
+    if text not in (*known, *_NAMED_KERNELS, FUSED_KERNEL):
+        raise PlanError(
+            f'no kernel "{text}" for {entry.op}',
+            where="--kernel",
+            hint=f"kernels: {', '.join(known) or 'none'}; or {', '.join(_NAMED_KERNELS)}",
+        )
+    return _NAMED_KERNELS.get(text, text)
 
 
 def _entry(plan: Plan, layer: str, fused: Mapping[str, str], path: Path) -> LayerPlan:
@@ -140,7 +241,7 @@ def _stored(plan: Plan, host: str, follower: str) -> str:
     return host if entry is not None and entry.op in FOLLOWERS else follower
 
 
-def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tuple[int, int], ...]:
+def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str], channels: int) -> tuple[tuple[int, int], ...]:
     if entry.op not in _WEIGHTED:
         host = fused.get(entry.name)
         raise PlanError(
@@ -152,7 +253,6 @@ def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tup
     if not found or not all(found):
         raise PlanError(f'"{text}" are no bit-widths', where="--weights", hint='write 4, or runs: "8x16 4x16"')
     runs = [(int(m[1]), int(m[2]) if m[2] else 0) for m in found if m]
-    channels = sum(count for _, count in entry.weights)
     if len(runs) == 1 and runs[0][1] == 0:
         if runs[0][0] == 8:
             return ()
@@ -160,7 +260,8 @@ def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tup
             raise PlanError(
                 "the plan does not say how many output channels the layer has",
                 where="--weights",
-                hint=f'write {runs[0][0]}xN, where N is the last number of its shape in "rqdkm inspect MODEL"',
+                hint=f"pass --model, or write {runs[0][0]}xN, where N is the last number of its shape in "
+                '"rqdkm inspect MODEL"',
             )
         return ((runs[0][0], channels),)
     if any(count > MOST_CHANNELS for _, count in runs):
@@ -169,6 +270,9 @@ def _weights(text: str, entry: LayerPlan, fused: Mapping[str, str]) -> tuple[tup
         raise PlanError(
             f'"{text}" leaves out how many channels', where="--weights", hint='runs are written "8x16 4x16"'
         )
+    covered = sum(count for _, count in runs)
+    if channels not in (0, covered):
+        raise PlanError(f'"{text}" covers {covered} output channels, the layer has {channels}', where="--weights")
     return tuple(runs)
 
 
@@ -227,14 +331,8 @@ def check(path: Path, model: Path) -> dict[str, Any]:
     Raises:
         PlanError: it does not fit.
     """
-    import rqdkm_tvm
-    from rqdkm.models import load
-
     plan, parameters = plan_files.read(path)
-    loaded = load.load(model)
-    if not loaded.is_quantized:
-        raise PlanError("the model computes in float, plans are for int8 models", where=str(model))
-    compiled = rqdkm_tvm.compile_model(loaded.module, plan=plan, parameters=parameters)
+    compiled = rqdkm_tvm.compile_model(_int8(model).module, plan=plan, parameters=parameters)
     return {
         "layers": len(compiled.plan.layers),
         "kernels": len(compiled.layers),

@@ -14,7 +14,7 @@ from rqdkm import anchors
 from rqdkm.cli import app
 from rqdkm.models import zoo
 from rqdkm.options import DeployOptions
-from rqdkm.report.schema import Layer, Report
+from rqdkm.report.schema import Layer, Report, Search
 from tests.cli import fakes
 from tests.report.factory import report
 
@@ -82,6 +82,46 @@ def test_inexact_outputs_fail_the_check(tmp_path: Path, monkeypatch: pytest.Monk
     assert made.exactness is not None
     _fake(monkeypatch, replace(made, exactness=replace(made.exactness, mismatches=1)))
     assert runner.invoke(app, ["bench", "-o", str(tmp_path), "keyword_spotting", "--check"]).exit_code == 1
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(170.0, 0), (190.0, 1)])
+def test_a_slow_search_fails_the_check_and_is_on_the_screen_only(
+    seconds: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fake(monkeypatch, replace(_fitting(report()), run={"search_seconds": seconds}))
+    arguments = ["bench", "-o", str(tmp_path), "keyword_spotting", "--config", "rq", "--check"]
+    result = runner.invoke(app, [*arguments, "--markdown", str(tmp_path / "b.md")])
+    assert result.exit_code == code
+    assert f"{'✓' if code == 0 else '✗'} rq: bit-widths searched in {seconds:.3f} s" in result.stdout
+    for name in ("b.md", "bench.json"):
+        assert "search_seconds" not in (tmp_path / name).read_text()
+        assert f"{seconds:.0f}" not in (tmp_path / name).read_text()
+    assert "not reproducible byte for byte" in (tmp_path / "b.md").read_text()
+
+
+@pytest.mark.parametrize("second", ["plan.json", "parameters.npz", None])
+def test_a_second_search_must_give_the_same_bytes(
+    second: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``second``: the file that comes out otherwise."""
+    made = replace(_fitting(report()), search=Search(
+        objective="rep", samples=1, labelled=False, max_drop=5.0, rounds=1, trials=()
+    ))  # fmt: skip
+
+    def write(options: DeployOptions, progress: object) -> Report:
+        options.out.mkdir(parents=True)
+        for name in ("plan.json", "parameters.npz"):
+            changed = options.out.name.endswith("again") and name == second
+            (options.out / name).write_text("other" if changed else "same")
+        return replace(made, config=options.config)
+
+    fakes.install(monkeypatch, deploy=write, build=write)
+    monkeypatch.setattr(zoo, "path", lambda name, progress: Path(f"models/{name}.tflite"))
+    monkeypatch.setattr(importlib.import_module("rqdkm.bench"), "_planned", lambda options: options)
+    arguments = ["bench", "-o", str(tmp_path / "b"), "keyword_spotting", "--config", "rq", "--repeat-plan", "--check"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == (0 if second is None else 1), result.output
+    assert ("✓ rq: a second search gave the same plan" in result.stdout) == (second is None)
 
 
 def test_other_models_can_be_measured_without_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_the_report_says_how_bits_were_found(deployed: Report) -> None:
     assert deployed.search is not None
     assert not deployed.search.labelled
     assert deployed.search.samples == 96
+    assert 0 < deployed.run["search_seconds"] < deployed.run["seconds"]
     assert any(trial.allowed for trial in deployed.search.trials)
     for trial in deployed.search.trials:
         assert trial.allowed == (trial.loss_upper <= 0.25)
@@ -115,6 +117,20 @@ def test_too_few_samples_for_the_loss_that_is_allowed_say_how_many_it_takes(plan
     with pytest.raises(DataError, match="that takes 7") as seven:
         planning.check_samples(6, 22.0)
     assert seven.value.hint == "give 7 samples or more, or allow 23.53 points or more"
+
+
+def test_the_least_ram_is_named_as_the_option_takes_it(tmp_path: Path) -> None:
+    """Stack and static data included: who passes what the message says gets a firmware."""
+    np.savez(tmp_path / "calib.npz", x=data.structured_inputs(load.load(zoo.path(MODEL)), 24)[0])
+    arguments = ["build", zoo.path(MODEL), "-o", tmp_path / "out", "--config", "rq", "--max-drop", "100", "-q"]
+    arguments += ["--calib", tmp_path / "calib.npz", "--ram"]
+    refused = runner.invoke(app, [str(a) for a in [*arguments, "3K"]])
+    assert refused.exit_code == 2
+    assert "the budget is 3,072" in refused.stderr
+    needed = re.search(r"pass --ram (\d+) or more", refused.stderr)
+    assert needed is not None and int(needed[1]) > 3072
+    result = runner.invoke(app, [str(a) for a in [*arguments, needed[1]]])
+    assert result.exit_code == 0, result.stderr
 
 
 def test_the_flash_budget_of_the_search_is_for_code_and_all_constants(

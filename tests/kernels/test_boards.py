@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from rqdkm import kernelbench
 from rqdkm_tvm import in_place
-from rqdkm_tvm.kernels import bits
+from rqdkm_tvm.kernels import bits, registry
 from rqdkm_tvm.layer import Layer
 from tests.kernels import random_bands, random_layers
 from tests.kernels.random_elementwise import GENERATORS
@@ -50,10 +51,9 @@ def sample() -> tuple[list[kernelbench.Candidate], list[int]]:
     for layer in _banded(rng):
         inputs = random_bands.values_for(rng, layer)
         cases = random_bands.cases_for(rng, layer, inputs, most=2)
-        apart = [case for case in cases if in_place.CONFIG not in case.config]
-        found += [kernelbench.Candidate(layer, inputs, case.kernel, case.config) for case in apart]
+        found += [kernelbench.Candidate(layer, inputs, case.kernel, case.config) for case in cases]
         stored = bits.pack(random_bands.expected(layer, inputs), layer.stored.bits)
-        crcs += [zlib.crc32(stored.tobytes())] * len(apart)
+        crcs += [zlib.crc32(stored.tobytes())] * len(cases)
     return found, crcs
 
 
@@ -90,6 +90,7 @@ def test_every_output_byte_on_the_chip(board: str, flags: tuple[str, ...]) -> No
     assert {m.candidate.layer.stored.bits for m in results} == {8, 4, 2}
     epilogues = {m.candidate.layer.epilogue.op for m in results if m.candidate.layer.epilogue is not None}
     assert epilogues == {"add", "max_pool2d"}
+    assert {m.candidate.config.get(in_place.CONFIG) for m in results} == {None, 0, 1}
     # a board that counts counts every call; QEMU does not count
     assert all((m.cycles or 0) > 0 for m in results) if board == "virtual" else all(m.cycles is None for m in results)
 
@@ -114,3 +115,15 @@ def test_the_cost_model_is_close_to_what_the_virtual_board_counts() -> None:
         )
     for m in kernelbench.measure(found):
         assert m.cycles == pytest.approx(m.estimate, rel=0.15), (m.candidate.layer.name, m.candidate.kernel.name)
+
+
+def test_a_configuration_in_place_has_the_operand_as_its_output() -> None:
+    rng = np.random.default_rng(3)
+    case = GENERATORS["add"](rng)
+    kernel = next(k for k, _ in registry.candidates(case.layer) if k.in_place(case.layer, {}))
+    apart = kernelbench.Candidate(case.layer, case.inputs, kernel, {})
+    place = kernelbench.placed(apart)
+    assert place.output not in place.inputs
+    for operand in kernel.in_place(case.layer, {}):
+        over = kernelbench.placed(dataclasses.replace(apart, config={in_place.CONFIG: operand}))
+        assert over.output == over.inputs[operand] and over.scratch == place.output

@@ -206,8 +206,20 @@ def test_a_fusion_that_is_impossible_is_refused(mod: Any) -> None:
 
 def test_a_fusion_without_a_kernel_is_refused(mod: Any) -> None:
     plan = Plan([LayerPlan("conv2d.3", "conv2d", "conv2d_s8_magic"), LayerPlan("max_pool2d", "max_pool2d", "fused")])
-    with pytest.raises(PlanError, match="no kernel computes it"):
+    with pytest.raises(PlanError, match='no kernel "conv2d_s8_magic" for conv2d') as caught:
         compile_model(mod, plan=plan)
+    assert '"conv2d.3"' in caught.value.where  # whose kernel it is, not what was fused with it
+
+
+def test_a_plan_of_another_model_is_called_that(mod: Any) -> None:
+    """Before anything that depends on its entries: fusions, kernels, bit-widths."""
+    plan = Plan([LayerPlan("elsewhere", "conv2d", "conv2d_s8_direct"), LayerPlan("pool", "max_pool2d", "fused")])
+    with pytest.raises(PlanError, match='the model has no layer "elsewhere"'):
+        compile_model(mod, plan=plan)
+    plan = Plan([LayerPlan("conv2d.2", "depthwise_conv2d"), LayerPlan("max_pool2d", "max_pool2d", "fused")])
+    with pytest.raises(PlanError, match='the plan says "depthwise_conv2d", the model has "conv2d"') as caught:
+        compile_model(mod, plan=plan)
+    assert '"conv2d.2"' in caught.value.where
 
 
 # ---- what it is for

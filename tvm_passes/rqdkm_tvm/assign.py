@@ -13,13 +13,13 @@ from typing import Any
 import rqdkm_tvm.kernels  # noqa: F401 (registers every kernel)
 from rqdkm_tvm import in_place, knapsack, memory
 from rqdkm_tvm.bitwidths.items import CYCLES_PER_BYTE
-from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
+from rqdkm_tvm.errors import FlashBudgetError, PlanError, RamBudgetError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.plan import FUSED_KERNEL, PATCHED_KERNEL, UNDECIDED, LayerPlan, Plan
-from rqdkm_tvm.sites import Site, read_sites
+from rqdkm_tvm.sites import Site, layer_ops, read_sites
 
 # without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
 SCRATCH_SHARE = 1 / 8
@@ -131,7 +131,8 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
         raise PlanError(f"kernel {entry.kernel} cannot write its result over operand {operand}", where=where)
     if operand not in overwritable:
         raise PlanError(
-            f"operand {operand} must survive: it or the result is an input or output of the model, or it is read later",
+            f"its result may not be written over operand {operand}: that or the result is an input or output of the "
+            "model, or it is read later, or TVM's own code writes it",
             where=where,
             hint=f'leave "{in_place.CONFIG}" out',
         )
@@ -142,14 +143,7 @@ def _all_options(
     function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet
 ) -> dict[str, list[Option]]:
     """Options by layer; none where TVM compiles it."""
-    names = {name for site in sites for name in site.names}
-    for entry in plan.layers:
-        if entry.name not in names:
-            raise PlanError(
-                f'the model has no layer "{entry.name}"',
-                where="plan",
-                hint="layer names are in the offload report; a plan belongs to one model",
-            )
+    plan.check_layers(layer_ops(sites))
     planned = {entry.name: entry for entry in plan.layers if entry.kernel != UNDECIDED}
     overwritable = in_place.overwritable(
         function,
@@ -290,9 +284,9 @@ def flash_error(choices: Mapping[str, Sequence[Option]], budget: int) -> FlashBu
     )
 
 
-def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed: int, budget: int) -> BudgetError:
+def budget_error(timeline: memory.Timeline, taken: Mapping[str, Option], needed: int, budget: int) -> RamBudgetError:
     peak = max(timeline.moments(*_needs(taken)), key=lambda moment: moment.bytes)
-    return BudgetError(
+    return RamBudgetError(
         f"the model needs at least {needed:,} bytes of working memory, the budget is {budget:,}",
         where=f'layer "{peak.name}" is the peak: {peak.tensors_bytes:,} bytes of tensors, '
         f"{peak.scratch_bytes:,} of scratch",

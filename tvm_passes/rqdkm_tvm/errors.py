@@ -57,6 +57,10 @@ class FlashBudgetError(BudgetError):
     """The smallest constants exceed the flash budget; ``needed_bytes`` are theirs alone."""
 
 
+class RamBudgetError(BudgetError):
+    """Tensors and scratch exceed the RAM left for them; ``needed_bytes`` are theirs alone."""
+
+
 class PlanError(RqdkmError):
     """A plan.json that does not fit the model or its own schema."""
 

@@ -36,7 +36,7 @@ from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.offload import PREFIX, parse
 from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.plan import FUSED_KERNEL, UNDECIDED, LayerPlan, Plan
-from rqdkm_tvm.sites import Site, read_sites
+from rqdkm_tvm.sites import Site, layer_ops, read_sites
 from rqdkm_tvm.tvm_import import relay
 
 Expr = Any
@@ -127,20 +127,22 @@ def _wanted(pair: _Pair, plan: Plan) -> bool | None:
     return False if first is not None and first.kernel is None else None
 
 
-def _obeys(site: Site, entry: LayerPlan | None) -> bool:
-    """Whether the fused layer can be run as the plan says for its convolution."""
+def _refusal(site: Site, entry: LayerPlan | None) -> PlanError | None:
+    """Why the fused layer cannot be run as the plan says for its convolution; None if it can."""
     if entry is None or not entry.kernel:
-        return True
+        return None
     # what may be overwritten is known only when all is fused
     own = dataclasses.replace(entry, config=in_place.without(entry.config))
     try:
-        return bool(planned_options(site.layer, own))
-    except PlanError:
-        return False
+        planned_options(site.layer, own)
+    except PlanError as error:
+        return error
+    return None
 
 
 def fuse(mod: Any, plan: Plan, kernel_set: KernelSet) -> Any:
     """See :func:`FuseEpilogues`."""
+    plan.check_layers(layer_ops(read_sites(mod["main"])))
     pairs = [pair for pair in _pairs(mod["main"]) if _wanted(pair, plan) is not False]
     _refuse_impossible(plan, {pair.names[1] for pair in pairs})
     if kernel_set != "auto":
@@ -151,9 +153,10 @@ def fuse(mod: Any, plan: Plan, kernel_set: KernelSet) -> Any:
     kept = []
     for pair in pairs:
         name, follower = pair.names
-        able = fused.needs(name) is not None and _obeys(fused.sites[name], plan.get(name))
+        refusal = _refusal(fused.sites[name], plan.get(name))
+        able = fused.needs(name) is not None and refusal is None
         if _wanted(pair, plan) and not able:
-            raise PlanError(
+            raise refusal or PlanError(
                 f'no kernel computes it on the result of "{name}"',
                 where=f'plan: layer "{follower}" is "{FUSED_KERNEL}"',
             )

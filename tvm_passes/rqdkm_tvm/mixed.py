@@ -35,11 +35,10 @@ from rqdkm_tvm.lowbit import BITS, channel_axis, integer_range, requantize_weigh
 from rqdkm_tvm.offload.base import Quantization, clip_bounds, constant, shape_of, strip_ops
 from rqdkm_tvm.parameters import LayerParameters, Parameters
 from rqdkm_tvm.plan import LayerPlan, Plan
-from rqdkm_tvm.sites import QuantizationMap, read_sites
+from rqdkm_tvm.sites import QuantizationMap, layer_ops, read_sites
 from rqdkm_tvm.tvm_import import relay
 
 Expr = Any
-_OTHER = "a plan belongs to one model"
 
 # operators whose result may be quantized anew
 PRODUCERS = ("conv2d", "depthwise_conv2d", "fully_connected", "add", "mul")
@@ -273,8 +272,6 @@ class _Lowering(Rewriter):
         self, original: Expr, layer: Layer, entry: LayerPlan | None, read: Sequence[Stored | None]
     ) -> _Change | None:
         where = f'plan: layer "{layer.name}"'
-        if entry is not None and entry.op != layer.op:
-            raise PlanError(f'the plan says "{entry.op}", the model has "{layer.op}"', where=where)
         given = self.parameters.get(layer.name) if self.parameters is not None else None
         own = entry.output if entry is not None else None
         before = self.known.get(original, Quantization(layer.output.scale, layer.output.zero_point))
@@ -378,12 +375,10 @@ def LowerMixedPrecision(plan: Plan, parameters: Parameters | None = None) -> Any
         if not plan.is_mixed and parameters is None:
             return mod
         function = mod["main"]
-        layers = {site.name: site.layer for site in read_sites(function)}
-        for entry in plan.layers:
-            if (entry.weights or entry.output) and entry.name not in layers:
-                raise PlanError(f'the model has no layer "{entry.name}"', where="plan", hint=_OTHER)
+        sites = read_sites(function)
+        plan.check_layers(layer_ops(sites))
         if parameters is not None:
-            parameters.check(layers.values(), {entry.name: entry.weight_bits for entry in plan.layers})
+            parameters.check((site.layer for site in sites), {entry.name: entry.weight_bits for entry in plan.layers})
         return with_main(mod, rebuild(function, _Lowering(function, plan, parameters).run(function)))
 
     return module_pass("LowerMixedPrecision", run)

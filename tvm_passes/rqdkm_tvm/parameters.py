@@ -21,7 +21,7 @@ import numpy.typing as npt
 from rqdkm_tvm.errors import DataError, PlanError
 from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.layer import Layer, NDArray
-from rqdkm_tvm.lowbit import channel_axis, integer_range
+from rqdkm_tvm.lowbit import channel_axis, integer_range, requantize_weights
 
 # what NumPy and zipfile raise on damaged or foreign files
 _UNREADABLE = (
@@ -139,6 +139,31 @@ class Parameters(Mapping[str, LayerParameters]):
         except OSError as error:
             raise DataError(f"cannot read the parameters: {error.strerror}", where=str(path)) from error
         return Parameters.from_bytes(data, where=str(path))
+
+
+def refit(found: LayerParameters, op: str, bits: Sequence[int], input_ratio: float = 1.0) -> LayerParameters:
+    """The same weights at other bits, over an input of another scale.
+
+    Output channels whose integers the bits hold keep them: what they compute stays, and weights that other layers were
+    fitted to (trained, equalised) go on fitting. The others are rounded anew, to the least squared error.
+
+    Args:
+        op: of the layer.
+        bits: of every output channel; empty: 8.
+        input_ratio: scale of the input before, over that after; the bias is in units of it.
+    """
+    axis = channel_axis(op)
+    first = np.moveaxis(found.weights, axis, 0)
+    rows = first.reshape(len(first), -1)
+    widths = np.asarray(bits or (8,) * len(first))
+    ranges = np.array([integer_range(int(b)) for b in widths])
+    held = ((rows >= ranges[:, :1]) & (rows <= ranges[:, 1:])).all(axis=1)
+    values, scales = requantize_weights(first, found.scales, np.where(held, 8, widths))  # 8: as they are
+    bias = found.bias
+    ratio = input_ratio * found.scales.astype(np.float64) / scales
+    if bias is not None and (ratio != 1).any():
+        bias = np.clip(np.rint(bias * ratio), -(2**31), 2**31 - 1).astype(np.int32)
+    return LayerParameters(np.ascontiguousarray(np.moveaxis(values, 0, axis)), scales, bias)
 
 
 _OTHER = "the parameters file was made for another model"

@@ -94,6 +94,29 @@ class Plan:
         """Take over completed entries (the plan object itself stays the caller's)."""
         self.layers = list(layers)
 
+    def check_layers(self, ops: Mapping[str, str]) -> None:
+        """That every entry is a layer of the model, with its operator.
+
+        Args:
+            ops: operator by layer of the model, fused ones included.
+
+        Raises:
+            PlanError: names the first that is not.
+        """
+        for entry in self.layers:
+            if entry.name not in ops:
+                raise PlanError(
+                    f'the model has no layer "{entry.name}"',
+                    where="plan",
+                    hint="layer names are in the offload report; a plan belongs to one model",
+                )
+            if entry.op != ops[entry.name]:
+                raise PlanError(
+                    f'the plan says "{entry.op}", the model has "{ops[entry.name]}"',
+                    where=f'plan: layer "{entry.name}"',
+                    hint="a plan belongs to one model",
+                )
+
     @property
     def is_mixed(self) -> bool:
         """Whether it changes any bit-width or quantization of the model."""

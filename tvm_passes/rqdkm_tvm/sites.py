@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -217,6 +218,16 @@ def read_sites(function: Expr) -> list[Site]:
             continue
         inputs = tuple(quantization.tensor(arg) for arg in _operands(call))
         found.append(Site(call, _layer(call, draft, inputs, quantization.tensor(call))))
+    return found
+
+
+def layer_ops(sites: Iterable[Site]) -> dict[str, str]:
+    """Operator by name, of the layers and of those that are fused with them."""
+    found = {}
+    for site in sites:
+        found[site.layer.name] = site.layer.op
+        if site.layer.epilogue is not None:
+            found[site.layer.epilogue.name] = site.layer.epilogue.op
     return found
 
 

@@ -27,7 +27,7 @@ from rqdkm_tvm.bitwidths.items import (
     ram_of,
     totals,
 )
-from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.errors import BudgetError, RamBudgetError
 from rqdkm_tvm.quiet import native_silence
 
 Method = Literal["exact", "greedy", "rule"]
@@ -303,7 +303,8 @@ def _error(resource: str, limit: float, least: float, condition: str) -> BudgetE
     shown = f"{least:,.6g}" if resource == "error" else f"{np.ceil(least):,.0f}"
     given = f"{limit:,.6g}" if resource == "error" else f"{limit:,.0f}"
     name = "RAM" if resource == "ram" else resource
-    return BudgetError(
+    kind = RamBudgetError if resource == "ram" else BudgetError
+    return kind(
         f"the {name} budget is {given}{unit}, bit-widths can bring it down to {shown}{unit} {condition}",
         where="bit-width search",
         hint=f"raise the {name} budget to {shown}{unit} or more, or allow fewer bits",

@@ -117,6 +117,11 @@ def get(name: str, config: Config | None = None) -> Kernel:
     return banded(_KERNELS[name]) if config and BAND in config else _KERNELS[name]
 
 
+def names_for(op: str) -> list[str]:
+    """Kernels of an operator."""
+    return [k.name for k in _KERNELS.values() if op in k.ops]
+
+
 def kernels_for(layer: Layer) -> list[Kernel]:
     """Every kernel registered for the layer's operator, whether or not it accepts this layer.
 

@@ -39,6 +39,7 @@ Value = int | str | bool
 MOST_CHANNELS = 1 << 20  # of a layer; runs are expanded to one entry each
 UNDECIDED = ""  # LayerPlan.kernel: to be chosen
 FUSED_KERNEL = "fused"  # LayerPlan.kernel: computed by the layer that it reads (fuse.py)
+PATCH_STAGE = "patch_stage"  # operator of the layer that stands for the patch stage
 PATCHED_KERNEL = "patched"  # LayerPlan.kernel: computed by the patch stage (patches/)
 
 
@@ -104,6 +105,8 @@ class Plan:
             PlanError: names the first that is not.
         """
         for entry in self.layers:
+            if entry.op == PATCH_STAGE and self.patches is not None and entry.name not in ops:
+                continue  # its layers are not joined yet
             if entry.name not in ops:
                 raise PlanError(
                     f'the model has no layer "{entry.name}"',

@@ -222,10 +222,12 @@ def read_sites(function: Expr) -> list[Site]:
 
 
 def layer_ops(sites: Iterable[Site]) -> dict[str, str]:
-    """Operator by name, of the layers and of those that are fused with them."""
+    """Operator by name, of the layers and of those that are computed with them."""
     found = {}
     for site in sites:
         found[site.layer.name] = site.layer.op
+        if site.layer.stage is not None:
+            found |= {node.layer.name: node.layer.op for node in site.layer.stage.nodes}
         if site.layer.epilogue is not None:
             found[site.layer.epilogue.name] = site.layer.epilogue.op
     return found

@@ -39,7 +39,7 @@ Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
 LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
-JUDGE_SAMPLES = 400
+JUDGE_SAMPLES = 1500
 
 
 @dataclass(frozen=True)

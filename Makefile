@@ -33,7 +33,7 @@ bench: $(STAMP) ## measure networks, configurations, sensitivities and kernels; 
 
 configurations: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the machinery model as baseline, int8 and rq
 	@$(BIN)/rqdkm experiment configurations examples/machinery/model.tflite --calib .cache/machinery_val.npz \
-	  --data .cache/machinery_test.npz --plan examples/machinery/rq/plan.json --ram 66K --out build/machinery --title "Machinery CNN: configurations side by side" \
+	  --data .cache/machinery_test.npz --plan examples/machinery/rq/plan.json --out build/machinery --title "Machinery CNN: configurations side by side" \
 	  --markdown docs/machinery.md --check
 
 ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz .cache/machinery_val.npz .cache/machinery_test.npz ## REP against other sensitivities at equal size

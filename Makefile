@@ -29,6 +29,7 @@ bench: $(STAMP) ## measure networks, configurations, sensitivities and kernels; 
 	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
 	@$(MAKE) --no-print-directory configurations ablation patches
 	@$(BIN)/python -m tests.kernels.measure
+	@$(BIN)/python -m tests.patches.sweep
 	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
 
 configurations: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the machinery model as baseline, int8 and rq

@@ -187,8 +187,8 @@ def _grow(net: Network, last: int, channels: Sequence[int]) -> int:
     if kind == 5:
         return net.pointwise(last, str(rng.choice(["clip", "relu", "requantize"])))
     if kind == 6:  # the block of a residual network, with or without a convolution on the way round
-        inner = net.conv(net.conv(last, c, 3), c, int(rng.choice([1, 3])))
-        return net.join(last if rng.integers(2) else net.conv(last, c, 1), inner)
+        inner = net.conv(net.conv(last, c, 3, stride), c, int(rng.choice([1, 3])))
+        return net.join(last if stride == 1 and rng.integers(2) else net.conv(last, c, 1, stride), inner)
     if kind == 7:  # an inverted bottleneck
         wide = net.conv(last, 2 * c if c < 12 else c, 1)
         return net.join(net.conv(net.depthwise(wide, 3), c, 1), last, str(rng.choice(["add", "add", "mul"])))

@@ -21,7 +21,7 @@ from tests.patches import host, stages
 from tests.patches.stages import Rng
 
 BATCHES = (10, 11, 12)
-PER_BATCH = 12
+PER_BATCH = 8
 
 
 def batch(seed: int) -> list[Stage]:

@@ -18,7 +18,7 @@ from tests.patches import host, stages
 from tests.patches.host import Case
 
 BATCHES: list[tuple[int, KernelSet]] = [(0, "auto"), (1, "auto"), (2, "auto"), (3, "direct")]
-PER_BATCH = 16
+PER_BATCH = 14
 
 
 @cache
@@ -32,10 +32,10 @@ def batch(seed: int, kernel_set: KernelSet) -> tuple[Stage, ...]:
 def test_patched_equals_unpatched(seed: int, kernel_set: KernelSet) -> None:
     rng = np.random.default_rng(seed)
     cases, expected, varied = [], [], 0
-    for stage in batch(seed, kernel_set):
+    for index, stage in enumerate(batch(seed, kernel_set)):
         frames = stages.frames(rng, stage)
         wanted = stages.unpatched(stage.nodes, frames)
-        own = host.cases_of(stage, frames)
+        own = host.cases_of(stage, frames, most=99 if index % 7 == 0 else 2)
         cases += own
         expected += [wanted] * len(own)
         varied += len(np.unique(wanted)) > 16

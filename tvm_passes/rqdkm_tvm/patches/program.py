@@ -246,11 +246,12 @@ class Patches:
             following = self.below(patch, patch.branch).trace
             for index, (now, then) in enumerate(zip(patch.trace.held, following.held, strict=True)):
                 if then.pixels and then.rows.start < now.rows.stop:
-                    found[index] = Span(then.rows.start, now.rows.stop)
+                    found[index] = Span(then.rows.start, min(now.rows.stop, then.rows.stop))
         if self.fetches:
             following = self.below(patch, self.plan.branch(patch.row + 1, patch.column)).trace
-            if following.frame.pixels and following.frame.rows.start < patch.trace.frame.rows.stop:
-                found[FRAME] = Span(following.frame.rows.start, patch.trace.frame.rows.stop)
+            now, then = patch.trace.frame, following.frame
+            if then.pixels and then.rows.start < now.rows.stop:
+                found[FRAME] = Span(then.rows.start, min(now.rows.stop, then.rows.stop))
         return found
 
     @cached_property

@@ -141,6 +141,44 @@ def deploy(
 
 
 @app.command()
+def tune(
+    model: ModelArg,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The plan to write.")] = Path("tuned.json"),
+    ram: RamOpt = None,
+    flash: FlashOpt = None,
+    config: ConfigOpt = "int8",
+    plan: PlanOpt = None,
+    calib: CalibOpt = None,
+    board: BoardOpt = "virtual",
+    flash_model: FlashModelOpt = "f407",
+    candidates: Annotated[int, typer.Option(min=1, help="Kernels and configurations measured per layer.")] = 6,
+    verbose: VerboseOpt = 0,
+    quiet: QuietOpt = False,
+) -> None:
+    """Choose kernels by measured cycles: a plan for rqdkm deploy --plan."""
+    from rqdkm import plan_files
+    from rqdkm import tune as tuning
+
+    model = _found(model)
+    options = DeployOptions(
+        model=model,
+        out=Path(f"{out}.unused"),
+        calib=calib,
+        board=board,
+        flash_model=flash_model,
+        ram_bytes=parse_size(ram, "--ram") if ram else None,
+        flash_bytes=parse_size(flash, "--flash") if flash else None,
+        config=config,
+        plan=plan,
+    )
+    with log.Progress() as progress:
+        tuned = tuning.tune(options, candidates=candidates, progress=progress)
+    plan_files.write_to(out, tuned.plan, tuned.parameters)
+    print(tuning.table(tuned), end="")
+    print_hint(f"plan     {out}", False)
+
+
+@app.command()
 def inspect(
     model: ModelArg,
     json: JsonOpt = False,

@@ -65,6 +65,9 @@ class Option:
         return memory.aligned(self.scratch_bytes) - memory.aligned(self.shared_bytes)
 
 
+Measured = Callable[[str, Option], Option]
+
+
 def option(layer: Layer, kernel: registry.Kernel, config: registry.Config, overwritable: Sequence[int] = ()) -> Option:
     """The option of a kernel and its configuration; in place where kernel and graph allow it.
 
@@ -139,10 +142,10 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
     return [option(layer, kernel, config, (operand,)) for kernel, config in chosen]
 
 
-def _all_options(
-    function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet
+def layer_options(
+    function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet = "auto"
 ) -> dict[str, list[Option]]:
-    """Options by layer; none where TVM compiles it."""
+    """Every way to run each layer that ``plan`` leaves open, by layer; none where TVM compiles it."""
     plan.check_layers(layer_ops(sites))
     planned = {entry.name: entry for entry in plan.layers if entry.kernel != UNDECIDED}
     overwritable = in_place.overwritable(
@@ -303,10 +306,16 @@ def assign(
     flash_budget: int | None,
     kernel_set: registry.KernelSet,
     prices: Prices,
+    measured: Measured | None = None,
 ) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
-    choices = _all_options(function, sites, plan, kernel_set)
+    choices = layer_options(function, sites, plan, kernel_set)
+    if measured is not None:
+        choices = {
+            name: sorted((measured(name, o) for o in found), key=lambda o: (o.kernel.reference, o.cycles))
+            for name, found in choices.items()
+        }
     chosen = choose(memory.timeline(function), choices, ram_budget=ram_budget, flash_budget=flash_budget, prices=prices)
     entries, reasons = [], {}
     for site in sites:
@@ -343,6 +352,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     flash_budget: int | None = None,
     kernel_set: registry.KernelSet = "auto",
     prices: Prices = DEFAULT_PRICES,
+    measured: Measured | None = None,
 ) -> Any:
     """Pass: completes and checks ``plan`` for a partitioned module; the module itself keeps its operators.
 
@@ -354,6 +364,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
         flash_budget: bytes of all constants; None: as many as pay, see :func:`choose`.
         kernel_set: which kernels may be chosen.
         prices: of memory that no budget limits.
+        measured: layer and option -> the option with the cycles that were measured; None: estimates decide.
 
     Raises:
         PlanError: the plan does not fit the model or its kernels.
@@ -368,6 +379,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
             flash_budget=flash_budget,
             kernel_set=kernel_set,
             prices=prices,
+            measured=measured,
         )
         return with_main(mod, add_refusals(mod["main"], reasons))
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from rqdkm import budget, plan_files, planning
 from rqdkm.cli import app
+from rqdkm.experiment.statistics import PairedLoss
 from rqdkm.models import data, load, zoo
 from rqdkm.report import codec
 from rqdkm.report.schema import Report
@@ -93,7 +94,9 @@ def test_the_same_question_has_the_same_plan(planner: planning.Planner, work: Pa
     assert found.parameters.to_bytes() == (work / "rq" / "parameters.npz").read_bytes()
 
 
-def test_budgets_hold_and_those_that_cannot_say_what_is_needed(planner: planning.Planner) -> None:
+def test_budgets_hold_and_those_that_cannot_say_what_is_needed(
+    planner: planning.Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     free = planner.assign(Budgets(), "error").totals
     fixed = planner.costs.fixed_flash
     weights = free.flash - fixed
@@ -103,8 +106,12 @@ def test_budgets_hold_and_those_that_cannot_say_what_is_needed(planner: planning
     assert found.chosen.ram <= 0.7 * free.ram
     with pytest.raises(BudgetError, match="flash budget is 100 bytes"):
         planner.plan(planning.Limits(100, flash=100))
-    with pytest.raises(BudgetError, match="points"):
-        planner.plan(planning.Limits(2.0, flash=int(fixed + 0.3 * weights)))
+    monkeypatch.setattr(planner, "loss", lambda _plan, _parameters: PairedLoss(lost=3, won=0, n=96))
+    monkeypatch.setattr(planning, "LADDER", planning.LADDER[:1])
+    with pytest.raises(
+        BudgetError, match=r"lose 3\.12 points \(up to 5\.6\d on 96 calibration samples\); 5 are allowed"
+    ):
+        planner.plan(planning.Limits(5.0, flash=int(fixed + 0.3 * weights)))
 
 
 def test_too_few_samples_for_the_loss_that_is_allowed_say_how_many_it_takes(planner: planning.Planner) -> None:

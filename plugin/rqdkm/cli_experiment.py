@@ -67,8 +67,8 @@ def configurations(
 @app.command()
 def ablation(
     model: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="int8 classifiers.")],
-    calib: Annotated[list[Path], typer.Option(help="Labelled calibration data, once per model, in their order.")],
-    data: Annotated[list[Path], typer.Option(help="Labelled test data, likewise.")],
+    calib: Annotated[list[Path], typer.Option(help="Calibration data, once per model, in their order.")],
+    data: Annotated[list[Path], typer.Option(help="Labelled test data, once per model, likewise.")],
     markdown: MarkdownOpt = None,
 ) -> None:
     """REP against uniform bits, weight magnitude and Hessian trace at equal size."""

@@ -233,6 +233,14 @@ def test_the_hessian_trace_is_that_of_the_last_layer(twin: FloatTwin, labelled: 
     assert found * twin.reference_weights(last.name).size == pytest.approx(exact, rel=0.15)
 
 
+def test_the_hessian_of_the_networks_own_probabilities_has_no_negative_trace(
+    twin: FloatTwin, samples: list[list[np.ndarray]]
+) -> None:
+    assert all(trace >= 0 for trace in hessian_traces(twin, samples).values())
+    table = competitor("hessian_trace", twin, samples)
+    assert all(row.weight_error(2) > row.weight_error(4) > 0 for row in table.layers if row.weights)
+
+
 def test_labels_must_fit(twin: FloatTwin, samples: list[list[np.ndarray]]) -> None:
     with pytest.raises(DataError, match="labels"):
         rep(twin, samples, [0])

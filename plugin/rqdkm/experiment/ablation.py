@@ -3,7 +3,9 @@
 Weights alone get 8, 4 or 2 bits, per group of output channels; feature maps stay at 8, so that the size is one number
 that every rule can meet: bytes of weights, as a share of what they are with all at 4 bits. REP is as it is shipped: the
 recursion, whose rounds a measured error compares. The other rules know no recursion (their tables do not depend on
-what is quantized already): the same exact search, once, by channel groups. The integer network that results is run on
+what is quantized already): the same exact search, once, by channel groups. The Hessian is that of the cross-entropy
+from the network's own probabilities: with labels its trace is indefinite on as few samples, negative for most layers of
+a trained network, and would be compared below its worth. The integer network that results is run on
 all test samples, first with weights rounded plainly, so that only the choice differs, then repaired, as a deployment
 has them.
 
@@ -30,7 +32,6 @@ from rqdkm_tvm.bitwidths import Budgets, Costs, Method, exact, items_of, recurse
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
 from rqdkm_tvm.mixed import LowerMixedPrecision
-from rqdkm_tvm.sensitivity import competitors
 from rqdkm_tvm.sensitivity.calibration import MetricName
 from rqdkm_tvm.sensitivity.rep import Order
 from rqdkm_tvm.sensitivity.table import Assignment
@@ -87,18 +88,16 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
 
     Args:
         model_file: int8 classifier.
-        calib: labelled calibration samples; the traces take the labels, REP does not.
+        calib: calibration samples; no rule takes labels.
         test: labelled samples that nothing above sees.
 
     Raises:
-        DataError: data without labels.
+        DataError: test data without labels.
     """
     model = load.load(model_file)
     evaluation, calibration = datasets.load_data(test, model), datasets.load_data(calib, model)
-    for dataset, path in ((evaluation, test), (calibration, calib)):
-        if dataset.labels is None:
-            raise DataError("an ablation needs labels, there are none", where=str(path))
-    assert evaluation.labels is not None and calibration.labels is not None
+    if evaluation.labels is None:
+        raise DataError("there are no labels to measure accuracy with", where=str(test))
     planner = Planner(model, calibration, progress=progress)
     planner.costs = weights_only(planner.costs)
     arena = _Arena(planner, datasets.quantize_inputs(evaluation, model), evaluation.labels)
@@ -112,14 +111,7 @@ def run(model_file: Path, calib: Path, test: Path, *, progress: Progress = lambd
         budgets = Budgets(flash=share * size)
         for name, metric, order in RULES:
             progress(f"ablation: {name}, {share:.0%}")
-            traced = metric in competitors.TRACES
-            rule = dataclasses.replace(
-                planner.calibration,
-                metric=metric,
-                order=order,
-                labels=calibration.labels[planner.drawn] if traced else None,
-                _first=None,
-            )
+            rule = dataclasses.replace(planner.calibration, metric=metric, order=order, _first=None)
             if metric == "rep":
                 found = recurse(rule.derive, planner.costs, budgets, measure=planner.calibration.measure)
                 best, weights = found.assignment, found.totals.flash

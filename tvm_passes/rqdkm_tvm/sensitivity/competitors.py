@@ -101,6 +101,9 @@ def hessian_traces(
     ``tr(H_l) = E[z^T H_l z]`` for random signs z (Hutchinson, 1990), with ``H_l z`` by central differences of
     gradients: the layer's weights move along z by :data:`STEP` of their root mean square, all others stay. Without
     labels the targets are the unquantized network's own probabilities.
+
+    Prefer it without: then the gradient of the loss is zero and the Hessian that of Gauss and Newton, never negative.
+    With labels and few samples the network's own curvature, times a gradient that is not zero, decides the sign.
     """
     rng = np.random.default_rng(seed)
     found = {}

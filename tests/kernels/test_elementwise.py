@@ -16,7 +16,7 @@ OTHERS = [op for op in GENERATORS if op != "depthwise_conv2d"]
 
 
 def test_every_operator_of_the_contract_is_tested() -> None:
-    assert set(GENERATORS) | {"conv2d", "fully_connected"} == set(OPS)
+    assert set(GENERATORS) | {"conv2d", "fully_connected", "patch_stage"} == set(OPS)  # stages: tests/patches
 
 
 @pytest.mark.parametrize("op", OTHERS)

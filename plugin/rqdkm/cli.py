@@ -185,7 +185,7 @@ def inspect(
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
 ) -> None:
-    """A model's layers, shapes, MACs, quantization and the RAM it would need. Builds nothing."""
+    """A model's layers, shapes, MACs, quantization and the RAM of its feature maps. Builds nothing."""
     from rqdkm import pipeline
     from rqdkm.report import model_table
 

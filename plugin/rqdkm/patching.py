@@ -123,6 +123,8 @@ class Patcher:
                 return finder.work_out(self.worked.plan)
             except BudgetError:
                 pass
+        wanted = request(self.options)
+        finder.check(wanted)
         optional = self.options.patch == "auto" and self.options.vdpc == "off" and self.options.input == "frame"
         if optional:
             try:
@@ -132,7 +134,7 @@ class Patcher:
             else:
                 self.progress("the network fits without patches")
                 return worked
-        return finder.find(request(self.options))
+        return finder.find(wanted)
 
     # ---- VDPC and VDQS
 

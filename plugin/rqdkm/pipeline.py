@@ -323,7 +323,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
     patcher = Patcher(options, model, planned.plan, planned.parameters, _prefixed("patches", progress))
     while True:
         try:
-            with budget.explained(allowance):
+            with budget.explained(allowance, _remedy(options)):
                 plan = patcher.plan(allowance.room, flash.constants)
                 compiled = rqdkm_tvm.compile_model(
                     model.module,
@@ -358,6 +358,15 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
     plan_files.write(staging, compiled.plan, planned.parameters)
     mixed = compiled.plan.is_mixed or planned.parameters is not None
     return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching)
+
+
+def _remedy(options: DeployOptions) -> str:
+    """What helps besides more RAM."""
+    if options.patch == "off":
+        return "run the first layers in patches (--patch auto), or use a smaller input or model"
+    if options.input == "frame":
+        return "keep the input out of RAM (--input callback), or use a smaller input or model"
+    return "use a smaller input or model"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.text import Text
 import rqdkm_tvm.kernels
 from rqdkm import plan_files
 from rqdkm_tvm import in_place
+from rqdkm_tvm.assign import DEFAULT_PRICES, MEMORY_PRICES
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS, LowerMixedPrecision
@@ -332,7 +333,8 @@ def check(path: Path, model: Path) -> dict[str, Any]:
         PlanError: it does not fit.
     """
     plan, parameters = plan_files.read(path)
-    compiled = rqdkm_tvm.compile_model(_int8(model).module, plan=plan, parameters=parameters)
+    prices = MEMORY_PRICES if plan.is_mixed else DEFAULT_PRICES  # as a deployment has it
+    compiled = rqdkm_tvm.compile_model(_int8(model).module, plan=plan, parameters=parameters, prices=prices)
     return {
         "layers": len(compiled.plan.layers),
         "kernels": len(compiled.layers),

@@ -67,6 +67,8 @@ def test_what_cannot_be_says_what_can(mod: object) -> None:
     with pytest.raises(PlanError, match="cannot be divided") as error:
         finder(mod, 40_000).candidates(Request(last="softmax"))
     assert splits(mod["main"])[0].last in str(error.value.hint)  # type: ignore[index]
+    with pytest.raises(PlanError, match="cannot be divided"):  # whether or not patches are needed
+        finder(mod, 1 << 20).check(Request(last="softmax"))
     with pytest.raises(PlanError, match="no feature map has 99 x 1"):
         finder(mod, 40_000).candidates(Request(grid=(99, 1)))
 

@@ -48,8 +48,8 @@ def _facts(summary: ModelSummary) -> Table:
         channels = sum(layer.per_channel for layer in weighted)
         weights += f", scales per channel in {channels} of {len(weighted)} layers with weights"
     table.add_row("weights", weights)
-    ram = f"at least {summary.ram_peak_bytes:,} bytes of feature maps, in {summary.peak_layer}"
-    table.add_row("RAM", Text(f"{ram} (scratch, stack and alignment come on top)"))
+    ram = f"{summary.ram_peak_bytes:,} bytes of feature maps operator by operator, in {summary.peak_layer}"
+    table.add_row("RAM", Text(f"{ram} (fused, in-place and patched layers take less; scratch and stack come on top)"))
     return table
 
 

@@ -116,7 +116,7 @@ class Finder:
         Raises:
             PlanError: the request names a place where the network cannot be divided, or there is none.
         """
-        legal = splits(self.mod["main"])
+        legal = self._legal(request)
         if not legal:
             raise PlanError(
                 "there is no layer after which the network can be divided",
@@ -124,13 +124,6 @@ class Finder:
                 hint="a patch stage begins at the model's one input and consists of convolutions, poolings, "
                 "additions and elementwise operators; pass --patch off",
             )
-        if request.last is not None:
-            names = ", ".join(f'"{split.last}"' for split in legal)
-            legal = [split for split in legal if split.last == request.last]
-            if not legal:
-                raise PlanError(
-                    f'the network cannot be divided after "{request.last}"', where="--split", hint=f"possible: {names}"
-                )
         estimators = [Estimator(split, self._per_layer) for split in legal]
         longest = max(estimator.unpatched for estimator in estimators)
         found: list[tuple[tuple[float, ...], Candidate]] = []
@@ -150,6 +143,26 @@ class Finder:
                 hint="pass fewer patches, or auto",
             )
         return [made for _, made in sorted(found, key=lambda item: item[0])]
+
+    def check(self, request: Request) -> None:
+        """Refuse a request for a split that is none, whether or not patches turn out to be needed.
+
+        Raises:
+            PlanError: says where the network can be divided.
+        """
+        self._legal(request)
+
+    def _legal(self, request: Request) -> list[Split]:
+        legal = splits(self.mod["main"])
+        if request.last is None:
+            return legal
+        found = [split for split in legal if split.last == request.last]
+        if not found:
+            names = ", ".join(f'"{split.last}"' for split in legal) or "nowhere"
+            raise PlanError(
+                f'the network cannot be divided after "{request.last}"', where="--split", hint=f"possible: {names}"
+            )
+        return found
 
     def work_out(self, patches: PatchPlan | None) -> Worked:
         """Kernels and memory of the whole network with these patches; None: without any.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rqdkm.models import load
+from rqdkm.models import load, zoo
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError, PlanError
 from rqdkm_tvm.patches.estimate import Estimator
@@ -81,6 +81,6 @@ def test_a_budget_that_cannot_hold_names_what_is_needed(mod: object) -> None:
 
 
 def test_a_network_without_local_layers_has_no_splits() -> None:
-    dense = partition(load.load(ROOT / ".cache/models/anomaly_detection.tflite"))
+    dense = partition(load.load(zoo.path("anomaly_detection")))
     with pytest.raises(PlanError, match="no layer after which"):
         finder(dense, 40_000).candidates(Request())

@@ -19,7 +19,7 @@ from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
 from rqdkm.models import data as datasets
 from rqdkm.models import reference
 from rqdkm.options import parse_grid
-from rqdkm.planning import partition
+from rqdkm.planning import partition, spread
 from rqdkm_tvm.errors import BudgetError, DataError
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.mixed import LowerMixedPrecision
@@ -202,7 +202,7 @@ def branches(
     sets = groups(split)
     searcher = Searcher(lowered, stage, frames)
     searched_for = time.monotonic() - began
-    judged = _spread(len(frames), JUDGE_SAMPLES)
+    judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
     before = _classes(lowered["main"], frames[judged])
     trials: list[Trial] = []
     kept: dict[float, tuple[PatchPlan, tuple[Branch, ...]]] = {}
@@ -258,8 +258,3 @@ def _least(values: Sequence[float], good: Callable[[float], bool]) -> float | No
 def _classes(function: Any, frames: Int8) -> npt.NDArray[np.int64]:
     outputs = reference.run_function(function, [frames])[0]
     return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
-
-
-def _spread(count: int, wanted: int) -> npt.NDArray[np.int64]:
-    """Up to ``wanted`` of ``count`` samples, in a fixed random order: files are often sorted."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:wanted])

@@ -24,7 +24,6 @@ from rqdkm_tvm.graph import (
     Rewriter,
     bits_of,
     calls,
-    layer_name,
     module_pass,
     outputs,
     rebuild,
@@ -208,11 +207,6 @@ def parse_stage(function: Expr) -> Draft:
         output=Quantization(result.scale, result.zero_point),
         stage=stage,
     )
-
-
-def names_of(call: Expr) -> list[str]:
-    """Names of the layers within a stage's call."""
-    return [layer_name(inner) for inner in calls(call.op)]
 
 
 def SchedulePatches(plan: Plan, *, kernel_set: KernelSet = "auto") -> Any:  # noqa: N802 (named like TVM's)

@@ -1,4 +1,4 @@
-"""Layer by layer: the fastest direct kernel, what Winograd makes of it, and what weights of 4 and 2 bits do to both.
+"""Layer by layer: the fastest direct kernel, what Winograd makes of it, and what fewer bits do to both.
 
 :func:`candidates` and :func:`table` are used by :mod:`tests.kernels.measure`, which runs everything and checks it.
 """
@@ -29,6 +29,9 @@ DEPTHWISE = [
 #: Columns of the table: what is measured beside the fastest direct kernel with 8-bit weights. At most one kernel of a
 #: column takes a layer, which has one stride.
 WINOGRAD = {"F(4x4,3x3)": ("f4x4", "f4x4s2"), "F(2x2,3x3)": ("f2x2",), "F(4,3)": ("f4x1",)}
+#: Weights and both maps at 4 bits, with unpacking and packing of the maps: by direct kernels, and four products per
+#: multiplication.
+PACKED_MAPS = ("direct, 4-bit maps", "four products, 4-bit maps")
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,23 @@ def narrow(layer: Layer, bits: int) -> Layer:
     channels = layer.output.shape[-1]
     return replace(
         layer,
-        weights=(layer.weights >> (8 - bits)).astype(np.int8),
+        weights=np.maximum(layer.weights >> (8 - bits), 1 - (1 << (bits - 1))).astype(np.int8),  # symmetric
         weight_scales=(layer.weight_scales * 2.0 ** (8 - bits)).astype(np.float32),
         weight_bits=(bits,) * channels,
     )
+
+
+def packed_maps(layer: Layer) -> Layer:
+    """A layer with packed weights, and both maps packed at 4 bits: the same reals, 16 times as coarse."""
+
+    def coarse(tensor: Tensor) -> Tensor:
+        return replace(tensor, bits=4, scale=tensor.scale * 16, zero_point=tensor.zero_point >> 4)
+
+    return replace(layer, inputs=tuple(map(coarse, layer.inputs)), output=coarse(layer.output))
+
+
+def four_products(kernel: Kernel, _config: Config) -> bool:
+    return kernel.name == "conv2d_s4_gemm"
 
 
 def variants(layer: Layer, x: Array) -> list[Variant]:
@@ -92,6 +108,11 @@ def variants(layer: Layer, x: Array) -> list[Variant]:
             find(f"direct, {bits} bits", low, None),
             find(f"F(4x4,3x3), {bits} bits", low, WINOGRAD["F(4x4,3x3)"]),
         ]
+    if layer.op == "conv2d" and layer.inputs[0].shape[3] % 2 == 0:  # whole bytes
+        low = packed_maps(narrow(layer, 4))
+        for column, wanted in zip(PACKED_MAPS, (lambda kernel, _: kernel.direct, four_products), strict=True):
+            every = kernelbench.candidates_for(low, [x >> 4], configs=1, accept=wanted)
+            found.append(Variant(layer, column, tuple(every)))
     return [variant for variant in found if variant.candidates]  # Winograd takes few layers
 
 
@@ -103,6 +124,7 @@ def table(chosen: Sequence[Variant], results: Sequence[kernelbench.Measurement])
         measured = [next(remaining) for _ in variant.candidates]
         fastest.setdefault(id(variant.layer), {})[variant.column] = min(measured, key=lambda m: m.cycles or 0)
     ratios = [*WINOGRAD, *(f"{kind}, {bits} bits" for bits in (4, 2) for kind in ("direct", "F(4x4,3x3)"))]
+    ratios += PACKED_MAPS
     lines = [
         f"| layer | direct | cycles | {' | '.join(ratios)} | flash: 8 / 4 / 2 bits |",
         f"|---|---|---:|{'---:|' * (len(ratios) + 1)}",

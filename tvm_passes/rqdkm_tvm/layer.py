@@ -26,6 +26,7 @@ class Tensor:
 
     ``bits`` is 8, 4 or 2: int8 values in ``[-2^(bits-1), 2^(bits-1))``. Below 8 they are packed in memory, several to a
     byte, low bits first ([1, 2, 3, 4] at 4 bits is 0x21 0x43), and the last axis is a multiple of 8 / bits.
+    ``span`` holds (least, greatest) value of an int8 tensor in bytes where it takes some only, such as an unpacked one.
     """
 
     shape: tuple[int, ...]
@@ -33,6 +34,7 @@ class Tensor:
     scale: float = 1.0
     zero_point: int = 0
     bits: int = 8
+    span: tuple[int, int] = (-128, 127)
 
     @property
     def size(self) -> int:

@@ -13,7 +13,10 @@
 #if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP
 #include <arm_acle.h>
 #define RQDKM_DSP 1
+/* Keeps a constant in a register: there a mask takes a shifted operand, as an immediate it does not. */
+#define RQDKM_IN_REGISTER(x) __asm("" : "+r"(x))
 #else
+#define RQDKM_IN_REGISTER(x) ((void)0)
 #define RQDKM_DSP 0
 #endif
 

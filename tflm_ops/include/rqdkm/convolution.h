@@ -52,6 +52,20 @@ int32_t rqdkm_conv2d_s8_gemm_scratch_bytes(const rqdkm_conv_params *params, cons
                                            const rqdkm_dims *filter_dims, const rqdkm_dims *output_dims,
                                            const rqdkm_conv_tile *tile);
 
+struct rqdkm_quad_params; /* kernels/quad.h */
+
+/* Convolution as a matrix product with four products per multiplication (kernels/quad.h), for weights of 4 and 2 bits
+   and inputs of few values, stored as bytes: one group, a multiple of 4 input channels, at least 4 output channels.
+   Uses tile->pixels, a multiple of 4, and ->resident. */
+int32_t rqdkm_conv2d_s4_gemm(const rqdkm_conv_params *params, const struct rqdkm_quad_params *quant,
+                             const rqdkm_dims *input_dims, const int8_t *input, const rqdkm_dims *filter_dims,
+                             const int8_t *filter, const rqdkm_dims *output_dims, int8_t *output,
+                             const rqdkm_conv_tile *tile, void *scratch);
+
+int32_t rqdkm_conv2d_s4_gemm_scratch_bytes(const rqdkm_conv_params *params, const rqdkm_dims *input_dims,
+                                           const rqdkm_dims *filter_dims, const rqdkm_dims *output_dims,
+                                           const rqdkm_conv_tile *tile);
+
 /* Direct convolution from strips of expanded rows: one group, no column dilation, filter_dims->w * channels a multiple
    of 24 and channels of 4, at least 2 output channels, form FLOOR or AWAY, and 2 * stride.w * channels one of 32, 64,
    128. The template that generated code uses has fewer limits. Weights packed "crossed". Uses tile->rows, ->resident.

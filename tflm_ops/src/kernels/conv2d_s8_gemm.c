@@ -1,26 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rqdkm/kernels/conv_common.h"
 #include "rqdkm/kernels/expand.h"
+#include "rqdkm/kernels/gather.h"
 #include "rqdkm/kernels/panel.h"
-#include "rqdkm/kernels/strip.h"
-
-typedef struct {
-  const rqdkm_conv_params *params;
-  const rqdkm_dims *input_dims, *filter_dims;
-  const int8_t *input;   /* first channel of the group */
-  const int8_t *padding; /* filter_dims->c times the input zero point */
-} source;
-
-/* One tap of the output at (y, x): filter_dims->c int8 values. */
-static const int8_t *tap(const source *s, int32_t y, int32_t x, int32_t ky, int32_t kx) {
-  const int32_t iy = y * s->params->stride.h - s->params->padding.top + ky * s->params->dilation.h;
-  const int32_t ix = x * s->params->stride.w - s->params->padding.left + kx * s->params->dilation.w;
-  const int32_t inside = iy >= 0 && iy < s->input_dims->h && ix >= 0 && ix < s->input_dims->w;
-  return inside ? s->input + (iy * s->input_dims->w + ix) * s->input_dims->c : s->padding;
-}
 
 /* Build one block of np pixels from output position (y, x) on, all taps; returns the end of the block. */
-static uint32_t *gather(uint32_t *block, const source *s, int32_t np, int32_t y, int32_t x, int32_t output_w) {
+static uint32_t *gather(uint32_t *block, const rqdkm_gather *s, int32_t np, int32_t y, int32_t x, int32_t output_w) {
   const int32_t quads = s->filter_dims->c / 4;
   int32_t ys[4], xs[4];
   for (int32_t i = 0; i < np; i++) {
@@ -35,7 +20,7 @@ static uint32_t *gather(uint32_t *block, const source *s, int32_t np, int32_t y,
     for (int32_t kx = 0; kx < s->filter_dims->w; kx++) {
       const int8_t *taps[4];
       for (int32_t i = 0; i < np; i++) {
-        taps[i] = tap(s, ys[i], xs[i], ky, kx);
+        taps[i] = rqdkm_gather_tap(s, ys[i], xs[i], ky, kx);
       }
       if (np == 4) {
         rqdkm_expand_crossed_4(block, taps[0], taps[1], taps[2], taps[3], quads);
@@ -52,11 +37,11 @@ static uint32_t *gather(uint32_t *block, const source *s, int32_t np, int32_t y,
 
 /* The blocks of four pixels of a 1x1 convolution that does not pad, from output position (y, x) on; returns their end.
  */
-static uint32_t *gather_pointwise(uint32_t *block, const source *s, int32_t blocks, int32_t y, int32_t x,
+static uint32_t *gather_pointwise(uint32_t *block, const rqdkm_gather *s, int32_t blocks, int32_t y, int32_t x,
                                   int32_t output_w) {
   const int32_t quads = s->filter_dims->c / 4, pitch = s->params->stride.w * s->input_dims->c;
   const int32_t turn = s->params->stride.h * s->input_dims->w * s->input_dims->c - output_w * pitch;
-  const int8_t *pixel = tap(s, y, x, 0, 0);
+  const int8_t *pixel = rqdkm_gather_tap(s, y, x, 0, 0);
   RQDKM_NO_UNROLL
   for (int32_t i = 0; i < blocks; i++) {
     const int8_t *p0 = pixel, *p1 = p0 + pitch, *p2 = p1 + pitch, *p3 = p2 + pitch;
@@ -74,7 +59,7 @@ static uint32_t *gather_pointwise(uint32_t *block, const source *s, int32_t bloc
 }
 
 /* The panel of `pixels` output positions from number `first` on (row-major). */
-static void fill_panel(uint32_t *panel, const source *s, int32_t first, int32_t pixels, int32_t output_w,
+static void fill_panel(uint32_t *panel, const rqdkm_gather *s, int32_t first, int32_t pixels, int32_t output_w,
                        int32_t pointwise) {
   const rqdkm_panel_cut cut = rqdkm_cut_panel(pixels);
   int32_t position = first, block = 0;
@@ -127,7 +112,7 @@ int32_t rqdkm_conv2d_s8_gemm(const rqdkm_conv_params *params, const rqdkm_packed
   if (pads) {
     memset(padding, -params->input_offset, (size_t)filter_dims->c);
   }
-  source s = {params, input_dims, filter_dims, input, padding};
+  rqdkm_gather s = {params, input_dims, filter_dims, input, padding};
   rqdkm_panel_group g = {multiply,       filter, filter, quant->pairs, quant->bits, weights,       bounce,
                          tile->resident, words,  steps,  pairs,        channels,    output_dims->c};
   for (int32_t group = 0; group < groups; group++) {

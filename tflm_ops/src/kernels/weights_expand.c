@@ -1,13 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rqdkm/kernels/weights.h"
 
-/* In a register a mask takes a shifted operand, as an immediate it does not. */
-#if RQDKM_DSP
-#define IN_REGISTER(x) __asm("" : "+r"(x))
-#else
-#define IN_REGISTER(x) ((void)0)
-#endif
-
 /* Lanes of four taps of two channels: a word of each. */
 RQDKM_INLINE void expand_quad(uint32_t *dst, uint32_t a, uint32_t b) {
   rqdkm_store32(dst + 0, rqdkm_sxtb16(a));
@@ -44,7 +37,7 @@ static const int8_t *expand_4(uint32_t *dst, const int8_t *src, int32_t quads) {
   const uint32_t minus = 0xfff8fff8u;
   uint32_t mask = 0x0f0f0f0fu;
   const int8_t *const end = src + quads / 2 * 8;
-  IN_REGISTER(mask);
+  RQDKM_IN_REGISTER(mask);
   RQDKM_NO_UNROLL
   while (src != end) {
     const uint32_t v = rqdkm_load32(src), w = rqdkm_load32(src + 4);
@@ -65,7 +58,7 @@ static const int8_t *expand_2(uint32_t *dst, const int8_t *src, int32_t quads) {
   const uint32_t minus = 0xfffefffeu;
   uint32_t mask = 0x03030303u;
   const int8_t *const end = src + quads / 2 * 4;
-  IN_REGISTER(mask);
+  RQDKM_IN_REGISTER(mask);
   RQDKM_NO_UNROLL
   while (src != end) {
     const uint32_t v = rqdkm_load32(src);

@@ -85,7 +85,7 @@ def own_inputs(layer: Layer) -> tuple[Tensor, ...]:
 
 
 def _in_bytes(tensor: Tensor) -> Tensor:
-    return replace(tensor, bits=8)
+    return tensor if tensor.bits == 8 else replace(tensor, bits=8, span=integer_range(tensor.bits))
 
 
 def plain_layer(layer: Layer, own_clamp: bool) -> Layer:

@@ -29,7 +29,7 @@ class ByArithmetic:
         arrays = (layer.weights, layer.weight_scales, layer.bias)
         self._key: tuple[Any, ...] = (
             *(id(array) for array in arrays),
-            *((t.scale, t.zero_point) for t in (layer.inputs[0], layer.output)),
+            *((t.scale, t.zero_point, t.span) for t in (layer.inputs[0], layer.output)),
             tuple(layer.attrs["clamp"]),
             layer.op,
             layer.weight_bits,

@@ -77,6 +77,12 @@ def lane_bias(
     return folded
 
 
+def channel_fours(channels: int) -> list[tuple[int, int, int, int]]:
+    """Output channels four by four, at least 4 of them; the last four overlap those before if they must."""
+    firsts = [min(first, channels - 4) for first in range(0, channels, 4)]
+    return [(first, first + 1, first + 2, first + 3) for first in firsts]
+
+
 def pack_pair_quant(bias: Int64Array, finish: Finish, pairs: list[tuple[int, int]]) -> Int32Array:
     """Array of ``rqdkm_pair_quant``, (pairs, 8) words flattened: both biases, then multiplier, offset, shift."""
     chosen = np.array(pairs)

@@ -145,13 +145,26 @@ def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) ->
     for array, tensor in zip(arrays, tensors, strict=True):
         shape = tuple(tensor["shape"])
         if array.shape[1:] != shape and array.shape[1:] != shape[1:]:
-            raise DataError(f"input {tensor['name']!r} is {array.shape}, expected (n, {shape})", where=where)
+            expected = ", ".join(map(str, shape[1:]))
+            raise DataError(
+                f"input {tensor['name']!r}: its shape is {array.shape}, the model takes (n, {expected})",
+                where=where,
+                hint="the first dimension counts samples, the others are the model's input",
+            )
         if array.dtype.kind not in "biuf":
-            raise DataError(f"input {tensor['name']!r} holds {array.dtype}, expected numbers", where=where)
+            raise DataError(
+                f"input {tensor['name']!r} holds {array.dtype}, expected numbers", where=where, hint="save plain arrays"
+            )
         if len(array) == 0 or len(array) != len(arrays[0]):
-            raise DataError(f"input {tensor['name']!r} has {len(array)} samples", where=where)
+            raise DataError(
+                f"input {tensor['name']!r} has {len(array)} samples, the first input {len(arrays[0])}",
+                where=where,
+                hint="all inputs need the same number of samples, one at least",
+            )
         if not np.isfinite(array.astype(np.float64)).all():
-            raise DataError(f"input {tensor['name']!r} holds NaN or infinity", where=where)
+            raise DataError(
+                f"input {tensor['name']!r} holds NaN or infinity", where=where, hint="take those samples out"
+            )
         taken = array[:samples].reshape(-1, *shape)
         if tensor["dtype"] == "int8" and array.dtype != np.int8:
             scaled = np.rint(taken.astype(np.float64) / tensor["scale"]) + tensor["zero_point"]

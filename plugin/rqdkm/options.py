@@ -133,6 +133,12 @@ class DeployOptions:
             )
         if self.vdpc != "off" and self.config == "baseline":
             raise OptionError("baseline has 8 bits", where="--vdpc", hint="use --config int8 or rq")
+        if self.vdpc != "off" and self.calib is None:
+            raise OptionError(
+                "patches are classified on calibration inputs",
+                where="--vdpc",
+                hint="pass --calib with typical inputs: an .npz or .npy file, or a folder of images",
+            )
 
     def _check_search(self) -> None:
         """Limits of the search for bit-widths mean nothing without one."""

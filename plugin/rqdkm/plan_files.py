@@ -30,9 +30,13 @@ def read(path: Path) -> tuple[Plan, Parameters | None]:
     try:
         text = path.read_text()
     except OSError as error:
-        raise PlanError(f"cannot read the plan: {error.strerror}", where=str(path)) from error
+        raise PlanError(
+            f"cannot read the plan: {error.strerror}",
+            where=str(path),
+            hint="give a plan.json, or the directory that deploy wrote one to",
+        ) from error
     except UnicodeDecodeError as error:
-        raise PlanError("not a plan: it is no text", where=str(path)) from error
+        raise PlanError("not a plan: it is no text", where=str(path), hint="give a plan.json") from error
     plan = Plan.from_json(text, where=str(path))
     if plan.parameters is None:
         return plan, None

@@ -56,6 +56,12 @@ def test_values_that_do_not_exist_name_the_option_and_what_exists(
     assert str(value) in str(caught.value)
 
 
+def test_classes_of_patches_need_calibration_inputs(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="calibration inputs") as caught:
+        DeployOptions(model=tmp_path / "m.tflite", out=tmp_path / "out", patch="2x2", vdpc="static")
+    assert caught.value.where == "--vdpc" and "--calib" in caught.value.hint
+
+
 @pytest.mark.parametrize("limit", [{"max_drop": 0.5}, {"cycles": 1_000_000}, {"max_drop": 1.0, "cycles": 9}])
 def test_limits_of_a_search_are_refused_where_none_is_made(limit: dict[str, float], tmp_path: Path) -> None:
     def options(**more: object) -> DeployOptions:

@@ -150,7 +150,11 @@ class Plan:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise PlanError(f"not JSON: {error}", where=where) from error
+            raise PlanError(
+                f"not JSON: {error}",
+                where=where,
+                hint="a plan is the plan.json that deploy wrote; check your edit of it",
+            ) from error
         optional = {"parameters": dict}
         if isinstance(data, dict) and data.get("version") not in range(1, UNPATCHED_VERSION + 1):
             optional["patches"] = dict

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 NDArray = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
 _LOG = logging.getLogger(__name__)
+_HOW_TO_WRITE = "write it with numpy.savez(path, x=inputs, y=labels)"
+_LABELS = "labels are y: for every sample the number of its class, counted from 0 as the model's outputs are"
 _SUSPICIOUS = 0.2  # fraction of input values outside the model's range that deserves a warning
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
 LABEL_KEYS = ("y", "labels", "label", "targets")
@@ -209,7 +211,7 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
             hint="pass .npz, .npy or an image folder",
         )
     if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=where)
+        raise DataError("the file is empty", where=where, hint=_HOW_TO_WRITE)
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -219,11 +221,10 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error).lower() and "Object arrays" in str(error):
             raise DataError("it holds Python objects, not numbers", where=where, hint="save plain arrays") from error
-        raise DataError(
-            f"the file is damaged or not a NumPy file ({error})",
-            where=where,
-            hint="write it with numpy.savez(path, x=..., y=...)",
-        ) from error
+        reason = "it is damaged, or not a NumPy file"
+        if isinstance(error, (zipfile.BadZipFile, zlib.error)):
+            reason = f"it is damaged ({error})"
+        raise DataError(reason, where=where, hint=_HOW_TO_WRITE) from error
 
 
 def pick_inputs(arrays: Mapping[str, NDArray], names: Sequence[Sequence[str]], where: str) -> list[NDArray]:
@@ -299,15 +300,20 @@ def _check_labels(labels: NDArray, inputs: tuple[NDArray, ...], model: LoadedMod
         labels = labels.argmax(axis=1)  # one-hot
     labels = labels.reshape(len(labels), -1)[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.ndim != 1 or len(labels) != len(inputs[0]):
-        raise DataError(f"their shape is {labels.shape}, expected ({len(inputs[0])},), one per sample", where=here)
+        raise DataError(
+            f"their shape is {labels.shape}, expected ({len(inputs[0])},), one per sample",
+            where=here,
+            hint=_LABELS,
+        )
     if labels.dtype.kind not in "fiu" or not np.all(np.isfinite(labels)) or np.any(labels != np.rint(labels)):
-        raise DataError(f"they are not whole numbers (type {labels.dtype})", where=here)
+        raise DataError(f"they are not whole numbers (type {labels.dtype})", where=here, hint=_LABELS)
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
         first = int(np.argmax(bad))
         raise DataError(
             f"label {int(labels[first])} of sample {first} is out of range, the model has classes 0 to {classes - 1}",
             where=here,
+            hint=_LABELS,
         )
     return labels.astype(np.int64)
 

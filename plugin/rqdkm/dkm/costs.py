@@ -1,0 +1,86 @@
+"""What every kernel costs and gets right: measured once, read by the environment."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm_tvm.errors import DataError
+from rqdkm_tvm.files import write_atomic
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a morphing network, with kernel k in all of its morphing layers.
+
+    Args:
+        names: of the kernels; their positions are what a dispatch function answers.
+        safe: the kernel that is taken where nothing better is known.
+        cycles: (kernels,) of a frame, measured on the virtual board.
+        memory: (kernels,) share of the working memory that a frame needs.
+        levels: (levels,) noise added to the input, in its own real unit.
+        statistics: (levels, samples, 3) mean, variance and SNR of every sample, as the chip estimates them.
+        right: (levels, samples, kernels) whether the class was right.
+    """
+
+    names: tuple[str, ...]
+    safe: int
+    cycles: Array
+    memory: Array
+    levels: Array
+    statistics: Array
+    right: Array
+
+    def __post_init__(self) -> None:
+        k, (levels, samples) = len(self.names), self.right.shape[:2]
+        shapes = {
+            "cycles": (self.cycles.shape, (k,)),
+            "memory": (self.memory.shape, (k,)),
+            "levels": (self.levels.shape, (levels,)),
+            "statistics": (self.statistics.shape, (levels, samples, 3)),
+            "right": (self.right.shape, (levels, samples, k)),
+        }
+        for name, (found, wanted) in shapes.items():
+            if found != wanted:
+                raise DataError(f'"{name}" has the shape {found}, expected {wanted}', where="costs of the kernels")
+        if not (0 <= self.safe < k and samples and levels and (self.cycles > 0).all()):
+            raise DataError("there are no samples, no cycles or no safe kernel", where="costs of the kernels")
+
+    @property
+    def accuracy(self) -> Array:
+        """(levels, kernels)"""
+        mean: Array = self.right.mean(axis=1)
+        return mean
+
+    def save(self, path: Path) -> None:
+        """As ``.npz``; written aside, then renamed."""
+        buffer = io.BytesIO()
+        head = json.dumps({"names": list(self.names), "safe": self.safe})
+        arrays = {name: getattr(self, name) for name in ("cycles", "memory", "levels", "statistics", "right")}
+        np.savez_compressed(buffer, head=np.array(head), **arrays)
+        write_atomic(path, buffer.getvalue())
+
+    @staticmethod
+    def load(path: Path) -> Costs:
+        """
+        Raises:
+            DataError: no such file, or it holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                head = json.loads(str(file["head"]))
+                arrays = {name: file[name] for name in ("cycles", "memory", "levels", "statistics", "right")}
+            return Costs(tuple(head["names"]), int(head["safe"]), **arrays)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"cannot read the costs: {error}", where=str(path), hint="make them anew with rqdkm dkm measure"
+            ) from error

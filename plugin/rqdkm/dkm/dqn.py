@@ -1,0 +1,136 @@
+"""Deep Q-learning of the dispatch policy: replay memory, target network, double Q; NumPy, seeded.
+
+V. Mnih et al., "Human-level control through deep reinforcement learning", 2015; H. van Hasselt et al., "Deep
+reinforcement learning with double Q-learning", 2016. The network has two hidden ReLU layers on seven inputs, so small
+that NumPy trains it in a minute; it becomes integers by :func:`rqdkm.dkm.policy.quantize`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.dkm.environment import Morphing
+from rqdkm.dkm.policy import Policy, Weights, quantize
+from rqdkm.dkm.state import RANGES
+
+Array = npt.NDArray[Any]
+Network = list[Array]  # w1, b1, w2, b2, w3, b3; weights (outputs, inputs)
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Settings of a run; ``steps`` are frames."""
+
+    steps: int = 60_000
+    hidden: tuple[int, int] = (24, 24)
+    replay: int = 30_000
+    batch: int = 64
+    discount: float = 0.2  # decisions hardly change what comes next
+    rate: float = 1e-3
+    target_every: int = 500
+    warm_up: int = 1_000
+    least_epsilon: float = 0.05
+    seed: int = 0
+
+
+def train(env: Morphing, settings: Training = Training(), progress: Progress = lambda _: None) -> Policy:
+    """The policy after ``settings.steps`` frames; the same settings and environment give the same bytes."""
+    rng = np.random.default_rng(settings.seed)
+    actions, width = len(env.costs.names), len(RANGES)
+    net = _random_network(rng, (width, *settings.hidden, actions))
+    target = [array.copy() for array in net]
+    moments = [(np.zeros_like(a), np.zeros_like(a)) for a in net]
+    memory = _Replay(settings.replay, width)
+    state, _ = env.reset(seed=settings.seed)
+    for step in range(settings.steps):
+        explored = max(settings.least_epsilon, 1.0 - step / (0.5 * settings.steps))
+        if rng.random() < explored:
+            action = int(rng.integers(actions))
+        else:
+            action = int(forward(net, state[None])[-1][0].argmax())
+        following, reward, done, _, _ = env.step(action)
+        memory.add(state, action, reward, following, done)
+        state = following if not done else env.reset()[0]
+        if step >= settings.warm_up:
+            rate = settings.rate * (1.0 - 0.9 * step / settings.steps)
+            _learn(net, target, moments, memory.draw(rng, settings.batch), settings.discount, rate, step)
+        if step % settings.target_every == 0:
+            target = [array.copy() for array in net]
+        if step % 5_000 == 0:
+            progress(f"dqn: frame {step:,} of {settings.steps:,}")
+    seen = np.rint(memory.states[: memory.filled] * 127).astype(np.int8)
+    layers: tuple[Weights, Weights, Weights] = ((net[0], net[1]), (net[2], net[3]), (net[4], net[5]))
+    return quantize(layers, seen)
+
+
+def forward(net: Network, states: Array) -> list[Array]:
+    """Hidden layers and Q values of states (n, inputs)."""
+    first = np.maximum(states @ net[0].T + net[1], 0.0)
+    second = np.maximum(first @ net[2].T + net[3], 0.0)
+    return [first, second, second @ net[4].T + net[5]]
+
+
+def _random_network(rng: np.random.Generator, widths: tuple[int, ...]) -> Network:
+    net: Network = []
+    for inputs, outputs in itertools.pairwise(widths):
+        net += [rng.normal(0.0, np.sqrt(2.0 / inputs), (outputs, inputs)), np.zeros(outputs)]
+    return net
+
+
+class _Replay:
+    def __init__(self, size: int, width: int) -> None:
+        self.states, self.following = np.zeros((size, width)), np.zeros((size, width))
+        self.actions, self.rewards, self.done = np.zeros(size, np.int64), np.zeros(size), np.zeros(size)
+        self.at = self.filled = 0
+
+    def add(self, state: Array, action: int, reward: float, following: Array, done: bool) -> None:
+        i = self.at
+        self.states[i], self.actions[i], self.rewards[i] = state, action, reward
+        self.following[i], self.done[i] = following, done
+        self.at = (i + 1) % len(self.states)
+        self.filled = max(self.filled, i + 1)
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, ...]:
+        i = rng.integers(self.filled, size=count)
+        return self.states[i], self.actions[i], self.rewards[i], self.following[i], self.done[i]
+
+
+def _learn(
+    net: Network,
+    target: Network,
+    moments: list[tuple[Array, Array]],
+    batch: tuple[Array, ...],
+    discount: float,
+    rate: float,
+    step: int,
+) -> None:
+    """One Adam step on the Huber loss of a batch."""
+    states, actions, rewards, following, done = batch
+    rows = np.arange(len(actions))
+    best = forward(net, following)[-1].argmax(axis=1)  # chosen by one network, valued by the other
+    wanted = rewards + discount * (1.0 - done) * forward(target, following)[-1][rows, best]
+    first, second, values = forward(net, states)
+    slope = np.zeros_like(values)
+    slope[rows, actions] = np.clip(values[rows, actions] - wanted, -1.0, 1.0) / len(actions)
+    back2 = (slope @ net[4]) * (second > 0)
+    back1 = (back2 @ net[2]) * (first > 0)
+    gradients = [
+        back1.T @ states,
+        back1.sum(0),
+        back2.T @ first,
+        back2.sum(0),
+        slope.T @ second,
+        slope.sum(0),
+    ]
+    for array, (m, v), gradient in zip(net, moments, gradients, strict=True):
+        m += 0.1 * (gradient - m)
+        v += 0.001 * (gradient**2 - v)
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        array -= rate * m_hat / (np.sqrt(v_hat) + 1e-8)

@@ -1,0 +1,129 @@
+"""Policies side by side on traces that none of them was made with: the DQN, every fixed kernel, a rule, chance, an
+oracle that sees the reward of every kernel beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.dkm.environment import Morphing
+from rqdkm.dkm.policy import Policy
+
+Array = npt.NDArray[Any]
+Choose = Callable[[Morphing, Array, np.random.Generator], int]  # environment, observation -> kernel
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one policy on some traces.
+
+    Args:
+        reward: mean per frame.
+        rewards: mean per frame of every trace, for intervals.
+        frames_per_second: frames over the time they took.
+        accuracy: share of frames whose class was right.
+        missed: share of frames that took too long; overrun: that needed too much memory.
+        shares: (kernels,) how often each was run.
+    """
+
+    name: str
+    reward: float
+    rewards: Array
+    frames_per_second: float
+    accuracy: float
+    missed: float
+    overrun: float
+    shares: Array
+    frames: int
+
+
+def fixed(kernel: int) -> Choose:
+    return lambda _env, _state, _rng: kernel
+
+
+def dqn(policy: Policy) -> Choose:
+    """The integers of the chip."""
+
+    def choose(_env: Morphing, state: Array, _rng: np.random.Generator) -> int:
+        return int(policy.decide(np.rint(state[None] * 127).astype(np.int8))[0])
+
+    return choose
+
+
+def oracle(env: Morphing, _state: Array, _rng: np.random.Generator) -> int:
+    """The best kernel of the frame, known beforehand: no policy that has to guess can do better frame by frame."""
+    return int(env.rewards()[0].argmax())
+
+
+def at_random(env: Morphing, _state: Array, rng: np.random.Generator) -> int:
+    return int(rng.integers(len(env.costs.names)))
+
+
+def threshold_rule(snr: float) -> Choose:
+    """What one would write by hand.
+
+    Of the kernels that meet the time limit and fit the free memory, for a noisy frame (SNR below ``snr``, dB) the one
+    that is most often right, for a clear one the fastest of those within half a point of it; the fastest of all where
+    none fits.
+    """
+
+    def choose(env: Morphing, _state: Array, _rng: np.random.Generator) -> int:
+        costs = env.costs
+        fits = (env.seconds <= env.limit) & (costs.memory <= 1.0 - env.memory)
+        if not fits.any():
+            return int(costs.cycles.argmin())
+        mean = costs.accuracy.mean(axis=0)
+        best = mean[fits].max()
+        wanted = fits & (mean >= best) if env.statistics[2] < snr else fits & (mean >= best - 0.005)
+        return int(np.where(wanted, costs.cycles, np.inf).argmin())
+
+    return choose
+
+
+def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
+    """All traces of ``env``, each once. Every policy meets the same frames."""
+    rng = np.random.default_rng(seed)
+    rewards: list[float] = []
+    right = missed = overrun = frames = 0
+    seconds = 0.0
+    shares = np.zeros(len(env.costs.names))
+    for index in range(len(env.traces)):
+        state, _ = env.reset(seed=seed + index, options={"trace": index})
+        total, count, done = 0.0, 0, False
+        while not done:
+            action = choose(env, state, rng)
+            state, reward, done, _, info = env.step(action)
+            total, count = total + reward, count + 1
+            shares[action] += 1
+            right += info["right"]
+            missed += info["missed"]
+            seconds += info["seconds"]
+            overrun += info["overrun"]
+        rewards.append(total / count)
+        frames += count
+    means = np.array(rewards)
+    return Outcome(
+        name,
+        float(means.mean()),
+        means,
+        frames / seconds,
+        right / frames,
+        missed / frames,
+        overrun / frames,
+        shares / frames,
+        frames,
+    )
+
+
+def compare(env: Morphing, policy: Policy, *, seed: int = 0, snr: float = 5.0) -> Sequence[Outcome]:
+    """The DQN first, then every fixed kernel, the rule, chance and the oracle."""
+    found = [run(env, "dqn", dqn(policy), seed=seed)]
+    found += [run(env, f"always {name}", fixed(k), seed=seed) for k, name in enumerate(env.costs.names)]
+    found.append(run(env, "rule", threshold_rule(snr), seed=seed))
+    found.append(run(env, "random", at_random, seed=seed))
+    found.append(run(env, "oracle", oracle, seed=seed))
+    return found

@@ -1,0 +1,109 @@
+"""The world the DQN learns in, its traces, and that learning finds what is there to be found."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rqdkm.dkm import dqn, evaluate, traces
+from rqdkm.dkm.costs import Costs
+from rqdkm.dkm.environment import Morphing, Weights
+from rqdkm_tvm.errors import DataError
+
+NAMES = ("3x3", "1x1", "5x5")
+
+
+def costs(samples: int = 200) -> Costs:
+    """Two levels of noise: in clear frames all kernels are right, in noisy ones (SNR 0 dB) only the slow ones."""
+    right = np.ones((2, samples, 3), bool)
+    right[1, :, 1] = False
+    statistics = np.zeros((2, samples, 3), np.float32)
+    statistics[0, :, 2], statistics[1, :, 2] = 30.0, 0.0
+    return Costs(
+        NAMES, 0, np.array([4e6, 1e6, 12e6]), np.array([0.5, 0.4, 0.9]), np.array([0.0, 1.0]), statistics, right
+    )
+
+
+def made(seeds: range, kind: str = "mixed", frames: int = 400) -> list[traces.Trace]:
+    return [traces.make(seed, kind, frames=frames, levels=2) for seed in seeds]
+
+
+@pytest.mark.parametrize("kind", [*traces.LOADS, "mixed"])
+def test_traces_are_seeded_varied_and_in_range(kind: str) -> None:
+    one, same, other = (traces.make(seed, kind, frames=1200, levels=3) for seed in (1, 1, 2))
+    for field in fields(traces.Trace):
+        values = getattr(one, field.name)
+        assert len(values) == 1200 and np.array_equal(values, getattr(same, field.name))
+    assert not np.array_equal(one.load, other.load)
+    assert one.load.min() >= 0 and one.load.max() <= 0.9 and one.load.std() > 0.01
+    assert set(np.unique(one.noise)) <= {0, 1, 2} and set(one.clock) <= set(traces.CLOCKS)
+
+
+def test_a_frame_takes_its_cycles_over_what_is_left_of_the_clock() -> None:
+    trace = replace(
+        made(range(1))[0],
+        **{
+            name: np.full(400, value)
+            for name, value in (("load", 0.5), ("memory", 0.3), ("clock", 84e6), ("limit", 3.0))
+        },
+        noise=np.zeros(400, np.int64),
+    )
+    env = Morphing(costs(), [trace])
+    env.reset(seed=0)
+    assert env.seconds == pytest.approx([4e6 / 42e6, 1e6 / 42e6, 12e6 / 42e6])
+    # limit: three times 4e6 cycles at 168 MHz; the third kernel is too slow and needs more than 0.7 of the memory
+    rewards, missed, overrun = env.rewards()
+    assert missed.tolist() == [True, False, True] and overrun.tolist() == [False, False, True]
+    assert rewards == pytest.approx([1 / 4 - 1, 1.0, 1 / 12 - 1])
+    assert env.state()[3] == pytest.approx((3 * 4 / 168 - 4 / 42) / (3 * 4 / 168))
+    _, reward, done, _, info = env.step(1)
+    assert reward == pytest.approx(1.0) and info["right"] and not done
+    assert info["seconds"] == pytest.approx(1e6 / 42e6)
+
+
+def test_an_episode_is_a_trace_and_slow_kernels_take_longer_for_the_same_frames() -> None:
+    env = Morphing(costs(), made(range(3)))
+    slow, fast = evaluate.run(env, "slow", evaluate.fixed(2)), evaluate.run(env, "fast", evaluate.fixed(1))
+    assert fast.frames == slow.frames == 1200
+    assert fast.frames_per_second == pytest.approx(12 * slow.frames_per_second)
+    assert slow.accuracy == 1.0 and fast.accuracy < 0.9
+
+
+def test_wrong_answers_cost_what_their_weight_says() -> None:
+    env = Morphing(costs(), made(range(1)), Weights(penalty=2.0, wrong=0.5))
+    env.reset(seed=0)
+    env.right = np.array([True, False, True])
+    env.limit = 100.0
+    env.memory = 0.0
+    assert env.rewards()[0] == pytest.approx([1 / 4, 1.0 - 2.0 * 0.5, 1 / 12])
+
+
+def test_learning_beats_every_fixed_kernel_and_chance_on_traces_it_has_not_seen() -> None:
+    """And comes near the oracle, since here the SNR tells all. The same seed gives the same policy."""
+    weights = Weights(penalty=1.0, wrong=1.5)
+    settings = dqn.Training(steps=6_000, warm_up=200, hidden=(12, 12))
+    policy = dqn.train(Morphing(costs(), made(range(6)), weights), settings)
+    assert dqn.train(Morphing(costs(), made(range(6)), weights), settings).to_bytes() == policy.to_bytes()
+    unseen = Morphing(costs(), made(range(100, 104)), weights)
+    found = {outcome.name: outcome for outcome in evaluate.compare(unseen, policy)}
+    learned = found.pop("dqn").reward
+    best = found.pop("oracle").reward
+    assert learned > max(outcome.reward for name, outcome in found.items() if name != "rule")
+    assert best >= learned > best - 0.15
+
+
+def test_costs_are_kept_in_a_file_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "costs.npz"
+    costs().save(path)
+    again = Costs.load(path)
+    assert again.names == NAMES and np.array_equal(again.right, costs().right)
+    with pytest.raises(DataError, match='"cycles" has the shape'):
+        replace(costs(), cycles=np.ones(2))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="cannot read the costs"):
+        Costs.load(path)
+    with pytest.raises(DataError, match="No such file"):
+        Costs.load(tmp_path / "none.npz")

@@ -97,7 +97,7 @@ def edit(
     plan, parameters = plan_files.read(path)
     before, network = copy.deepcopy(plan), None if model is None else _network(model)
     if network is not None:
-        plan.check_layers(network.ops)
+        plan.check_layers(network.ops, joined=False)
     fused = fusions(plan)
     entry = _entry(plan, layer, fused, path)
     changed: list[LayerPlan] = []  # layers whose kernel is to be chosen anew

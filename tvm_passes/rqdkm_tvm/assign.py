@@ -18,7 +18,7 @@ from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
-from rqdkm_tvm.plan import FUSED_KERNEL, PATCHED_KERNEL, UNDECIDED, LayerPlan, Plan
+from rqdkm_tvm.plan import FUSED_KERNEL, MORPHED_KERNEL, PATCHED_KERNEL, UNDECIDED, LayerPlan, Plan
 from rqdkm_tvm.sites import Site, layer_ops, read_sites
 
 # without a RAM budget: scratch may raise the arena by this part of what the tensors alone need ...
@@ -328,10 +328,10 @@ def assign(
             reasons[site.name] = "the plan leaves it to TVM" if left else _why_none(site.layer)
         else:
             entries.append(dataclasses.replace(entry, kernel=option.kernel.name, config=dict(option.config)))
-        if site.layer.stage is not None:
-            inner = (node.layer for node in site.layer.stage.nodes)
-            own = [plan.get(layer.name) or LayerPlan(layer.name, layer.op) for layer in inner]
-            entries += [dataclasses.replace(entry, kernel=PATCHED_KERNEL, config={}) for entry in own]
+        inside = PATCHED_KERNEL if site.layer.stage is not None else MORPHED_KERNEL
+        for part in site.layer.parts:
+            entry = plan.get(part.name) or LayerPlan(part.name, part.op)
+            entries.append(dataclasses.replace(entry, kernel=inside, config={}))
         if site.layer.epilogue is not None:
             follower = site.layer.epilogue
             entry = plan.get(follower.name) or LayerPlan(follower.name, follower.op)

@@ -17,11 +17,12 @@ from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.operators import LoweredLayer, is_layer_call, lowered_layers
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.patches.schedule import SchedulePatches
-from rqdkm_tvm.plan import FUSED_KERNEL, PATCHED_KERNEL, Plan
+from rqdkm_tvm.plan import FUSED_KERNEL, MORPHED_KERNEL, PATCHED_KERNEL, Plan
 from rqdkm_tvm.reporter import OffloadReport, report
 from rqdkm_tvm.sites import IoTensor, read_io, read_sites
 from rqdkm_tvm.tvm_import import relay, tvm
@@ -123,7 +124,7 @@ def compile_model(
     )(mod)
     given = plan or Plan()
     unpatched = LowerMixedPrecision(given, parameters)(mod)
-    quantized = SchedulePatches(given, kernel_set=kernel_set)(unpatched)
+    quantized = SchedulePatches(given, kernel_set=kernel_set)(GatherMorphs()(unpatched))
     mod = FuseEpilogues(given, kernel_set=kernel_set)(quantized)
     budget = ram_budget
     for _attempt in range(4):
@@ -202,7 +203,7 @@ def _working_memory(function: Any, generated: aot.Aot, fetched: bool) -> int:
 
 def _assert_offloaded(function: Any, plan: Plan) -> None:
     """A layer that was planned for a kernel but went elsewhere would still compute right numbers, slowly."""
-    expected = sum(entry.kernel not in (None, FUSED_KERNEL, PATCHED_KERNEL) for entry in plan.layers)
+    expected = sum(entry.kernel not in (None, FUSED_KERNEL, PATCHED_KERNEL, MORPHED_KERNEL) for entry in plan.layers)
     found = sum(is_layer_call(call) for call in calls(function))
     if expected != found:
         raise AssertionError(f"{expected} layers have a kernel, {found} were lowered")

@@ -15,6 +15,7 @@ LAYER_ATTR = "rqdkm_layer"  # on composite functions: the layer's name
 COMPOSITE_ATTR = "Composite"
 FUSED = "rqdkm.fused"  # composite of two: a convolution and the operator computed on its result (fuse.py)
 PATCHED = "rqdkm.patch_stage"  # composite of the layers that are run patch by patch (patches/schedule.py)
+MORPHED = "rqdkm.morph_conv2d"  # composite of kernels of which one is run (morph/gather.py)
 PATCHES_ATTR = "rqdkm_patches"  # on it, JSON: the plan's "patches", and the kernel set
 # on composite functions, JSON: {"output": bits of the result, "weights": [bits of each output channel, or none]}
 BITS_ATTR = "rqdkm_bits"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from rqdkm_tvm.morph.library import Library
     from rqdkm_tvm.patches.stage import Stage
 
 NDArray = npt.NDArray[Any]
@@ -57,7 +58,7 @@ class Layer:
     ``weight_bits`` is 8, 4 or 2 per output channel, empty where all have 8; ``weights`` holds plain int8 integers in
     range, kernels pack them. ``epilogue`` is an operator computed on the result before it is stored, as the layer it
     would be alone: its ``inputs[0]`` is this layer's ``output``; the second operand of an ``add`` follows this layer's
-    own in ``inputs``. ``stage`` is what a patch stage consists of.
+    own in ``inputs``. ``stage`` is what a patch stage consists of, ``library`` what a morphing layer chooses from.
     """
 
     name: str
@@ -72,11 +73,19 @@ class Layer:
     weight_bits: tuple[int, ...] = ()
     epilogue: Layer | None = None
     stage: Stage | None = None
+    library: Library | None = None
 
     @property
     def stored(self) -> Tensor:
         """What the call writes: the result of the epilogue where there is one."""
         return self.output if self.epilogue is None else self.epilogue.output
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The model's layers that it stands for, where that is not itself: of a patch stage or of a morphing layer."""
+        if self.stage is not None:
+            return tuple(node.layer for node in self.stage.nodes)
+        return () if self.library is None else self.library.layers
 
     @property
     def title(self) -> str:
@@ -119,6 +128,7 @@ OPS: Mapping[str, tuple[str, ...]] = {
     "quantize": (),  # float32 -> int8
     "dequantize": (),  # int8 -> float32
     "patch_stage": (),  # Layer.stage has its layers
+    "morph_conv2d": (),  # Layer.library has its kernels
 }
 
 

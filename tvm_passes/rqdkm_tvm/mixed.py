@@ -376,7 +376,7 @@ def LowerMixedPrecision(plan: Plan, parameters: Parameters | None = None) -> Any
             return mod
         function = mod["main"]
         sites = read_sites(function)
-        plan.check_layers(layer_ops(sites))
+        plan.check_layers(layer_ops(sites), joined=False)
         if parameters is not None:
             parameters.check((site.layer for site in sites), {entry.name: entry.weight_bits for entry in plan.layers})
         return with_main(mod, rebuild(function, _Lowering(function, plan, parameters).run(function)))

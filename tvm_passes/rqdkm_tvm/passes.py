@@ -12,6 +12,7 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | LowerMixedPrecision(plan)| the plan's bit-widths become integers, scales and clamps                              |
 | ClassifyPatches(plan, ..)| VDPC: which patches have outliers, written into the plan's patches (optional)         |
 | SearchBranchBitwidths(..)| VDQS: 8, 4 or 2 bits for the other patches' feature maps, likewise (optional)         |
+| GatherMorphs()           | kernels of which one is chosen at run time become one layer                           |
 | SchedulePatches(plan)    | the layers up to where the plan divides the network become one, run patch by patch    |
 | FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |
 | AssignKernels(plan, ..)  | every layer gets a kernel and a configuration; the plan is completed and checked      |
@@ -32,6 +33,7 @@ from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.patches.classify import ClassifyPatches
@@ -63,6 +65,7 @@ def offload(
             LegalizeQnn(),
             PartitionLayers(),
             LowerMixedPrecision(plan, parameters),
+            GatherMorphs(),
             SchedulePatches(plan, kernel_set=kernel_set),
             FuseEpilogues(plan, kernel_set=kernel_set),
             AssignKernels(plan, ram_budget=ram_budget, kernel_set=kernel_set),
@@ -78,6 +81,7 @@ __all__ = [
     "AssignKernels",
     "ClassifyPatches",
     "FuseEpilogues",
+    "GatherMorphs",
     "LegalizeQnn",
     "LowerKernels",
     "LowerMixedPrecision",

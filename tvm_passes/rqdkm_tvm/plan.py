@@ -39,7 +39,9 @@ Value = int | str | bool
 MOST_CHANNELS = 1 << 20  # of a layer; runs are expanded to one entry each
 UNDECIDED = ""  # LayerPlan.kernel: to be chosen
 FUSED_KERNEL = "fused"  # LayerPlan.kernel: computed by the layer that it reads (fuse.py)
+MORPH_LAYER = "morph_conv2d"  # operator of a layer that stands for several kernels
 PATCH_STAGE = "patch_stage"  # operator of the layer that stands for the patch stage
+MORPHED_KERNEL = "morphed"  # LayerPlan.kernel: one of the kernels of a morphing layer (morph/)
 PATCHED_KERNEL = "patched"  # LayerPlan.kernel: computed by the patch stage (patches/)
 
 
@@ -95,18 +97,20 @@ class Plan:
         """Take over completed entries (the plan object itself stays the caller's)."""
         self.layers = list(layers)
 
-    def check_layers(self, ops: Mapping[str, str]) -> None:
+    def check_layers(self, ops: Mapping[str, str], *, joined: bool = True) -> None:
         """That every entry is a layer of the model, with its operator.
 
         Args:
             ops: operator by layer of the model, fused ones included.
+            joined: whether layers that are made of several are among them already.
 
         Raises:
             PlanError: names the first that is not.
         """
         for entry in self.layers:
-            if entry.op == PATCH_STAGE and self.patches is not None and entry.name not in ops:
-                continue  # its layers are not joined yet
+            later = entry.op == MORPH_LAYER or (entry.op == PATCH_STAGE and self.patches is not None)
+            if later and not joined and entry.name not in ops:
+                continue
             if entry.name not in ops:
                 raise PlanError(
                     f'the model has no layer "{entry.name}"',

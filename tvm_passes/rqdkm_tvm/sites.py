@@ -64,9 +64,9 @@ class Site:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the layer, and of those that are computed with it."""
-        epilogue, stage = self.layer.epilogue, self.layer.stage
-        if stage is not None:
-            return (self.layer.name, *(node.layer.name for node in stage.nodes))
+        epilogue, parts = self.layer.epilogue, self.layer.parts
+        if parts:
+            return (self.layer.name, *(part.name for part in parts))
         return (self.layer.name,) if epilogue is None else (self.layer.name, epilogue.name)
 
 
@@ -203,6 +203,7 @@ def _layer(call: Expr, draft: Draft, inputs: tuple[Tensor, ...], output: Tensor)
             weight_bits=bits_of(call)[1],
             epilogue=epilogue,
             stage=draft.stage,
+            library=draft.library,
         )
     _layers.move_to_end(key)
     return _layers[key]
@@ -226,8 +227,7 @@ def layer_ops(sites: Iterable[Site]) -> dict[str, str]:
     found = {}
     for site in sites:
         found[site.layer.name] = site.layer.op
-        if site.layer.stage is not None:
-            found |= {node.layer.name: node.layer.op for node in site.layer.stage.nodes}
+        found |= {part.name: part.op for part in site.layer.parts}
         if site.layer.epilogue is not None:
             found[site.layer.epilogue.name] = site.layer.epilogue.op
     return found

@@ -18,8 +18,11 @@ Array = npt.NDArray[Any]
 TIMEOUT_S = 1800
 
 
-def build_host_runner(project_dir: Path | str) -> Path:
+def build_host_runner(project_dir: Path | str, *, kernel: int | None = None) -> Path:
     """Compile a project for this computer.
+
+    Args:
+        kernel: that morphing layers run; None: the safe one.
 
     Returns:
         The program: whole samples on stdin, outputs on stdout.
@@ -28,8 +31,8 @@ def build_host_runner(project_dir: Path | str) -> Path:
         ToolError: CMake or the C compiler is missing or failed.
     """
     project = Path(project_dir)
-    folder = project / "build-host"
-    cmake_build(project, folder, ["-DRQDKM_HOST=ON"])
+    folder = project / ("build-host" if kernel is None else f"build-host-{kernel}")
+    cmake_build(project, folder, ["-DRQDKM_HOST=ON", *([] if kernel is None else [f"-DRQDKM_KERNEL={kernel}"])])
     return folder / "runner"
 
 

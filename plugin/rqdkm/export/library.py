@@ -18,12 +18,15 @@ _MACRO_DEFINITION = re.compile(r"^RQDKM_\w+\((rqdkm_\w+)\)\s*\{", re.MULTILINE)
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
+FOLDERS = ("kernels", "morph")  # of src: what a model may need
+
+
 def _without_comments(text: str) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
 
 
 def kernel_sources(library: Path, users: Iterable[str]) -> list[Path]:
-    """The ``src/kernels`` files that define what the C texts ``users`` mention, and what those mention in turn.
+    """The files of :data:`FOLDERS` that define what the C texts ``users`` mention, and what those mention in turn.
 
     Args:
         library: directory of tflm_ops.
@@ -32,7 +35,8 @@ def kernel_sources(library: Path, users: Iterable[str]) -> list[Path]:
     Returns:
         Paths relative to ``library``, sorted.
     """
-    texts = {p: _without_comments(p.read_text()) for p in sorted((library / "src" / "kernels").glob("*.c"))}
+    sources = (path for folder in FOLDERS for path in sorted((library / "src" / folder).glob("*.c")))
+    texts = {path: _without_comments(path.read_text()) for path in sources}
     headers = {p.name: _without_comments(p.read_text()) for p in (library / "src").rglob("*.h")}
     headers |= {p.name: _without_comments(p.read_text()) for p in (library / "include").rglob("*.h")}
     defined = {

@@ -111,6 +111,7 @@ def build(
     *,
     profile_layers: bool = False,
     io: str = "auto",
+    kernel: int | None = None,
     progress: Callable[[str], None] = lambda _message: None,
 ) -> Path:
     """Cross-compile a project.
@@ -119,6 +120,7 @@ def build(
         project_dir: what :func:`write_project` wrote.
         profile_layers: count the cycles of every layer.
         io: byte stream of the I/O protocol: ``usart``, ``semihosting`` or ``auto`` (the host may choose).
+        kernel: that morphing layers run until the application selects one; None: the safe one.
 
     Returns:
         The ELF file, inside ``project_dir/build*``.
@@ -128,8 +130,9 @@ def build(
         BudgetError: the image does not fit the chip.
     """
     project = Path(project_dir)
-    folder = project / ("build-profile" if profile_layers else "build")
+    folder = project / (("build-profile" if profile_layers else "build") + ("" if kernel is None else f"-{kernel}"))
     options = [f"-DRQDKM_IO={io}", f"-DRQDKM_PROFILE_LAYERS={'ON' if profile_layers else 'OFF'}"]
+    options += [] if kernel is None else [f"-DRQDKM_KERNEL={kernel}"]
     progress("compiling the firmware")
     cmake_build(project, folder, options)
     return folder / "firmware.elf"

@@ -103,13 +103,19 @@ def _run_part(function: Any, layers: Mapping[Any, Layer], inputs: Sequence[Int8]
 
 
 def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:
-    """One layer on n samples: inputs (n, *shape[1:]) int8 -> (n, *output shape[1:]) int8.
+    """One layer on n samples: inputs (n, *shape[1:]) int8 -> (n, *output shape[1:]) int8. A morphing layer: its safe
+    kernel, see :func:`rqdkm_tvm.morph.gather.FixKernel`.
 
     Raises:
         UnsupportedOperatorError: no reference for ``layer.op``.
     """
     if layer.stage is not None:
         return _run_stage(layer.stage, np.asarray(inputs[0]))
+    if layer.library is not None:
+        found = np.asarray(inputs[0])
+        for part in layer.library.paths[layer.library.safe].layers:
+            found = run_layer(part, [found])
+        return found
     function = _FUNCTIONS.get(layer.op)
     if function is None:
         raise UnsupportedOperatorError(f"the NumPy reference has no {layer.op}", where=f"layer {layer.name!r}")

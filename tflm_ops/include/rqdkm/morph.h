@@ -108,6 +108,13 @@ void rqdkm_morph_init(rqdkm_morph *morph, int32_t kernels, int32_t safe, rqdkm_d
 /* Selects for the next frame; returns the kernel. */
 int32_t rqdkm_morph_select(rqdkm_morph *morph, const rqdkm_morph_state *state);
 
+/* Whose selection the generated code of all morphing layers follows; NULL, as at the start: the safe kernel. Not to be
+   called, nor rqdkm_morph_select, while a frame is computed. */
+void rqdkm_set_morph(const rqdkm_morph *morph);
+/* The kernel of a layer that has `kernels` of them: the selected one, or `safe` if it has no such. Called by the
+   generated code. */
+int32_t rqdkm_morph_kernel(int32_t kernels, int32_t safe);
+
 #ifdef __cplusplus
 }
 #endif

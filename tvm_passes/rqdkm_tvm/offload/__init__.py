@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rqdkm_tvm.graph import FUSED, PATCHED, composite_name
+from rqdkm_tvm.graph import FUSED, MORPHED, PATCHED, composite_name
 from rqdkm_tvm.offload.activation import HardSwish, LeakyRelu, Logistic, Softmax, Tanh
 from rqdkm_tvm.offload.base import PREFIX, Draft, Offload, Quantization
 from rqdkm_tvm.offload.boundary import Dequantize, Quantize
@@ -60,6 +60,10 @@ def parse(call: Any) -> Draft | None:
         from rqdkm_tvm.patches.schedule import parse_stage  # reads layers, which are parsed here
 
         return parse_stage(call.op)
+    if composite_name(call) == MORPHED:
+        from rqdkm_tvm.morph.gather import parse_morph  # likewise
+
+        return parse_morph(call.op)
     row = by_composite(composite_name(call))
     return None if row is None else row.parse(call.op.body)
 

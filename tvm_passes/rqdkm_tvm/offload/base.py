@@ -13,6 +13,7 @@ from rqdkm_tvm.graph import op_name
 from rqdkm_tvm.layer import NDArray
 
 if TYPE_CHECKING:
+    from rqdkm_tvm.morph.library import Library
     from rqdkm_tvm.patches.stage import Stage
 
 Expr = Any  # tvm.relay.Expr: TVM's Python classes carry no type information
@@ -50,6 +51,7 @@ class Draft:
     passes_through: bool = False
     epilogue: Draft | None = None
     stage: Stage | None = None
+    library: Library | None = None
 
 
 class Offload(ABC):

@@ -10,27 +10,13 @@ from collections.abc import Mapping
 from textwrap import indent
 from typing import Any
 
-from rqdkm_tvm.layer import KernelCall, NDArray
+from rqdkm_tvm.constants import Constants
+from rqdkm_tvm.layer import KernelCall
 from rqdkm_tvm.patches.choose import Chooser, Chosen, Placed
 from rqdkm_tvm.patches.program import IN, Copy, Fetch, Patch, Place, Program, Run
 
 NAME = "patch_stage"
 _ARGUMENTS = "const int8_t *from, int8_t *to, const void *const *constants, int8_t *memory, int32_t row, int32_t column"
-
-
-class _Constants:
-    """Constants by their bytes, numbered in the order of their first use."""
-
-    def __init__(self) -> None:
-        self.arrays: list[NDArray] = []
-        self._known: dict[tuple[str, bytes], int] = {}
-
-    def number(self, array: NDArray) -> int:
-        key = (str(array.dtype), array.tobytes())
-        if key not in self._known:
-            self._known[key] = len(self.arrays)
-            self.arrays.append(array)
-        return self._known[key]
 
 
 class Emitter:
@@ -39,7 +25,7 @@ class Emitter:
     def __init__(self, chooser: Chooser, chosen: Chosen) -> None:
         self.chooser, self.chosen = chooser, chosen
         self.patches = chooser.patches
-        self.constants = _Constants()
+        self.constants = Constants()
         self.parts: dict[str, str] = {}  # text -> name
         self.part_of: dict[int, tuple[str, list[int], bool]] = {}  # problem -> function, constants, scratch
         self.programs: dict[str, int] = {}  # body -> number

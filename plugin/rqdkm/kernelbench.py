@@ -221,7 +221,7 @@ def _build(folder: Path, batch: _Batch, flags: Sequence[str]) -> Path:
         "set(RQDKM_PROFILE_LAYERS ON)\n"
         f'include("{library}/boards/stm32f407/board.cmake")\n'
         "rqdkm_add_firmware(firmware)\n"
-        f'file(GLOB kernels "{library}/src/kernels/*.c")\n'
+        f'file(GLOB kernels "{library}/src/kernels/*.c" "{library}/src/morph/*.c")\n'
         "target_sources(firmware PRIVATE rqdkm_model.c data.S ${kernels})\n"
         "target_include_directories(firmware PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})\n"
         f"target_compile_options(firmware PRIVATE {' '.join(flags)})\n"

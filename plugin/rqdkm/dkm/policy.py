@@ -56,8 +56,8 @@ class Policy:
         (first, _), (second, _), (third, _) = self.layers
         blob = _HEAD.pack(MAGIC, VERSION, len(third), len(first), len(second), *self.shifts, 0, 0)
         for weights, bias in self.layers:
-            flat = np.asarray(weights, np.int8).tobytes()
-            blob += np.asarray(bias, "<i4").tobytes() + flat + bytes(-len(flat) % 4)
+            rows = np.pad(np.asarray(weights, np.int8), ((0, 0), (0, -weights.shape[1] % 4)))
+            blob += np.asarray(bias, "<i4").tobytes() + rows.tobytes()
         return blob + struct.pack("<I", zlib.crc32(blob))
 
     @staticmethod
@@ -74,7 +74,7 @@ class Policy:
         if magic != MAGIC or version != VERSION:
             raise DataError("it is no policy of a version that is known", where=where, hint=hint)
         widths = (STATES, h1, h2, kernels)
-        sizes = [4 * o + -(-o * i // 4) * 4 for i, o in itertools.pairwise(widths)]
+        sizes = [4 * o + o * _row(i) for i, o in itertools.pairwise(widths)]
         good = 1 <= kernels <= MOST_KERNELS and all(1 <= h <= MOST_HIDDEN for h in (h1, h2)) and max(s1, s2) <= 24
         if not good or any(reserved) or len(blob) != _HEAD.size + sum(sizes) + 4:
             raise DataError("the policy's sizes do not fit", where=where, hint=hint)
@@ -83,12 +83,18 @@ class Policy:
         layers, at = [], _HEAD.size
         for (inputs, outputs), size in zip(itertools.pairwise(widths), sizes, strict=True):
             bias = np.frombuffer(blob, "<i4", outputs, at)
-            weights = np.frombuffer(blob, np.int8, inputs * outputs, at + 4 * outputs).reshape(outputs, inputs)
+            rows = np.frombuffer(blob, np.int8, outputs * _row(inputs), at + 4 * outputs)
+            weights = rows.reshape(outputs, -1)[:, :inputs]
             if np.abs(bias.astype(np.int64)).max() > MOST_BIAS:
                 raise DataError("the policy's biases are out of range", where=where, hint=hint)
             layers.append((weights, bias))
             at += size
         return Policy((layers[0], layers[1], layers[2]), (s1, s2))
+
+
+def _row(inputs: int) -> int:
+    """Bytes of a row of weights: whole words."""
+    return -(-inputs // 4) * 4
 
 
 def quantize(layers: tuple[Weights, Weights, Weights], inputs: Array) -> Policy:

@@ -45,7 +45,7 @@ void rqdkm_morph_measure_input(rqdkm_morph_state *state, const int8_t *input, in
 /* ---- the DQN */
 
 /* A policy as rqdkm exports it, 4-byte aligned, little-endian: head, then for each of three layers int32 biases and
-   int8 weights [output][input] filled up to whole words, then the CRC-32 of all before. */
+   int8 weights [output][input], rows filled up to whole words with zeros, then the CRC-32 of all before. */
 typedef struct {
   uint32_t magic;           /* RQDKM_POLICY_MAGIC */
   uint8_t version, kernels; /* 1; 1 to RQDKM_MORPH_KERNELS */

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
+#include <string.h>
 
 #include "port/crc32.h"
+#include "rqdkm/arch.h"
 #include "rqdkm/morph.h"
 #include "rqdkm/types.h"
 
 #define MOST_BIAS (1 << 28) /* sums of 32 products of int8 stay far below 2^31 then */
 
-static uint32_t padded(uint32_t bytes) { return (bytes + 3u) / 4u * 4u; }
+/* Words of a row of int8 weights. */
+static uint32_t words(uint32_t inputs) { return (inputs + 3u) / 4u; }
 
 int32_t rqdkm_policy_open(rqdkm_policy *policy, const void *blob, uint32_t size) {
   *policy = (rqdkm_policy){0};
@@ -32,7 +35,7 @@ int32_t rqdkm_policy_open(rqdkm_policy *policy, const void *blob, uint32_t size)
     found.bias[layer] = (const int32_t *)(const void *)(start + at);
     at += 4u * widths[layer + 1];
     found.weights[layer] = (const int8_t *)(start + at);
-    at += padded(widths[layer] * widths[layer + 1]);
+    at += 4u * words(widths[layer]) * widths[layer + 1];
   }
   if (size != at + 4u || rqdkm_crc32(0, start, at) != *(const uint32_t *)(const void *)(start + at)) {
     return RQDKM_ERROR_ARGUMENT;
@@ -73,27 +76,36 @@ int32_t rqdkm_morph_normalise(const rqdkm_morph_state *state, int8_t inputs[RQDK
   return RQDKM_OK;
 }
 
+/* bias + w x; w and x are filled up with zeros, or w is, to whole words. */
+RQDKM_INLINE int32_t neuron(int32_t bias, const int8_t *w, const int8_t *x, int32_t count) {
+  RQDKM_NO_UNROLL
+  for (int32_t i = 0; i < count; i++, w += 4, x += 4) {
+    const uint32_t a = rqdkm_load32(w), b = rqdkm_load32(x);
+    bias = rqdkm_smlad(rqdkm_sxtb16(a), rqdkm_sxtb16(b), bias);
+    bias = rqdkm_smlad(rqdkm_sxtb16_ror8(a), rqdkm_sxtb16_ror8(b), bias);
+  }
+  return bias;
+}
+
 void rqdkm_policy_values(const rqdkm_policy *policy, const int8_t inputs[RQDKM_MORPH_STATES],
                          int32_t values[RQDKM_MORPH_KERNELS]) {
   const int32_t widths[4] = {RQDKM_MORPH_STATES, policy->head->hidden[0], policy->head->hidden[1],
                              policy->head->kernels};
-  int8_t hidden[2][RQDKM_POLICY_HIDDEN];
-  const int8_t *x = inputs;
+  int8_t x[2][RQDKM_POLICY_HIDDEN] = {{0}};
+  memcpy(x[0], inputs, RQDKM_MORPH_STATES);
   for (int32_t layer = 0; layer < 3; layer++) {
-    const int8_t *w = policy->weights[layer];
-    for (int32_t o = 0; o < widths[layer + 1]; o++) {
-      int32_t sum = policy->bias[layer][o];
-      for (int32_t i = 0; i < widths[layer]; i++) {
-        sum += *w++ * x[i];
-      }
+    const int32_t row = (int32_t)words((uint32_t)widths[layer]);
+    const int8_t *const from = x[layer % 2], *w = policy->weights[layer];
+    int8_t *const to = x[1 - layer % 2];
+    for (int32_t o = 0; o < widths[layer + 1]; o++, w += 4 * row) {
+      int32_t sum = neuron(policy->bias[layer][o], w, from, row);
       if (layer == 2) {
         values[o] = sum;
       } else {
         sum = sum < 0 ? 0 : sum >> policy->head->shift[layer];
-        hidden[layer][o] = (int8_t)(sum > 127 ? 127 : sum);
+        to[o] = (int8_t)(sum > 127 ? 127 : sum);
       }
     }
-    x = hidden[layer < 2 ? layer : 1];
   }
 }
 

@@ -372,8 +372,6 @@ class PackedConv2d(Kernel):
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         form, constants = self._packed(layer)
-        bits = "(const uint8_t *)c2" if layer.packs_weights else "0"
-        panel = f"rqdkm_panel_s8_{form.name.lower()}" if self.panels else "0"
         body = (
             conv_constants(layer)
             + constant(
@@ -383,8 +381,7 @@ class PackedConv2d(Kernel):
                 pixels=int(config.get("pixels", 1)),
                 resident=int(config.get("resident", 0)),
             )
-            + f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, (const rqdkm_pair_quant *)c1, {bits}, "
-            + f"{panel}}};\n"
+            + self._quant(layer, form)
             + self._invoke(geometry(layer), form, config)
         )
         return KernelCall(
@@ -396,6 +393,13 @@ class PackedConv2d(Kernel):
             includes=self._includes(),
             macs=geometry(layer).macs,
         )
+
+    def _quant(self, layer: Layer, form: Form) -> str:
+        """The parameter ``quant`` of the call, as a line of the body."""
+        bits = "(const uint8_t *)c2" if layer.packs_weights else "0"
+        panel = f"rqdkm_panel_s8_{form.name.lower()}" if self.panels else "0"
+        table = "(const rqdkm_pair_quant *)c1"
+        return f"  const rqdkm_packed_quant quant = {{{FORM_NAMES[form]}, {table}, {bits}, {panel}}};\n"
 
     def _invoke(self, g: Geometry, form: Form, config: Config) -> str:
         """The call itself; may use params, input_dims, filter_dims, output_dims, tile and quant."""

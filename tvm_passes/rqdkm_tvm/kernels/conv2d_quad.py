@@ -10,12 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm_tvm.kernels._c import constant
 from rqdkm_tvm.kernels.conv2d import (
     Geometry,
     PackedConv2d,
     bias_of,
-    conv_constants,
     finish_cycles,
     geometry,
     panel_sizes,
@@ -35,7 +33,7 @@ from rqdkm_tvm.kernels.pack import (
     wrap_int32,
 )
 from rqdkm_tvm.kernels.registry import Config, register
-from rqdkm_tvm.layer import KernelCall, Layer, NDArray
+from rqdkm_tvm.layer import Layer, NDArray
 
 FIELD_BITS = 14
 _SECOND_PIXEL, _FIRST = 14, 4  # RQDKM_QUAD_SECOND_PIXEL, RQDKM_QUAD_FIRST
@@ -104,7 +102,7 @@ class Conv2dQuad(PackedConv2d):
         rows = weights.reshape(g.output_c, -1)
         return pack_pairs(rows[np.array(channel_fours(g.output_c)).ravel()])
 
-    def _quad_constants(self, layer: Layer) -> tuple[Form, tuple[NDArray, ...]]:
+    def _packed(self, layer: Layer) -> tuple[Form, tuple[NDArray, ...]]:
         """The form; weights, ``rqdkm_quad_quant`` of every four channels, and bits of every pair."""
         assert layer.weights is not None
         g = geometry(layer)
@@ -126,27 +124,14 @@ class Conv2dQuad(PackedConv2d):
         packed = pack_groups(self._pack_weights(g, layer.weights), bits)
         return finish.form, (packed, table.ravel(), np.array(bits, np.uint8))
 
-    def lower(self, layer: Layer, config: Config) -> KernelCall:
-        form, constants = self._quad_constants(layer)
-        low = layer.inputs[0].span[0]
-        body = (
-            conv_constants(layer)
-            + constant(
-                "rqdkm_conv_tile", "tile", rows=1, pixels=int(config["pixels"]), resident=int(config["resident"])
-            )
-            + f"  const rqdkm_quad_params quant = {{rqdkm_quad_row_{form.name.lower()}, (const rqdkm_quad_quant *)c1,\n"
-            + f"                                   (const uint8_t *)c2, {low}}};\n"
-            + self._invoke(geometry(layer), form, config)
+    def _quant(self, layer: Layer, form: Form) -> str:
+        return (
+            f"  const rqdkm_quad_params quant = {{rqdkm_quad_row_{form.name.lower()}, (const rqdkm_quad_quant *)c1,\n"
+            f"                                   (const uint8_t *)c2, {layer.inputs[0].span[0]}}};\n"
         )
-        return KernelCall(
-            kernel=self.name,
-            config=config,
-            constants=constants,
-            scratch_bytes=self.scratch_bytes(layer, config),
-            body=body,
-            includes=("rqdkm/convolution.h", "rqdkm/kernels/quad.h"),
-            macs=geometry(layer).macs,
-        )
+
+    def _includes(self) -> tuple[str, ...]:
+        return ("rqdkm/convolution.h", "rqdkm/kernels/quad.h")
 
 
 def _rows(layer: Layer) -> npt.NDArray[np.int64]:

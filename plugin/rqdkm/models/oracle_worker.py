@@ -5,6 +5,7 @@ A process of its own because tflite-micro must not share one with TVM. ``python 
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ def main(folder: Path) -> None:
     from tflite_micro import runtime
 
     with np.load(folder / "job.npz") as job:
+        registerers = load_plugin(str(job["plugin"]))
         wanted = [int(i) for i in job["wanted"]]
         every_tensor = bool(job["every_tensor"])
         arena = int(job["arena"])
@@ -26,6 +28,7 @@ def main(folder: Path) -> None:
     config = runtime.InterpreterConfig
     interpreter = runtime.Interpreter.from_file(
         str(folder / "model.tflite"),
+        custom_op_registerers=registerers,
         arena_size=arena,
         intrepreter_config=config.kPreserveAllTensors if every_tensor else config.kAllocationRecording,
     )
@@ -42,6 +45,17 @@ def main(folder: Path) -> None:
             results[place].append(value)
     stacked: dict[str, Any] = {f"output{i}": np.stack(r) for i, r in enumerate(results)}
     np.savez(folder / "result.npz", **stacked)
+
+
+def load_plugin(path: str) -> list[str]:
+    """Load a library of operators so that the interpreter finds its registering function; the function's name."""
+    if not path:
+        return []
+    from tflite_micro.python.tflite_micro import _runtime
+
+    for library in (_runtime.__file__, path):  # the plug-in calls the interpreter's functions
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    return ["RqdkmRegisterOperators"]
 
 
 if __name__ == "__main__":

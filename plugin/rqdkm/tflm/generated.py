@@ -1,0 +1,174 @@
+"""A compiled model as a TFLite graph whose nodes run the generated code of its layers.
+
+Every layer call of the lowered module becomes one node: its feature maps, its constants in the kernel's own layout, and
+the fingerprint of its code. The code is the text that the firmware has, in wrappers that take pointers in an array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.models.graph import Graph
+from rqdkm.tflm.nodes import TYPES, Nodes, feature_map, storable
+from rqdkm_tvm.compile import CompiledModel
+from rqdkm_tvm.errors import UnsupportedOperatorError
+from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs, source_name
+from rqdkm_tvm.offload.base import shape_of
+from rqdkm_tvm.operators import LoweredLayer, is_layer_call
+
+Array = npt.NDArray[Any]
+Expr = Any
+
+# operators with a name of their own; the others are run as RQDKM_LAYER
+NAMES = {
+    "conv2d": "RQDKM_CONV_2D",
+    "depthwise_conv2d": "RQDKM_DEPTHWISE_CONV_2D",
+    "fully_connected": "RQDKM_FULLY_CONNECTED",
+    "patch_stage": "RQDKM_PATCH_STAGE",
+    "add": "RQDKM_ADD",
+    "mul": "RQDKM_MUL",
+    "avg_pool2d": "RQDKM_AVERAGE_POOL_2D",
+    "max_pool2d": "RQDKM_MAX_POOL_2D",
+    "mean": "RQDKM_MEAN",
+    "pad": "RQDKM_PAD",
+    "clip": "RQDKM_CLIP",
+}
+OTHER = "RQDKM_LAYER"
+
+
+@dataclass(frozen=True)
+class LayerCode:
+    """One function of rqdkm_layers.c. ``operands`` are (bytes, type of the schema): maps, constants, result."""
+
+    code: int  # signed 64-bit
+    layer: LoweredLayer
+    operands: tuple[tuple[int, int], ...]
+
+    @property
+    def constants(self) -> int:
+        return len(self.operands) - 1 - self.layer.tensors
+
+
+def convert(compiled: CompiledModel, name: str) -> tuple[Graph, tuple[LayerCode, ...]]:
+    """The graph, and the code of its layers, each once.
+
+    Raises:
+        UnsupportedOperatorError: an operator that no kernel of ours runs, or an input that is fetched.
+    """
+    if compiled.fetched:
+        raise UnsupportedOperatorError(
+            "a model whose input is handed over region by region has no input tensor",
+            where="--input callback",
+            hint="use --input frame, or link the project that rqdkm deploy writes",
+        )
+    function = compiled.module["main"]
+    nodes = Nodes()
+    for var, item in zip(function.params, compiled.inputs, strict=True):
+        nodes.add(feature_map(item.name, item.tensor), var)
+    found: dict[int, LayerCode] = {}
+    layers = iter(compiled.layers)
+    for call in calls(function):
+        if op_name(call) in RESHAPES:
+            nodes.values[call] = _value(nodes, call.args[0])
+            continue
+        if not is_layer_call(call):
+            raise unsupported(call)
+        layer = next(layers)
+        lowered = layer.lowered
+        operands = [_value(nodes, arg) for arg in call.args[: lowered.tensors]]
+        arrays = [storable(arg.data.numpy()) for arg in call.args[lowered.tensors :]]
+        operands += [nodes.constant(array, f"{layer.name}/{i}") for i, array in enumerate(arrays)]
+        result = nodes.add(feature_map(layer.layer.title, layer.layer.stored, shape_of(call)), call)
+        tensors = [nodes.tensors[index] for index in (*operands, result)]
+        types = tuple((tensor.bytes, TYPES[tensor.dtype]) for tensor in tensors)
+        code = LayerCode(_fingerprint(lowered, types, arrays), lowered, types)
+        found.setdefault(code.code, code)
+        nodes.custom(NAMES.get(lowered.op, OTHER), layer.layer.title, {"code": code.code}, operands, result)
+    results = [nodes.values[expr] for expr in outputs(function)]
+    for index, expr, item in zip(results, outputs(function), compiled.outputs, strict=True):
+        nodes.declare(index, item.name, shape_of(expr))
+    inputs = [nodes.values[var] for var in function.params]
+    return nodes.graph(name, inputs, results), tuple(found.values())
+
+
+def unsupported(call: Expr) -> UnsupportedOperatorError:
+    """For an operator that the compiler leaves to TVM."""
+    what = op_name(call) or "an operator"
+    return UnsupportedOperatorError(
+        f"{what} has no kernel of rqdkm's, and TFLM cannot run what TVM compiles",
+        where=f"layer {source_name(call)!r}",
+        hint="rqdkm inspect lists the operators; rqdkm deploy runs this model",
+    )
+
+
+def _value(nodes: Nodes, expr: Expr) -> int:
+    if expr in nodes.values:
+        return nodes.values[expr]
+    nodes.values[expr] = nodes.constant(expr.data.numpy(), "constant")  # the second operand of an addition, say
+    return nodes.values[expr]
+
+
+def _fingerprint(layer: LoweredLayer, types: Sequence[tuple[int, int]], arrays: Sequence[Array]) -> int:
+    """Of everything that decides what the function computes: its text holds what was proven of the constants."""
+    parts = [layer.prelude, layer.body, ",".join(layer.includes), repr((types, layer.scratch_bytes))]
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest()[:8], "little", signed=True)
+
+
+# ---- text
+
+
+_HEAD = """\
+/* Generated by rqdkm: the layers of {name}, for the TFLM operators of tflm_ops. The kernels and parameters are those of
+   rqdkm's own firmware for this model; constants are in the .tflite file. */
+#include <stdint.h>
+{includes}
+
+/* give it to rqdkm_add_layers before the interpreter allocates tensors */
+extern rqdkm_layer_library {symbol};
+"""
+
+
+def source(codes: Sequence[LayerCode], name: str, symbol: str) -> str:
+    """Text of rqdkm_layers.c, which defines the library ``symbol``."""
+    includes = sorted({"rqdkm/layer_code.h", *(include for code in codes for include in code.layer.includes)})
+    text = _HEAD.format(name=name, symbol=symbol, includes="\n".join(f'#include "{i}"' for i in includes))
+    text += "".join(_function(index, code) for index, code in enumerate(codes))
+    text += "\nstatic const rqdkm_layer_code layers[] = {\n"
+    for index, code in enumerate(codes):
+        counts = f"{code.layer.tensors}, {code.constants}, {code.layer.scratch_bytes}u"
+        text += f"    {{0x{code.code & (1 << 64) - 1:016x}u, {counts}, operands_{index}, run_{index}}},\n"
+    return f"{text}}};\n\nrqdkm_layer_library {symbol} = {{layers, {len(codes)}, 0}};\n"
+
+
+def _function(index: int, code: LayerCode) -> str:
+    layer = code.layer
+    names = [f"in{i}" for i in range(layer.tensors)] + [f"c{i}" for i in range(code.constants)]
+    parameters = [f"const void *{name}" for name in names] + ["void *out"]
+    arguments = [f"inputs[{i}]" for i in range(len(names))] + ["result"]
+    unused = "  (void)inputs;\n" if not names else ""
+    if layer.scratch_bytes:
+        parameters.append("void *scratch")
+        arguments.append("scratch")
+    else:
+        unused += "  (void)scratch;\n"
+    operands = ", ".join(f"{{{size}, {kind}}}" for size, kind in code.operands)
+    comment = layer.name.replace("*/", "* /")
+    return f"""
+{layer.prelude}/* {comment}: {layer.kernel} */
+static inline int32_t layer_{index}({", ".join(parameters)}) {{
+{layer.body.rstrip()}
+}}
+static int32_t run_{index}(const void *const *inputs, void *result, void *scratch) {{
+{unused}  return layer_{index}({", ".join(arguments)});
+}}
+static const rqdkm_operand operands_{index}[] = {{{operands}}};
+"""

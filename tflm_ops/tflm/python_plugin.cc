@@ -30,6 +30,7 @@ extern "C" bool RqdkmRegisterOperators(tflite::PythonOpsResolver *resolver) {
       {"RQDKM_MEAN", tflite::Register_RQDKM_MEAN()},
       {"RQDKM_PAD", tflite::Register_RQDKM_PAD()},
       {"RQDKM_CLIP", tflite::Register_RQDKM_CLIP()},
+      {"RQDKM_TABLE", tflite::Register_RQDKM_TABLE()},
   };
   for (const auto &entry : operators) {
     if (resolver->AddCustom(entry.name, entry.registration) != kTfLiteOk) return false;

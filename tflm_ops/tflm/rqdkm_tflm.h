@@ -40,6 +40,8 @@ TFLMRegistration *Register_RQDKM_MAX_POOL_2D();
 TFLMRegistration *Register_RQDKM_MEAN();
 TFLMRegistration *Register_RQDKM_PAD();
 TFLMRegistration *Register_RQDKM_CLIP();
+/* Functions of one tensor (relu that rescales, logistic, tanh, ...) as a table of 256 values. */
+TFLMRegistration *Register_RQDKM_TABLE();
 
 }  // namespace tflite
 

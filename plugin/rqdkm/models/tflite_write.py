@@ -33,8 +33,11 @@ _ALIGNMENT = 16  # of constant data, as the schema demands
 Builder = Any
 
 
-def write_graph(graph: Graph, description: str = "") -> bytes:
+def write_graph(graph: Graph, description: str = "", metadata: Mapping[str, bytes] | None = None) -> bytes:
     """Serialize ``graph``. An operator with the attribute :data:`CUSTOM` is a custom one of that name.
+
+    Args:
+        metadata: further data of the file, by name.
 
     Raises:
         UnsupportedOperatorError: an operator :data:`_OPTIONS` does not know.
@@ -55,11 +58,16 @@ def write_graph(graph: Graph, description: str = "") -> bytes:
     ]
     codes = [_code(builder, name) for name in names]
     subgraph = _subgraph(builder, graph, tensors, operators)
+    notes = []
+    for name, data in (metadata or {}).items():
+        notes.append(_note(builder, name, len(buffers)))
+        buffers.append(_buffer(builder, np.frombuffer(data, np.uint8)))
     text = builder.CreateString(description)
     vectors = [
         _references(builder, tflite.ModelStartOperatorCodesVector, codes),
         _references(builder, tflite.ModelStartSubgraphsVector, [subgraph]),
         _references(builder, tflite.ModelStartBuffersVector, buffers),
+        _references(builder, tflite.ModelStartMetadataVector, notes) if notes else None,
     ]
     tflite.ModelStart(builder)
     tflite.ModelAddVersion(builder, 3)
@@ -67,8 +75,18 @@ def write_graph(graph: Graph, description: str = "") -> bytes:
     tflite.ModelAddSubgraphs(builder, vectors[1])
     tflite.ModelAddDescription(builder, text)
     tflite.ModelAddBuffers(builder, vectors[2])
+    if vectors[3] is not None:
+        tflite.ModelAddMetadata(builder, vectors[3])
     builder.Finish(tflite.ModelEnd(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _note(builder: Builder, name: str, buffer: int) -> int:
+    text = builder.CreateString(name)
+    tflite.MetadataStart(builder)
+    tflite.MetadataAddName(builder, text)
+    tflite.MetadataAddBuffer(builder, buffer)
+    return int(tflite.MetadataEnd(builder))
 
 
 def _references(builder: Builder, start: Callable[[Builder, int], Any], items: list[int]) -> int:

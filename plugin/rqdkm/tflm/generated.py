@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.models.graph import Graph
-from rqdkm.tflm.nodes import TYPES, Nodes, feature_map, storable
+from rqdkm.tflm.nodes import TYPES, Need, Nodes, feature_map, storable
 from rqdkm_tvm.compile import CompiledModel
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs, source_name
+from rqdkm_tvm.in_place import operand_of
 from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.operators import LoweredLayer, is_layer_call
 
@@ -55,7 +56,16 @@ class LayerCode:
         return len(self.operands) - 1 - self.layer.tensors
 
 
-def convert(compiled: CompiledModel, name: str) -> tuple[Graph, tuple[LayerCode, ...]]:
+@dataclass(frozen=True)
+class Converted:
+    """A model for TFLM; ``needs`` by operator."""
+
+    graph: Graph
+    needs: tuple[Need, ...]
+    codes: tuple[LayerCode, ...] = ()
+
+
+def convert(compiled: CompiledModel, name: str) -> Converted:
     """The graph, and the code of its layers, each once.
 
     Raises:
@@ -89,12 +99,13 @@ def convert(compiled: CompiledModel, name: str) -> tuple[Graph, tuple[LayerCode,
         types = tuple((tensor.bytes, TYPES[tensor.dtype]) for tensor in tensors)
         code = LayerCode(_fingerprint(lowered, types, arrays), lowered, types)
         found.setdefault(code.code, code)
-        nodes.custom(NAMES.get(lowered.op, OTHER), layer.layer.title, {"code": code.code}, operands, result)
+        need = Need(lowered.scratch_bytes, operand_of(lowered.config))
+        nodes.custom(NAMES.get(lowered.op, OTHER), layer.layer.title, {"code": code.code}, operands, result, need)
     results = [nodes.values[expr] for expr in outputs(function)]
     for index, expr, item in zip(results, outputs(function), compiled.outputs, strict=True):
         nodes.declare(index, item.name, shape_of(expr))
     inputs = [nodes.values[var] for var in function.params]
-    return nodes.graph(name, inputs, results), tuple(found.values())
+    return Converted(nodes.graph(name, inputs, results), tuple(nodes.needs), tuple(found.values()))
 
 
 def unsupported(call: Expr) -> UnsupportedOperatorError:

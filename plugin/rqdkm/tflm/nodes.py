@@ -36,12 +36,24 @@ def feature_map(name: str, tensor: Tensor, shape: Sequence[int] | None = None) -
     return TensorInfo(name, tuple(tensor.packed_shape if shape is None else shape), tensor.dtype, quantization)
 
 
+@dataclass(frozen=True)
+class Need:
+    """What an operator takes besides its tensors: bytes of scratch, and the input whose place its result may take."""
+
+    scratch: int = 0
+    in_place: int | None = None
+
+
+NOTHING = Need()
+
+
 @dataclass
 class Nodes:
     """``values`` maps whatever the caller likes (Relay expressions) to tensor numbers."""
 
     tensors: list[TensorInfo] = field(default_factory=list)
     operators: list[Operator] = field(default_factory=list)
+    needs: list[Need] = field(default_factory=list)  # by operator
     values: dict[Any, int] = field(default_factory=dict)
     _constants: dict[tuple[str, tuple[int, ...], bytes], int] = field(default_factory=dict)
 
@@ -60,11 +72,23 @@ class Nodes:
         return self._constants[key]
 
     def custom(
-        self, op: str, layer: str, values: Mapping[str, options.Value], inputs: Sequence[int], output: int
+        self,
+        op: str,
+        layer: str,
+        values: Mapping[str, options.Value],
+        inputs: Sequence[int],
+        output: int,
+        need: Need = NOTHING,
     ) -> None:
         """Append one of our operators."""
         encoded = options.encode(layer, values)
         self.operators.append(Operator(op, tuple(inputs), (output,), {CUSTOM: encoded}))
+        self.needs.append(need)
+
+    def builtin(self, op: str, inputs: Sequence[int], output: int, attrs: Mapping[str, Any]) -> None:
+        """Append one of TFLM's operators."""
+        self.operators.append(Operator(op, tuple(inputs), (output,), attrs))
+        self.needs.append(NOTHING)
 
     def declare(self, index: int, name: str, shape: Sequence[int]) -> None:
         """Give a tensor of the model's interface its own name and shape."""

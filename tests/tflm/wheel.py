@@ -21,7 +21,9 @@ def link_flags(folder: Path) -> list[str]:
     """Flags that link the interpreter; builds the dummies in ``folder``."""
     runtime = runtime_library()
     listed = subprocess.run(["nm", "-D", "--undefined-only", str(runtime)], capture_output=True, text=True, check=True)
-    names = sorted({line.split()[-1] for line in listed.stdout.splitlines() if line.split()[-1].lstrip("_")[:2] == "Py"})
+    names = sorted(
+        {line.split()[-1] for line in listed.stdout.splitlines() if line.split()[-1].lstrip("_")[:2] == "Py"}
+    )
     source, dummies = folder / "python_dummies.c", folder / "libpython_dummies.so"
     source.write_text("".join(f"char {name}[64];\n" for name in names))
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(dummies), str(source)], check=True)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from rqdkm.models.graph import Graph
-from rqdkm.tflm.nodes import TYPES, Need, Nodes, feature_map, storable
+from rqdkm.models.graph import Graph, TensorInfo
+from rqdkm.tflm.nodes import TYPES, Need, Nodes, feature_map
 from rqdkm_tvm.compile import CompiledModel
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs, source_name
@@ -92,12 +91,10 @@ def convert(compiled: CompiledModel, name: str) -> Converted:
         layer = next(layers)
         lowered = layer.lowered
         operands = [_value(nodes, arg) for arg in call.args[: lowered.tensors]]
-        arrays = [storable(arg.data.numpy()) for arg in call.args[lowered.tensors :]]
-        operands += [nodes.constant(array, f"{layer.name}/{i}") for i, array in enumerate(arrays)]
+        constants = enumerate(call.args[lowered.tensors :])
+        operands += [nodes.constant(arg.data.numpy(), f"{layer.name}/{i}") for i, arg in constants]
         result = nodes.add(feature_map(layer.layer.title, layer.layer.stored, shape_of(call)), call)
-        tensors = [nodes.tensors[index] for index in (*operands, result)]
-        types = tuple((tensor.bytes, TYPES[tensor.dtype]) for tensor in tensors)
-        code = LayerCode(_fingerprint(lowered, types, arrays), lowered, types)
+        code = layer_code(lowered, [nodes.tensors[index] for index in (*operands, result)])
         found.setdefault(code.code, code)
         need = Need(lowered.scratch_bytes, operand_of(lowered.config))
         nodes.custom(NAMES.get(lowered.op, OTHER), layer.layer.title, {"code": code.code}, operands, result, need)
@@ -106,6 +103,12 @@ def convert(compiled: CompiledModel, name: str) -> Converted:
         nodes.declare(index, item.name, shape_of(expr))
     inputs = [nodes.values[var] for var in function.params]
     return Converted(nodes.graph(name, inputs, results), tuple(nodes.needs), tuple(found.values()))
+
+
+def layer_code(layer: LoweredLayer, tensors: Sequence[TensorInfo]) -> LayerCode:
+    """The code of a layer that reads and writes ``tensors``: maps, constants, result."""
+    types = tuple((tensor.bytes, TYPES[tensor.dtype]) for tensor in tensors)
+    return LayerCode(_fingerprint(layer, types, [x.data for x in tensors[layer.tensors : -1]]), layer, types)
 
 
 def unsupported(call: Expr) -> UnsupportedOperatorError:
@@ -125,12 +128,13 @@ def _value(nodes: Nodes, expr: Expr) -> int:
     return nodes.values[expr]
 
 
-def _fingerprint(layer: LoweredLayer, types: Sequence[tuple[int, int]], arrays: Sequence[Array]) -> int:
+def _fingerprint(layer: LoweredLayer, types: Sequence[tuple[int, int]], arrays: Sequence[Array | None]) -> int:
     """Of everything that decides what the function computes: its text holds what was proven of the constants."""
     parts = [layer.prelude, layer.body, ",".join(layer.includes), repr((types, layer.scratch_bytes))]
     digest = hashlib.sha256("\0".join(parts).encode())
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        assert array is not None  # a constant
+        digest.update(array.tobytes())
     return int.from_bytes(digest.digest()[:8], "little", signed=True)
 
 

@@ -121,9 +121,7 @@ def _generated(options: DeployOptions, model: LoadedModel, planned: BitWidths, p
 def _compiled(options: DeployOptions, model: LoadedModel, planned: BitWidths, progress: Progress) -> CompiledModel:
     """As a deployment compiles it, before anything is linked: budgets leave room for the code around the model."""
     allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
-    patcher = Patcher(
-        options, model, planned.plan, planned.parameters, lambda text: progress(f"patches: {text}")
-    )
+    patcher = Patcher(options, model, planned.plan, planned.parameters, lambda text: progress(f"patches: {text}"))
     try:
         with budget.explained(allowance, _REMEDY):
             return compile_model(

@@ -76,7 +76,7 @@ def convert(mod: Any, name: str, interface: tuple[list[IoTensor], list[IoTensor]
             if operands[position] < 0:
                 operands[position] = nodes.values[expr] = nodes.constant(expr.data.numpy(), f"{layer.name}/operand")
         result = nodes.add(feature_map(layer.name, layer.output), call)
-        _append(nodes, layer, operands, result)
+        append(nodes, layer, operands, result)
     results = [nodes.values[expr] for expr in outputs(function)]
     for index, expr, item in zip(results, outputs(function), interface[1], strict=True):
         nodes.declare(index, item.name, shape_of(expr))
@@ -100,7 +100,12 @@ def _reshaped(nodes: Nodes, call: Expr) -> int:
     return result
 
 
-def _append(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
+def append(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
+    """Append ``layer``, which reads the tensors ``operands`` and writes ``result``.
+
+    Raises:
+        UnsupportedOperatorError: there is no portable operator for it.
+    """
     write = _WRITERS.get(layer.op)
     if layer.op in TABLES:
         values: Options = {"count": layer.output.size, "bits": _bits(layer)}

@@ -86,7 +86,7 @@ def test_tflm_s_arena_is_the_planned_one(name: str, kind: str, plugin: Path, tmp
     command = [sys.executable, "-c", _PROGRAM, str(plugin), str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = _HEAD.search(done.stderr + done.stdout)
-    assert found is not None and int(found[1]) == placed.bytes
+    assert found is not None and int(found[1]) == placed.size
 
 
 def test_the_arena_is_as_small_as_that_of_the_firmware() -> None:
@@ -94,5 +94,5 @@ def test_the_arena_is_as_small_as_that_of_the_firmware() -> None:
     for name in ("int8", "mixed", "patches"):
         case = cases.case(name)
         converted = case.generated()
-        ours = arena.plan(converted.graph, converted.needs).bytes
+        ours = arena.plan(converted.graph, converted.needs).size
         assert ours <= case.compiled().memory.arena_bytes * 1.02 + 256

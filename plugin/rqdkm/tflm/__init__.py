@@ -1,1 +1,1 @@
-"""Models for TensorFlow Lite Micro with rqdkm's operators: the file, the code of its layers, and what registers them."""
+"""Models for TensorFlow Lite Micro with rqdkm's operators: the file, the code of its layers, their registration."""

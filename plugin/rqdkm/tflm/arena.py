@@ -26,7 +26,7 @@ class Arena:
     """Offsets by tensor of the graph, and the bytes that tensors and scratch take. TFLM's own records come on top."""
 
     offsets: tuple[int, ...]
-    bytes: int
+    size: int
 
     def metadata(self) -> dict[str, bytes]:
         """For the file."""

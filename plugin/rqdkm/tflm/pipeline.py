@@ -150,17 +150,17 @@ def _write(out: Path, made: _Made, name: str) -> Exported:
     (out / MODEL).write_bytes(data)
     if converted.codes:
         (out / LAYERS).write_text(generated.source(converted.codes, name, library))
-    (out / HEADER).write_text(resolver.header(converted, name, space, library, placed.bytes))
+    (out / HEADER).write_text(resolver.header(converted, name, space, library, placed.size))
     (out / CMAKE).write_text(resolver.cmake(name, target, [LAYERS] if converted.codes else []))
     copy_operators(out / "tflm_ops")
     operators = tuple(op for op, _ in resolver.operators(converted.graph))
-    exported = Exported(out, len(data), placed.bytes, operators, len(converted.graph.operators), bool(converted.codes))
+    exported = Exported(out, len(data), placed.size, operators, len(converted.graph.operators), bool(converted.codes))
     (out / DESCRIPTION).write_text(json.dumps(_describe(made, name, exported), indent=2) + "\n")
     return exported
 
 
 def copy_operators(target: Path) -> None:
-    """The library's sources, for CMake's ``add_subdirectory``: kernels and operators, nothing of the boards but flags."""
+    """The library's sources, for CMake's ``add_subdirectory``: kernels and operators, of the boards only flags."""
     root = tflm_ops_dir()
     target.mkdir()
     for folder in ("include", "src/kernels", "tflm"):

@@ -175,7 +175,7 @@ def _weighted(
         fully_connected = layer.op == "fully_connected"
         scaling = fully_connected_multipliers if fully_connected else convolution_multipliers
         bits = channel_bits(layer)
-        constants = [pack_channels(rows, bits), bias_of(layer, channels), *scaling(layer, channels)]
+        constants: list[Array] = [pack_channels(rows, bits), bias_of(layer, channels), *scaling(layer, channels)]
         constants.append(np.array(bits, np.uint8))
         need = NOTHING
     else:
@@ -256,7 +256,8 @@ def _binary(layer: Layer, operands: list[int]) -> tuple[Layer, list[int], Option
 
 def _add(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
     ordered, inputs, values = _binary(layer, operands)
-    p = add_params(*ordered.inputs, ordered.output)
+    first, second = ordered.inputs
+    p = add_params(first, second, ordered.output)
     values["multipliers"] = [p.input1_multiplier, p.input2_multiplier, p.output_multiplier]
     values["shifts"] = [p.input1_shift, p.input2_shift, p.output_shift]
     nodes.custom(NAMES["add"], layer.name, values, inputs, result, Need(_unpacked(layer)))

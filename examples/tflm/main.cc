@@ -9,10 +9,12 @@
 #include "tensorflow/lite/micro/micro_interpreter.h"
 #include "tensorflow/lite/schema/schema_generated.h"
 
+namespace model = MODEL; /* rqdkm_<name of the model's file> */
+
 namespace {
 
 constexpr size_t kRecords = 32 * 1024; /* what TFLM keeps of tensors and nodes, generously for 64 bits */
-alignas(16) uint8_t arena[rqdkm_model::kPlannedArenaBytes + kRecords];
+alignas(16) uint8_t arena[model::kPlannedArenaBytes + kRecords];
 
 std::vector<uint64_t> ReadFile(const char *name) {
   std::vector<uint64_t> words;
@@ -29,8 +31,8 @@ int main(int argc, char **argv) {
   const std::vector<uint64_t> file = ReadFile(argc > 1 ? argv[1] : MODEL_FILE);
   if (file.empty()) return 2;
 
-  static tflite::MicroMutableOpResolver<rqdkm_model::kOperators> resolver;
-  if (rqdkm_model::AddOperators(&resolver) != kTfLiteOk) return 3;
+  static tflite::MicroMutableOpResolver<model::kOperators> resolver;
+  if (model::AddOperators(&resolver) != kTfLiteOk) return 3;
   tflite::MicroInterpreter interpreter(tflite::GetModel(file.data()), resolver, arena, sizeof arena);
   if (interpreter.AllocateTensors() != kTfLiteOk) return 4;
 

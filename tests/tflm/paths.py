@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ Array = npt.NDArray[Any]
 SAMPLES = 2
 MAPS = ((8, 8), (4, 8), (8, 4), (4, 4), (2, 2))
 WEIGHTS = ((8,), (4,), (2,), (8, 4, 2))  # the last: groups of channels of different widths within the layer
+LITTLE = {"SCRATCH": 0, "PART": 0}
 SHAPES = ("conv3x3", "pointwise", "grouped", "stride2", "depthwise", "dense")
 CHANNELS = 8
 
@@ -160,15 +162,16 @@ class Model:
 
 @cache
 def model(kind: str) -> Model:
-    """``"portable"``, or ``"generated"``: each layer by the kernel that is expected to be fastest, and by all that no
-    layer before it has taken."""
+    """``"portable"``; ``"bands"``: the same in as little scratch as possible; or ``"generated"``: each layer by the
+    kernel that is expected to be fastest, and by all that no layer before it has taken."""
     rng = np.random.default_rng(5)
     made = Model(Nodes(), [], {})
     seen: set[tuple[str, str, bool]] = set()
     for layer in itertools.chain(layers(WEIGHTS if kind == "portable" else WEIGHTS[::3]), followers()):
-        if kind == "portable":
+        if kind != "generated":
             operands, result = _tensors(made, layer)
-            portable.append(made.nodes, layer, operands, result)
+            with mock.patch.multiple(portable, **(LITTLE if kind == "bands" else {})):
+                portable.append(made.nodes, layer, operands, result)
             made.paths.append(Path(layer.name, layer, _inputs(rng, layer)))
             continue
         first = True

@@ -13,7 +13,7 @@ from rqdkm.tflm.generated import NAMES
 from tests.tflm import paths
 
 
-@pytest.mark.parametrize("kind", ["portable", "generated"])
+@pytest.mark.parametrize("kind", ["portable", "bands", "generated"])
 def test_every_path_computes_the_reference_s_bytes(kind: str, plugin: Path) -> None:
     model = paths.model(kind)
     outputs = oracle.run_interpreter(write_graph(model.graph), model.graph, model.inputs, plugin)

@@ -15,7 +15,7 @@ from rqdkm.models.tflite_write import CUSTOM, write_graph
 from rqdkm.tflm import generated, host
 from tests.tflm import cases, paths, wheel
 
-FLAGS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 GENERATED = ("random", "patches")
 SYMBOL = "rqdkm_layers_sanitized"
 

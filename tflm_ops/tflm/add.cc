@@ -16,8 +16,9 @@ struct Add : Binary {
   }
   int32_t Run(const Call &call) const {
     const auto run = only_right ? rqdkm_add_s8 : rqdkm_add_s8_ref;
-    return maps.Store(
-        call, run(&params, maps.result_count(), period, maps.Input(call, 0), maps.Input(call, 1), maps.Result(call)));
+    return RunBinary(call, [&](int32_t count, int32_t period, const int8_t *first, const int8_t *second, int8_t *out) {
+      return run(&params, count, period, first, second, out);
+    });
   }
 
  private:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convolution.h"
+#include "bands.h"
 #include "rqdkm/convolution.h"
 #include "rqdkm/kernels/panel.h"
 
@@ -31,6 +31,7 @@ struct Conv2d : Node {
 
   Geometry g;
   Maps maps;
+  Bands bands;
   int32_t kernel = kReference;
   rqdkm_conv_tile tile = {1, 1, 0};
   rqdkm_requantize_form form = RQDKM_REQUANTIZE_WIDE;
@@ -76,8 +77,13 @@ bool Conv2d::ReadFast(Preparation &p, int constants) {
   if (4 * taps * (pairs + tile.pixels) > kMostElements || (kernel == kIm2row && strip > kMostElements)) {
     return p.Fail("its sizes are out of range");
   }
+  if (!bands.Read(p, g, &maps)) return false;
   const auto bytes = kernel == kGemm ? rqdkm_conv2d_s8_gemm_scratch_bytes : rqdkm_conv2d_s8_im2row_scratch_bytes;
-  return maps.Reserve(p, this, bytes(&g.params, &g.input, &g.filter, &g.output, &tile));
+  const int64_t most =
+      bands.Most(g, [&](const rqdkm_conv_params &params, const rqdkm_dims &input, const rqdkm_dims &output) {
+        return int64_t{bytes(&params, &input, &g.filter, &output, &tile)};
+      });
+  return maps.Reserve(p, this, most);
 }
 
 int32_t Conv2d::Reference(const Call &call) const {
@@ -92,8 +98,12 @@ int32_t Conv2d::Run(const Call &call) const {
   const rqdkm_packed_quant quant = {form, call.input<rqdkm_pair_quant>(2), packed ? call.input<uint8_t>(3) : nullptr,
                                     PanelOf(form)};
   const auto run = kernel == kGemm ? rqdkm_conv2d_s8_gemm : rqdkm_conv2d_s8_im2row;
-  return maps.Store(call, run(&g.params, &quant, &g.input, maps.Input(call, 0), &g.filter, call.input<int8_t>(1),
-                              &g.output, maps.Result(call), &tile, maps.Scratch(call)));
+  return bands.Run(call, g, maps,
+                   [&](const rqdkm_conv_params &params, const rqdkm_dims &input_dims, const int8_t *input,
+                       const rqdkm_dims &output_dims, int8_t *output) {
+                     return run(&params, &quant, &input_dims, input, &g.filter, call.input<int8_t>(1), &output_dims,
+                                output, &tile, maps.Scratch(call));
+                   });
 }
 
 }  // namespace

@@ -39,34 +39,49 @@ bool Maps::Read(const Preparation &preparation, Node *node, int inputs, const in
     }
     const uint64_t bytes = static_cast<uint64_t>(count) * static_cast<uint64_t>(bits[i]) / 8;
     if (!preparation.Check(*node, i == inputs ? -1 : i, kTfLiteInt8, bytes)) return false;
-    maps_[i] = {static_cast<int32_t>(count), bits[i], bytes_};
-    if (bits[i] != 8) bytes_ += (static_cast<uint32_t>(count) + 7) & ~uint32_t{7};
+    maps_[i] = {static_cast<int32_t>(count), bits[i], static_cast<uint32_t>(count), 0};
   }
   return true;
 }
 
-bool Maps::Reserve(const Preparation &preparation, Node *node, int64_t own) const {
+bool Maps::packed() const {
+  for (int i = 0; i <= inputs_; i++) {
+    if (maps_[i].bits != 8) return true;
+  }
+  return false;
+}
+
+void Maps::Part(int map, int64_t elements) {
+  if (elements < maps_[map].count) maps_[map].part = static_cast<uint32_t>(elements);
+}
+
+bool Maps::Reserve(const Preparation &preparation, Node *node, int64_t own) {
   if (own < 0) return preparation.Fail("its sizes are out of range");
+  for (int i = 0; i <= inputs_; i++) {
+    maps_[i].at = bytes_;
+    if (maps_[i].bits != 8) bytes_ += (maps_[i].part + 7) & ~uint32_t{7};
+  }
   return preparation.Scratch(node, bytes_ + static_cast<uint64_t>(own));
 }
 
-const int8_t *Maps::Input(const Call &call, int map) const {
+const int8_t *Maps::Input(const Call &call, int map, int32_t first, int32_t count) const {
   const Map &m = maps_[map];
-  if (m.bits == 8) return call.input<int8_t>(map);
+  if (m.bits == 8) return call.input<int8_t>(map) + first;
   int8_t *const values = static_cast<int8_t *>(call.scratch) + m.at;
-  (m.bits == 4 ? rqdkm_unpack_s4 : rqdkm_unpack_s2)(call.inputs[map], m.count, values);
+  (m.bits == 4 ? rqdkm_unpack_s4 : rqdkm_unpack_s2)(call.input<uint8_t>(map) + first * m.bits / 8, count, values);
   return values;
 }
 
-int8_t *Maps::Result(const Call &call) const {
+int8_t *Maps::Result(const Call &call, int32_t first) const {
   const Map &m = maps_[inputs_];
-  return m.bits == 8 ? static_cast<int8_t *>(call.result) : static_cast<int8_t *>(call.scratch) + m.at;
+  return m.bits == 8 ? static_cast<int8_t *>(call.result) + first : static_cast<int8_t *>(call.scratch) + m.at;
 }
 
-int32_t Maps::Store(const Call &call, int32_t status) const {
+int32_t Maps::Store(const Call &call, int32_t status, int32_t first, int32_t count) const {
   const Map &m = maps_[inputs_];
   if (status != RQDKM_OK || m.bits == 8) return status;
-  (m.bits == 4 ? rqdkm_pack_s4 : rqdkm_pack_s2)(Result(call), m.count, call.result);
+  uint8_t *const packed = static_cast<uint8_t *>(call.result) + first * m.bits / 8;
+  (m.bits == 4 ? rqdkm_pack_s4 : rqdkm_pack_s2)(Result(call, first), count, packed);
   return RQDKM_OK;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "convolution.h"
+#include "bands.h"
 #include "rqdkm/pooling.h"
 
 namespace rqdkm {
@@ -21,19 +21,24 @@ struct Pool2d : Node {
         return p.Fail("a window lies entirely in the padding");
       }
     }
-    params = {{window[0], window[1]}, {stride[0], stride[1]}, g.params.padding, g.params.clamp};
     const int32_t in[3] = {size[0], size[1], g.input.c}, result[3] = {out[0], out[1], g.output.c};
     const int64_t elements[2] = {Elements(in, 3), Elements(result, 3)};
-    return maps.Read(p, this, 1, elements, 0) && maps.Reserve(p, this, 0);
+    return maps.Read(p, this, 1, elements, 0) && bands.Read(p, g, &maps) && maps.Reserve(p, this, 0);
   }
   int32_t Run(const Call &call) const {
-    return maps.Store(call, run(&params, &g.input, maps.Input(call, 0), &g.output, maps.Result(call)));
+    const rqdkm_hw window = {g.filter.h, g.filter.w};
+    return bands.Run(call, g, maps,
+                     [&](const rqdkm_conv_params &params, const rqdkm_dims &input_dims, const int8_t *input,
+                         const rqdkm_dims &output_dims, int8_t *output) {
+                       const rqdkm_pool_params pool = {window, params.stride, params.padding, params.clamp};
+                       return run(&pool, &input_dims, input, &output_dims, output);
+                     });
   }
 
  private:
   Geometry g;
-  rqdkm_pool_params params;
   Maps maps;
+  Bands bands;
 };
 
 }  // namespace

@@ -7,7 +7,8 @@ tables; the rest is TFLM's own. Convolutions run the fast kernels that need no s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,16 @@ from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels._c import hwc
 from rqdkm_tvm.kernels.add import add_params, broadcast_period
-from rqdkm_tvm.kernels.band_parts import clamped, plain_layer
+from rqdkm_tvm.kernels.band_parts import Window, clamped, plain_layer
 from rqdkm_tvm.kernels.conv2d import bias_of, plan_finish
 from rqdkm_tvm.kernels.fully_connected import fast_form
 from rqdkm_tvm.kernels.mul import mul_multiplier
 from rqdkm_tvm.kernels.pack import channel_bits, pack_channels
 from rqdkm_tvm.kernels.pool import mean_axes, mean_multiplier
-from rqdkm_tvm.kernels.registry import Config, Kernel
+from rqdkm_tvm.kernels.registry import BAND, Config, Kernel
 from rqdkm_tvm.kernels.requantize import convolution_multipliers, fully_connected_multipliers
 from rqdkm_tvm.kernels.unary_tables import TABLES, unary_table
-from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.offload.base import shape_of
 from rqdkm_tvm.sites import IoTensor, read_sites
 
@@ -43,6 +44,8 @@ REFERENCE = 0  # "kernel": PortableKernel of tflm_ops/tflm/convolution.h
 KERNELS = {"conv2d_s8_gemm": 1, "conv2d_s8_im2row": 2, "fully_connected_s8_fast": 3}
 TABLE = "RQDKM_TABLE"
 SCRATCH = 16 * 1024  # bytes that a kernel may take, if a slower one takes less
+ELEMENTS = 256  # that elementwise operators unpack at a time (tflm_ops/tflm/unary.h, binary.h)
+PART = 2048  # bytes that a pooling should unpack at a time
 
 
 def convert(mod: Any, name: str, interface: tuple[list[IoTensor], list[IoTensor]]) -> Converted:
@@ -136,9 +139,15 @@ def _bits(layer: Layer) -> list[int]:
     return [tensor.bits for tensor in (*layer.inputs, layer.output)]
 
 
-def _unpacked(layer: Layer) -> int:
-    """Bytes of scratch in which maps below 8 bits are unpacked."""
-    return sum(-(-tensor.size // 8) * 8 for tensor in (*layer.inputs, layer.output) if tensor.bits != 8)
+def _unpacked(layer: Layer, parts: Sequence[int] = ()) -> int:
+    """Bytes of scratch in which maps below 8 bits are unpacked.
+
+    Args:
+        parts: elements of each map that are unpacked at a time; empty: all.
+    """
+    maps = (*layer.inputs, layer.output)
+    sizes = [min(part, tensor.size) for part, tensor in zip(parts or [t.size for t in maps], maps, strict=True)]
+    return sum(-(-size // 8) * 8 for size, tensor in zip(sizes, maps, strict=True) if tensor.bits != 8)
 
 
 def _clamp(layer: Layer) -> list[int]:
@@ -179,15 +188,17 @@ def _weighted(
         constants.append(np.array(bits, np.uint8))
         need = NOTHING
     else:
-        kernel, config = chosen
+        kernel, config, band = chosen
         plain = plain_layer(layer, own_clamp=True)
         constants = list(kernel.lower(plain, config).constants)
         finish = fast_form(plain) if layer.op == "fully_connected" else plan_finish(plain)
         assert finish is not None
         values["kernel"], values["form"] = KERNELS[kernel.name], finish.form.value
+        need = Need(_unpacked(layer) + kernel.scratch_bytes(plain, config))
         if layer.op == "conv2d":
             values["tile"] = [int(config.get(key, default)) for key, default in _TILE.items()]
-        need = Need(_unpacked(layer) + kernel.scratch_bytes(plain, config))
+            own = max(kernel.scratch_bytes(part, config) for part in _bands(plain, band))
+            need = Need(_banded(values, layer, band) + own)
     inputs = [*operands, *(nodes.constant(array, f"{layer.name}/{i}") for i, array in enumerate(constants))]
     nodes.custom(NAMES[layer.op], layer.name, values, inputs, result, need)
 
@@ -195,15 +206,56 @@ def _weighted(
 _TILE = {"rows": 1, "pixels": 1, "resident": 0}
 
 
-def _fast_kernel(layer: Layer) -> tuple[Kernel, Config] | None:
+def _fast_kernel(layer: Layer) -> tuple[Kernel, Config, int] | None:
     """The fastest kernel that takes its parameters at run time within :data:`SCRATCH`, or the one with least scratch;
-    None: only the reference."""
+    None: only the reference. Kernel, its configuration, and rows of the result at a time."""
     plain = plain_layer(layer, own_clamp=True)
-    found = [(k, c) for k, c in registry.candidates(plain) if k.name in KERNELS]
-    for kernel, config in found:
-        if kernel.scratch_bytes(plain, config) <= SCRATCH:
-            return kernel, config
-    return min(found, key=lambda item: item[0].scratch_bytes(plain, item[1]), default=None)
+    found = [
+        (kernel, config)
+        for kernel, config in registry.candidates(layer)
+        if kernel.name in KERNELS and registry.rejection(registry.get(kernel.name), plain) is None
+    ]
+    if not found:
+        return None
+    fit = [choice for choice in found if choice[0].scratch_bytes(layer, choice[1]) <= SCRATCH]
+    kernel, config = fit[0] if fit else min(found, key=lambda choice: choice[0].scratch_bytes(layer, choice[1]))
+    rows = hwc(layer.output)[0]
+    inner = {key: value for key, value in config.items() if key != BAND}
+    return registry.get(kernel.name), inner, min(int(config.get(BAND, rows)), rows)
+
+
+def _bands(layer: Layer, band: int) -> Iterator[Layer]:
+    """The int8 problems of which ``layer``, a window operator, is made."""
+    window, rows = Window.of(layer), layer.output.shape[1]
+    if band >= rows:
+        yield layer
+        return
+    _, left, _, right = layer.attrs["padding"]
+    for first in range(0, rows, band):
+        count = min(band, rows - first)
+        taken, above, below = window.band(first, count)
+        yield replace(
+            layer,
+            inputs=(_with_rows(layer.inputs[0], taken),),
+            output=_with_rows(layer.output, count),
+            attrs={**layer.attrs, "padding": (above, left, below, right)},
+        )
+
+
+def _with_rows(tensor: Tensor, rows: int) -> Tensor:
+    return replace(tensor, shape=(1, rows, *tensor.shape[2:]))
+
+
+def _banded(values: Options, layer: Layer, band: int) -> int:
+    """Sets the option where a map is packed; bytes in which parts of maps are unpacked."""
+    source, target = layer.inputs[0], layer.output
+    if not layer.packs_tensors:
+        return 0
+    values["band"] = band
+    if band >= target.shape[1]:
+        return _unpacked(layer)
+    row_in, row_out = source.size // source.shape[1], target.size // target.shape[1]
+    return _unpacked(layer, [Window.of(layer).rows(band) * row_in, band * row_out])
 
 
 def _conv2d(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
@@ -237,6 +289,12 @@ def _fully_connected(nodes: Nodes, layer: Layer, operands: list[int], result: in
 # ---- others
 
 
+def _parts(layer: Layer) -> Need:
+    """Scratch of an elementwise layer; operands that repeat are unpacked whole."""
+    repeats = any(tensor.size != layer.output.size for tensor in layer.inputs)
+    return Need(_unpacked(layer, () if repeats else [ELEMENTS] * (len(layer.inputs) + 1)))
+
+
 def _binary(layer: Layer, operands: list[int]) -> tuple[Layer, list[int], Options]:
     """The layer with its larger operand first, and what both operators have."""
     period = broadcast_period(layer)
@@ -260,19 +318,22 @@ def _add(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
     p = add_params(first, second, ordered.output)
     values["multipliers"] = [p.input1_multiplier, p.input2_multiplier, p.output_multiplier]
     values["shifts"] = [p.input1_shift, p.input2_shift, p.output_shift]
-    nodes.custom(NAMES["add"], layer.name, values, inputs, result, Need(_unpacked(layer)))
+    nodes.custom(NAMES["add"], layer.name, values, inputs, result, _parts(ordered))
 
 
 def _mul(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
     multiplier, shift = mul_multiplier(layer)
-    _, inputs, values = _binary(layer, operands)
+    ordered, inputs, values = _binary(layer, operands)
     values |= {"multipliers": [multiplier], "shifts": [shift]}
-    nodes.custom(NAMES["mul"], layer.name, values, inputs, result, Need(_unpacked(layer)))
+    nodes.custom(NAMES["mul"], layer.name, values, inputs, result, _parts(ordered))
 
 
 def _pool(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
     values = _geometry(layer, layer.attrs["pool"])
-    nodes.custom(NAMES[layer.op], layer.name, values, operands, result, Need(_unpacked(layer)))
+    rows = layer.output.shape[1]
+    row = (layer.inputs[0].size * layer.attrs["strides"][0]) // layer.inputs[0].shape[1]
+    band = max(1, min(rows, PART // row)) if Window.of(layer).meets(rows) else rows
+    nodes.custom(NAMES[layer.op], layer.name, values, operands, result, Need(_banded(values, layer, band)))
 
 
 def _mean(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
@@ -308,7 +369,7 @@ def _pad(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
 
 def _clip(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
     values: Options = {"bits": _bits(layer), "count": layer.output.size, "clamp": _clamp(layer)}
-    nodes.custom(NAMES["clip"], layer.name, values, operands, result, Need(_unpacked(layer)))
+    nodes.custom(NAMES["clip"], layer.name, values, operands, result, _parts(layer))
 
 
 _WRITERS: Mapping[str, Callable[[Nodes, Layer, list[int], int], None]] = {

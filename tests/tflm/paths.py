@@ -28,7 +28,8 @@ Array = npt.NDArray[Any]
 SAMPLES = 2
 MAPS = ((8, 8), (4, 8), (8, 4), (4, 4), (2, 2))
 WEIGHTS = ((8,), (4,), (2,), (8, 4, 2))  # the last: groups of channels of different widths within the layer
-LITTLE = {"SCRATCH": 0, "PART": 0}
+USUAL = {"SCRATCH": portable.SCRATCH, "PART": portable.PART}
+LITTLE = dict.fromkeys(USUAL, 0)  # the least scratch there is
 SHAPES = ("conv3x3", "pointwise", "grouped", "stride2", "depthwise", "dense")
 CHANNELS = 8
 
@@ -170,7 +171,7 @@ def model(kind: str) -> Model:
     for layer in itertools.chain(layers(WEIGHTS if kind == "portable" else WEIGHTS[::3]), followers()):
         if kind != "generated":
             operands, result = _tensors(made, layer)
-            with mock.patch.multiple(portable, **(LITTLE if kind == "bands" else {})):
+            with mock.patch.multiple(portable, **(LITTLE if kind == "bands" else USUAL)):
                 portable.append(made.nodes, layer, operands, result)
             made.paths.append(Path(layer.name, layer, _inputs(rng, layer)))
             continue

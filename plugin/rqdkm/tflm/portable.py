@@ -210,15 +210,23 @@ def _fast_kernel(layer: Layer) -> tuple[Kernel, Config, int] | None:
     """The fastest kernel that takes its parameters at run time within :data:`SCRATCH`, or the one with least scratch;
     None: only the reference. Kernel, its configuration, and rows of the result at a time."""
     plain = plain_layer(layer, own_clamp=True)
+    able = [
+        kernel
+        for kernel in registry.kernels_for(layer)
+        if kernel.name in KERNELS
+        and registry.rejection(registry.get(kernel.name), plain) is None
+        and registry.rejection(kernel, layer) is None
+    ]
     found = [
-        (kernel, config)
-        for kernel, config in registry.candidates(layer)
-        if kernel.name in KERNELS and registry.rejection(registry.get(kernel.name), plain) is None
+        (kernel, config, kernel.scratch_bytes(layer, config)) for kernel in able for config in kernel.configs(layer)
     ]
     if not found:
         return None
-    fit = [choice for choice in found if choice[0].scratch_bytes(layer, choice[1]) <= SCRATCH]
-    kernel, config = fit[0] if fit else min(found, key=lambda choice: choice[0].scratch_bytes(layer, choice[1]))
+    fit = [choice for choice in found if choice[2] <= SCRATCH]
+    if fit:
+        kernel, config, _ = min(fit, key=lambda choice: choice[0].estimate_cycles(layer, choice[1]))
+    else:
+        kernel, config, _ = min(found, key=lambda choice: choice[2])
     rows = hwc(layer.output)[0]
     inner = {key: value for key, value in config.items() if key != BAND}
     return registry.get(kernel.name), inner, min(int(config.get(BAND, rows)), rows)

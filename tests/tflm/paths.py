@@ -28,6 +28,8 @@ Array = npt.NDArray[Any]
 SAMPLES = 2
 MAPS = ((8, 8), (4, 8), (8, 4), (4, 4), (2, 2))
 WEIGHTS = ((8,), (4,), (2,), (8, 4, 2))  # the last: groups of channels of different widths within the layer
+#: by kind of model: widths of maps and of weights; generated code takes longest to compile, and 8 bits have no bands
+CHOSEN = {"portable": (MAPS, WEIGHTS), "bands": (MAPS[1:], WEIGHTS[3:]), "generated": (MAPS[::2], WEIGHTS[::3])}
 USUAL = {"SCRATCH": portable.SCRATCH, "PART": portable.PART}
 LITTLE = dict.fromkeys(USUAL, 0)  # the least scratch there is
 SHAPES = ("conv3x3", "pointwise", "grouped", "stride2", "depthwise", "dense")
@@ -49,11 +51,11 @@ class Path:
         return np.stack([pack(sample, self.layer.output.bits).reshape(-1) for sample in out])
 
 
-def layers(weights: Sequence[tuple[int, ...]], seed: int = 0) -> Iterator[Layer]:
+def layers(maps: Sequence[tuple[int, int]], weights: Sequence[tuple[int, ...]], seed: int = 0) -> Iterator[Layer]:
     """Layers with weights, one of every shape for every pair of map widths and every kind of weights."""
     rng = np.random.default_rng(seed)
-    for shape, maps, widths in itertools.product(SHAPES, MAPS, weights):
-        yield _layer(rng, shape, maps, widths)
+    for shape, pair, widths in itertools.product(SHAPES, maps, weights):
+        yield _layer(rng, shape, pair, widths)
 
 
 def _layer(rng: np.random.Generator, shape: str, maps: tuple[int, int], widths: tuple[int, ...]) -> Layer:
@@ -168,7 +170,7 @@ def model(kind: str) -> Model:
     rng = np.random.default_rng(5)
     made = Model(Nodes(), [], {})
     seen: set[tuple[str, str, bool]] = set()
-    for layer in itertools.chain(layers(WEIGHTS if kind == "portable" else WEIGHTS[::3]), followers()):
+    for layer in itertools.chain(layers(*CHOSEN[kind]), followers()):
         if kind != "generated":
             operands, result = _tensors(made, layer)
             with mock.patch.multiple(portable, **(LITTLE if kind == "bands" else USUAL)):

@@ -134,8 +134,9 @@ def test_what_cannot_be_exported_is_one_message_and_leaves_nothing(what: str, tm
 
 
 def test_a_failed_check_says_so_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = oracle.reference_outputs
-    monkeypatch.setattr(oracle, "reference_outputs", lambda *given: [expected(*given)[0] ^ 1])
+    monkeypatch.setattr(host, "build_plugin", lambda *_given: Path("unused"))
+    wrong = lambda _model, _graph, inputs, _plugin: [oracle.reference_outputs(MODEL, inputs)[0] ^ 1]  # noqa: E731
+    monkeypatch.setattr(pipeline, "run", wrong)
     with pytest.raises(RqdkmError, match="640 output bytes differ"):
         pipeline.export(DeployOptions(MODEL, tmp_path / "out", board="none", samples=1), check=True)
     assert not list(tmp_path.iterdir())

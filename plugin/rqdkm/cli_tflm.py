@@ -15,6 +15,7 @@ from rqdkm.cli_options import (
     FlashOpt,
     ForceOpt,
     HaloOpt,
+    InputOpt,
     JsonOpt,
     KernelsOpt,
     MaxDropOpt,
@@ -66,6 +67,7 @@ def export(
     patch: PatchOpt = "off",
     split: SplitOpt = None,
     halo: HaloOpt = "auto",
+    input: InputOpt = "frame",
     vdpc: VdpcOpt = "off",
     force: ForceOpt = False,
     json: JsonOpt = False,
@@ -94,6 +96,7 @@ def export(
         patch=patch,
         split=split,
         halo=halo,
+        input=input,
         vdpc=vdpc,
     )
     with log.Progress() as progress:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 import rqdkm_tvm
 from rqdkm import plan_files, planning
-from rqdkm.models import load, oracle, zoo
+from rqdkm.models import load, zoo
 from rqdkm.tflm import generated, portable
 from rqdkm.tflm.generated import Converted
 from rqdkm_tvm.compile import CompiledModel
@@ -56,9 +56,8 @@ class Case:
         return portable.convert(mod, "case", read_io(mod["main"], list(self.output_names)))
 
     def inputs(self) -> list[Array]:
-        graph = self.generated().graph
         rng = np.random.default_rng(3)
-        shapes = [oracle.sample_shape(graph.tensors[index]) for index in graph.inputs]
+        shapes = [item.tensor.shape[1:] for item in self.compiled().inputs]
         return [rng.integers(-128, 128, (SAMPLES, *shape)).astype(np.int8) for shape in shapes]
 
 
@@ -105,7 +104,19 @@ def _patches() -> Case:
     return _file(MACHINERY / "model.tflite", plan, parameters)
 
 
-CASES: dict[str, Callable[[], Case]] = {"int8": _int8, "mixed": _mixed, "random": _random, "patches": _patches}
+def _callback() -> Case:
+    """The application hands over the frame: the model has no input tensor."""
+    patches = PatchPlan("conv3_bn_1/batchnorm", (2, 2), "recompute", "callback")
+    return _file(MACHINERY / "model.tflite", Plan(patches=patches))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "int8": _int8,
+    "mixed": _mixed,
+    "random": _random,
+    "patches": _patches,
+    "callback": _callback,
+}
 
 
 @cache

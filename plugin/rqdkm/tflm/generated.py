@@ -7,6 +7,7 @@ the fingerprint of its code. The code is the text that the firmware has, in wrap
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,15 +45,23 @@ OTHER = "RQDKM_LAYER"
 
 @dataclass(frozen=True)
 class LayerCode:
-    """One function of rqdkm_layers.c. ``operands`` are (bytes, type of the schema): maps, constants, result."""
+    """One function of rqdkm_layers.c. ``operands`` are (bytes, type of the schema): maps, constants, result.
+
+    ``absent`` maps are no tensors: the application hands over the model's input region by region.
+    """
 
     code: int  # signed 64-bit
     layer: LoweredLayer
     operands: tuple[tuple[int, int], ...]
+    absent: int = 0
+
+    @property
+    def maps(self) -> int:
+        return self.layer.tensors - self.absent
 
     @property
     def constants(self) -> int:
-        return len(self.operands) - 1 - self.layer.tensors
+        return len(self.operands) - 1 - self.maps
 
 
 @dataclass(frozen=True)
@@ -68,17 +77,13 @@ def convert(compiled: CompiledModel, name: str) -> Converted:
     """The graph, and the code of its layers, each once.
 
     Raises:
-        UnsupportedOperatorError: an operator that no kernel of ours runs, or an input that is fetched.
+        UnsupportedOperatorError: an operator that no kernel of ours runs.
     """
-    if compiled.fetched:
-        raise UnsupportedOperatorError(
-            "a model whose input is handed over region by region has no input tensor",
-            where="--input callback",
-            hint="use --input frame, or link the project that rqdkm deploy writes",
-        )
     function = compiled.module["main"]
     nodes = Nodes()
-    for var, item in zip(function.params, compiled.inputs, strict=True):
+    params = [] if compiled.fetched else list(zip(function.params, compiled.inputs, strict=True))
+    fetched = set(function.params) if compiled.fetched else set()
+    for var, item in params:
         nodes.add(feature_map(item.name, item.tensor), var)
     found: dict[int, LayerCode] = {}
     layers = iter(compiled.layers)
@@ -90,25 +95,28 @@ def convert(compiled: CompiledModel, name: str) -> Converted:
             raise unsupported(call)
         layer = next(layers)
         lowered = layer.lowered
-        operands = [_value(nodes, arg) for arg in call.args[: lowered.tensors]]
+        maps = [arg for arg in call.args[: lowered.tensors] if arg not in fetched]
+        operands = [_value(nodes, arg) for arg in maps]
         constants = enumerate(call.args[lowered.tensors :])
         operands += [nodes.constant(arg.data.numpy(), f"{layer.name}/{i}") for i, arg in constants]
         result = nodes.add(feature_map(layer.layer.title, layer.layer.stored, shape_of(call)), call)
-        code = layer_code(lowered, [nodes.tensors[index] for index in (*operands, result)])
+        tensors = [nodes.tensors[index] for index in (*operands, result)]
+        code = layer_code(lowered, tensors, absent=lowered.tensors - len(maps))
         found.setdefault(code.code, code)
         need = Need(lowered.scratch_bytes, operand_of(lowered.config))
         nodes.custom(NAMES.get(lowered.op, OTHER), layer.layer.title, {"code": code.code}, operands, result, need)
     results = [nodes.values[expr] for expr in outputs(function)]
     for index, expr, item in zip(results, outputs(function), compiled.outputs, strict=True):
         nodes.declare(index, item.name, shape_of(expr))
-    inputs = [nodes.values[var] for var in function.params]
+    inputs = [nodes.values[var] for var, _ in params]
     return Converted(nodes.graph(name, inputs, results), tuple(nodes.needs), tuple(found.values()))
 
 
-def layer_code(layer: LoweredLayer, tensors: Sequence[TensorInfo]) -> LayerCode:
-    """The code of a layer that reads and writes ``tensors``: maps, constants, result."""
+def layer_code(layer: LoweredLayer, tensors: Sequence[TensorInfo], absent: int = 0) -> LayerCode:
+    """The code of a layer that reads and writes ``tensors``: maps (but the first ``absent``), constants, result."""
     types = tuple((tensor.bytes, TYPES[tensor.dtype]) for tensor in tensors)
-    return LayerCode(_fingerprint(layer, types, [x.data for x in tensors[layer.tensors : -1]]), layer, types)
+    arrays = [tensor.data for tensor in tensors[layer.tensors - absent : -1]]
+    return LayerCode(_fingerprint(layer, types, arrays), layer, types, absent)
 
 
 def unsupported(call: Expr) -> UnsupportedOperatorError:
@@ -152,6 +160,9 @@ extern rqdkm_layer_library {symbol};
 """
 
 
+_PATCH_FUNCTION = re.compile(r"\b(rqdkm_patch_(?:part|program))_(?=\d)")
+
+
 def source(codes: Sequence[LayerCode], name: str, symbol: str) -> str:
     """Text of rqdkm_layers.c, which defines the library ``symbol``."""
     includes = sorted({"rqdkm/layer_code.h", *(include for code in codes for include in code.layer.includes)})
@@ -159,7 +170,7 @@ def source(codes: Sequence[LayerCode], name: str, symbol: str) -> str:
     text += "".join(_function(index, code) for index, code in enumerate(codes))
     text += "\nstatic const rqdkm_layer_code layers[] = {\n"
     for index, code in enumerate(codes):
-        counts = f"{code.layer.tensors}, {code.constants}, {code.layer.scratch_bytes}u"
+        counts = f"{code.maps}, {code.constants}, {code.layer.scratch_bytes}u"
         text += f"    {{0x{code.code & (1 << 64) - 1:016x}u, {counts}, operands_{index}, run_{index}}},\n"
     return f"{text}}};\n\nrqdkm_layer_library {symbol} = {{layers, {len(codes)}, 0}};\n"
 
@@ -168,8 +179,9 @@ def _function(index: int, code: LayerCode) -> str:
     layer = code.layer
     names = [f"in{i}" for i in range(layer.tensors)] + [f"c{i}" for i in range(code.constants)]
     parameters = [f"const void *{name}" for name in names] + ["void *out"]
-    arguments = [f"inputs[{i}]" for i in range(len(names))] + ["result"]
-    unused = "  (void)inputs;\n" if not names else ""
+    given = len(names) - code.absent
+    arguments = ["0"] * code.absent + [f"inputs[{i}]" for i in range(given)] + ["result"]
+    unused = "" if given else "  (void)inputs;\n"
     if layer.scratch_bytes:
         parameters.append("void *scratch")
         arguments.append("scratch")
@@ -177,10 +189,12 @@ def _function(index: int, code: LayerCode) -> str:
         unused += "  (void)scratch;\n"
     operands = ", ".join(f"{{{size}, {kind}}}" for size, kind in code.operands)
     comment = layer.name.replace("*/", "* /")
+    # functions of patch stages are numbered per stage: a file may hold several
+    prelude, body = (_PATCH_FUNCTION.sub(rf"\g<1>_{index}_", text) for text in (layer.prelude, layer.body.rstrip()))
     return f"""
-{layer.prelude}/* {comment}: {layer.kernel} */
+{prelude}/* {comment}: {layer.kernel} */
 static inline int32_t layer_{index}({", ".join(parameters)}) {{
-{layer.body.rstrip()}
+{body}
 }}
 static int32_t run_{index}(const void *const *inputs, void *result, void *scratch) {{
 {unused}  return layer_{index}({", ".join(arguments)});

@@ -197,6 +197,7 @@ def _describe(made: _Made, name: str, exported: Exported) -> dict[str, Any]:
         "model_bytes": exported.model_bytes,
         "generated_code": exported.generated,
         "operators": list(exported.operators),
+        "input": "tensor" if made.converted.graph.inputs else "callback",
     }
 
 
@@ -232,4 +233,6 @@ def _check(staging: Path, made: _Made, model: LoadedModel, options: DeployOption
 
 def run(model: Path, graph: Graph, inputs: list[Int8], plugin: Path) -> list[Int8]:
     """Outputs of an exported model in the wheel's interpreter with our operators."""
-    return oracle.run_interpreter(model.read_bytes(), graph, inputs, plugin)
+    if graph.inputs:
+        return oracle.run_interpreter(model.read_bytes(), graph, inputs, plugin)
+    return oracle.run_interpreter(model.read_bytes(), graph, [], plugin, frames=inputs[0])

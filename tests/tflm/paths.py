@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rqdkm.models import reference
 from rqdkm.models.graph import Graph
-from rqdkm.tflm import generated, portable
+from rqdkm.tflm import generated, portable, portable_operators
 from rqdkm.tflm.generated import NAMES, LayerCode
 from rqdkm.tflm.nodes import Need, Nodes, feature_map
 from rqdkm_tvm.graph import c_type
@@ -30,7 +30,7 @@ MAPS = ((8, 8), (4, 8), (8, 4), (4, 4), (2, 2))
 WEIGHTS = ((8,), (4,), (2,), (8, 4, 2))  # the last: groups of channels of different widths within the layer
 #: by kind of model: widths of maps and of weights; generated code takes longest to compile, and 8 bits have no bands
 CHOSEN = {"portable": (MAPS, WEIGHTS), "bands": (MAPS[1:], WEIGHTS[3:]), "generated": (MAPS[::2], WEIGHTS[::3])}
-USUAL = {"SCRATCH": portable.SCRATCH, "PART": portable.PART}
+USUAL = {"SCRATCH": portable_operators.SCRATCH, "PART": portable_operators.PART}
 LITTLE = dict.fromkeys(USUAL, 0)  # the least scratch there is
 SHAPES = ("conv3x3", "pointwise", "grouped", "stride2", "depthwise", "dense")
 CHANNELS = 8
@@ -173,7 +173,7 @@ def model(kind: str) -> Model:
     for layer in itertools.chain(layers(*CHOSEN[kind]), followers()):
         if kind != "generated":
             operands, result = _tensors(made, layer)
-            with mock.patch.multiple(portable, **(LITTLE if kind == "bands" else USUAL)):
+            with mock.patch.multiple(portable_operators, **(LITTLE if kind == "bands" else USUAL)):
                 portable.append(made.nodes, layer, operands, result)
             made.paths.append(Path(layer.name, layer, _inputs(rng, layer)))
             continue

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqdkm import __version__, cli_experiment, cli_plan, log
+from rqdkm import __version__, cli_experiment, cli_plan, cli_tflm, log
 from rqdkm.cli_options import (
     BoardOpt,
     CalibOpt,
@@ -37,6 +37,7 @@ from rqdkm.cli_options import (
     SplitOpt,
     VdpcOpt,
     VerboseOpt,
+    found_model,
     one_of,
 )
 from rqdkm.cli_output import as_mapping, console, print_hint, print_mapping, print_report
@@ -62,6 +63,7 @@ board_app = typer.Typer(help="What can run an image.", no_args_is_help=True, ric
 app.add_typer(board_app, name="board")
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_experiment.app, name="experiment")
+app.add_typer(cli_tflm.app, name="tflm")
 
 
 @app.callback(invoke_without_command=True)
@@ -103,7 +105,7 @@ def deploy(
     quiet: QuietOpt = False,
 ) -> None:
     """Model to firmware: import, quantize, compile, run, compare with the reference, report."""
-    model = _found(model)
+    model = found_model(model)
     options = DeployOptions(
         model=model,
         out=out or _default_out(model),
@@ -159,7 +161,7 @@ def tune(
     from rqdkm import plan_files
     from rqdkm import tune as tuning
 
-    model = _found(model)
+    model = found_model(model)
     options = DeployOptions(
         model=model,
         out=Path(f"{out}.unused"),
@@ -224,7 +226,7 @@ def build(
     quiet: QuietOpt = False,
 ) -> None:
     """Model to a project directory and its ELF file; nothing is run."""
-    model = _found(model)
+    model = found_model(model)
     options = DeployOptions(
         model=model,
         out=out or _default_out(model),
@@ -464,13 +466,6 @@ def board_info(json: JsonOpt = False) -> None:
 def main() -> None:
     """Entry point of the ``rqdkm`` program."""
     app()
-
-
-def _found(model: Path) -> Path:
-    """``model``, or the model file of that name without its suffix."""
-    if model.suffix or model.exists():
-        return model
-    return next((file for suffix in (".tflite", ".onnx") if (file := model.with_suffix(suffix)).is_file()), model)
 
 
 def _default_out(model: Path) -> Path:

@@ -25,6 +25,13 @@ def one_of(choices: tuple[str, ...]) -> str:
     return "|".join(choices)
 
 
+def found_model(model: Path) -> Path:
+    """``model``, or the model file of that name without its suffix."""
+    if model.suffix or model.exists():
+        return model
+    return next((file for suffix in (".tflite", ".onnx") if (file := model.with_suffix(suffix)).is_file()), model)
+
+
 def _set_verbose(value: int) -> int:
     if value:
         log.configure(value)

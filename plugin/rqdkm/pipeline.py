@@ -166,7 +166,7 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     return BitWidths(plan, found.parameters, found, time.monotonic() - began)
 
 
-def _named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
+def named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
     """A plan with bit-widths makes it ``rq``, whatever the configuration was.
 
     Raises:
@@ -184,7 +184,7 @@ def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
     exporter.require_tools()
     prepared = prepare(options, progress)
     planned = bit_widths(options, prepared.model, progress)
-    options = _named(options, planned)
+    options = named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
         built = _build(options, prepared.model, planned, staging, progress)
     return BuildResult(options.out / ELF, options.out / PROJECT, built.sizes)
@@ -201,7 +201,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
     prepared = prepare(options, progress)
     evaluation = datasets.load_data(options.data, prepared.model) if options.data is not None else None
     planned = bit_widths(options, prepared.model, progress)
-    options = _named(options, planned)
+    options = named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
         built = _build(options, prepared.model, planned, staging, progress)
         pieces = assemble.Pieces(

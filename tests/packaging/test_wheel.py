@@ -60,6 +60,7 @@ def test_the_wheel_holds_sources_and_licences_and_no_rubbish(wheel: Path) -> Non
     for needed in (
         "rqdkm_tvm/_c/tflm_ops/include/rqdkm/kernels.h",
         "rqdkm_tvm/_c/tflm_ops/boards/stm32f407/stm32f407.ld",
+        "rqdkm_tvm/_c/tflm_ops/tflm/rqdkm_tflm.h",
         "rqdkm/_vboard/src/main.c",
         "rqdkm/_vboard/LICENSE",
     ):
@@ -89,3 +90,7 @@ def test_deploy_works_outside_the_checkout(environment: Path, tmp_path: Path) ->
     # the virtual board was built below the home directory, not in anybody's checkout
     assert list((tmp_path / "home" / ".cache" / "rqdkm").rglob("rqdkm-vboard*"))
     assert str(ROOT) not in (tmp_path / "out" / "report.json").read_text()
+
+    exported = run(rqdkm, "tflm", "export", "model.tflite", "-o", "tflm", "--check", "--samples", "2")
+    assert exported.returncode == 0, exported.stderr
+    assert "every byte equal" in exported.stdout

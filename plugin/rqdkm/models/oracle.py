@@ -55,7 +55,28 @@ def reference_outputs(model: LoadedModel | Path | str | bytes, inputs: Sequence[
         ToolError: the interpreter is missing or failed.
     """
     data, graph = _prepare(model)
-    results = _run(data, graph, inputs, graph.outputs, every_tensor=False)
+    return run_interpreter(data, graph, inputs)
+
+
+def run_interpreter(
+    data: bytes, graph: Graph, inputs: Sequence[Int8], plugin: Path | None = None, frames: Int8 | None = None
+) -> list[Int8]:
+    """Run samples of a ``.tflite`` file whose graph is known.
+
+    Args:
+        inputs: per input of ``graph`` an array (n, *sample shape).
+        plugin: library with further operators, as ``tflm_ops/tflm/python_plugin.cc`` makes one.
+        frames: (n, H, W, C), handed over region by region by ``rqdkm_set_input`` of the plug-in; then the graph has no
+            inputs.
+
+    Returns:
+        Per output an array (n, *sample shape).
+
+    Raises:
+        DataError: inputs do not fit the model.
+        ToolError: the interpreter is missing or failed; with the last lines of its log.
+    """
+    results = _run(data, graph, inputs, graph.outputs, every_tensor=False, plugin=plugin, frames=frames)
     return [
         result.reshape(len(result), *sample_shape(graph.tensors[index]))
         for result, index in zip(results, graph.outputs, strict=True)
@@ -83,7 +104,7 @@ def check_inputs(tensors: Sequence[TensorInfo], inputs: Sequence[npt.NDArray[np.
             raise DataError(
                 f"is {array.dtype} {array.shape}, expected {tensor.dtype} {expected}", where=f"input {tensor.name!r}"
             )
-    return len(inputs[0])
+    return len(inputs[0]) if inputs else 0
 
 
 def _prepare(model: LoadedModel | Path | str | bytes) -> tuple[bytes, Graph]:
@@ -107,7 +128,14 @@ def _prepare(model: LoadedModel | Path | str | bytes) -> tuple[bytes, Graph]:
 
 
 def _run(
-    data: bytes, graph: Graph, inputs: Sequence[Int8], wanted: tuple[int, ...], *, every_tensor: bool
+    data: bytes,
+    graph: Graph,
+    inputs: Sequence[Int8],
+    wanted: tuple[int, ...],
+    *,
+    every_tensor: bool,
+    plugin: Path | None = None,
+    frames: Int8 | None = None,
 ) -> list[Int8]:
     check_inputs([graph.tensors[i] for i in graph.inputs], inputs)
     arena = sum(t.bytes for t in graph.tensors if not t.is_constant) * 2 + len(data) + (4 << 20)
@@ -115,8 +143,10 @@ def _run(
         folder = Path(name)
         (folder / "model.tflite").write_bytes(data)
         job: dict[str, Any] = {"arena": arena, "every_tensor": every_tensor, "wanted": wanted}
+        job["plugin"] = "" if plugin is None else str(plugin.resolve())
         job |= {f"input{i}": np.ascontiguousarray(a) for i, a in enumerate(inputs)}
         job |= {f"shape{i}": graph.tensors[t].shape for i, t in enumerate(graph.inputs)}
+        job |= {} if frames is None else {"frames": np.ascontiguousarray(frames)}
         np.savez(folder / "job.npz", **job)
         _call_worker(folder)
         with np.load(folder / "result.npz") as results:

@@ -19,8 +19,11 @@ from rqdkm_tvm.errors import UnsupportedOperatorError
 _TYPES = {
     "float32": tflite.TensorType.FLOAT32,
     "int32": tflite.TensorType.INT32,
+    "int16": tflite.TensorType.INT16,
     "int8": tflite.TensorType.INT8,
+    "uint8": tflite.TensorType.UINT8,
 }
+CUSTOM = "custom_options"  # attribute of a custom operator: the bytes of its options
 _ACTIVATION = tflite.ActivationFunctionType
 _PADDING = tflite.Padding
 # operator version that introduced the int8 kernel
@@ -30,8 +33,11 @@ _ALIGNMENT = 16  # of constant data, as the schema demands
 Builder = Any
 
 
-def write_graph(graph: Graph, description: str = "") -> bytes:
-    """Serialize ``graph``.
+def write_graph(graph: Graph, description: str = "", metadata: Mapping[str, bytes] | None = None) -> bytes:
+    """Serialize ``graph``. An operator with the attribute :data:`CUSTOM` is a custom one of that name.
+
+    Args:
+        metadata: further data of the file, by name.
 
     Raises:
         UnsupportedOperatorError: an operator :data:`_OPTIONS` does not know.
@@ -52,11 +58,16 @@ def write_graph(graph: Graph, description: str = "") -> bytes:
     ]
     codes = [_code(builder, name) for name in names]
     subgraph = _subgraph(builder, graph, tensors, operators)
+    notes = []
+    for name, data in (metadata or {}).items():
+        notes.append(_note(builder, name, len(buffers)))
+        buffers.append(_buffer(builder, np.frombuffer(data, np.uint8)))
     text = builder.CreateString(description)
     vectors = [
         _references(builder, tflite.ModelStartOperatorCodesVector, codes),
         _references(builder, tflite.ModelStartSubgraphsVector, [subgraph]),
         _references(builder, tflite.ModelStartBuffersVector, buffers),
+        _references(builder, tflite.ModelStartMetadataVector, notes) if notes else None,
     ]
     tflite.ModelStart(builder)
     tflite.ModelAddVersion(builder, 3)
@@ -64,8 +75,18 @@ def write_graph(graph: Graph, description: str = "") -> bytes:
     tflite.ModelAddSubgraphs(builder, vectors[1])
     tflite.ModelAddDescription(builder, text)
     tflite.ModelAddBuffers(builder, vectors[2])
+    if vectors[3] is not None:
+        tflite.ModelAddMetadata(builder, vectors[3])
     builder.Finish(tflite.ModelEnd(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _note(builder: Builder, name: str, buffer: int) -> int:
+    text = builder.CreateString(name)
+    tflite.MetadataStart(builder)
+    tflite.MetadataAddName(builder, text)
+    tflite.MetadataAddBuffer(builder, buffer)
+    return int(tflite.MetadataEnd(builder))
 
 
 def _references(builder: Builder, start: Callable[[Builder, int], Any], items: list[int]) -> int:
@@ -118,22 +139,27 @@ def _tensor(builder: Builder, tensor: TensorInfo, buffer: int) -> int:
 
 
 def _code(builder: Builder, name: str) -> int:
-    value = getattr(tflite.BuiltinOperator, name)
+    value = getattr(tflite.BuiltinOperator, name, tflite.BuiltinOperator.CUSTOM)
+    custom = value == tflite.BuiltinOperator.CUSTOM
+    text = builder.CreateString(name) if custom else None
     tflite.OperatorCodeStart(builder)
     tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, min(value, 127))
-    tflite.OperatorCodeAddVersion(builder, _VERSIONS.get(name, 2))
+    tflite.OperatorCodeAddVersion(builder, 1 if custom else _VERSIONS.get(name, 2))
     tflite.OperatorCodeAddBuiltinCode(builder, value)
+    if text is not None:
+        tflite.OperatorCodeAddCustomCode(builder, text)
     return int(tflite.OperatorCodeEnd(builder))
 
 
 def _operator(builder: Builder, operator: Operator, code: int, shape: tuple[int, ...]) -> int:
-    entry = _OPTIONS.get(operator.op)
+    entry = ("NONE", None) if CUSTOM in operator.attrs else _OPTIONS.get(operator.op)
     if entry is None:
         raise UnsupportedOperatorError(f"cannot write operator {operator.op} to a .tflite file")
     kind, write = entry
     inputs = _numbers(builder, operator.inputs, "<i4")
     outputs = _numbers(builder, operator.outputs, "<i4")
     options = write(builder, {**operator.attrs, "shape": shape}) if write else None
+    custom = builder.CreateByteVector(operator.attrs[CUSTOM]) if CUSTOM in operator.attrs else None
     tflite.OperatorStart(builder)
     tflite.OperatorAddOpcodeIndex(builder, code)
     tflite.OperatorAddInputs(builder, inputs)
@@ -141,6 +167,8 @@ def _operator(builder: Builder, operator: Operator, code: int, shape: tuple[int,
     if options is not None:
         tflite.OperatorAddBuiltinOptionsType(builder, getattr(tflite.BuiltinOptions, kind))
         tflite.OperatorAddBuiltinOptions(builder, options)
+    if custom is not None:
+        tflite.OperatorAddCustomOptions(builder, custom)
     return int(tflite.OperatorEnd(builder))
 
 

@@ -57,6 +57,11 @@ def _plan_finish(key: ByArithmetic) -> Finish | None:
     )
 
 
+def fast_form(layer: Layer) -> Finish | None:
+    """How the fast kernel requantizes ``layer``; None where it cannot hold the accumulator."""
+    return _plan_finish(ByArithmetic(layer))
+
+
 def _params(layer: Layer) -> str:
     assert layer.weights is not None
     return constant(
@@ -183,7 +188,7 @@ class FullyConnectedFast(Kernel):
         reason = reject_fully_connected(layer)
         if reason is None and layer.weight_zero_point != 0:
             reason = "weights must be symmetric (zero point 0)"
-        if reason is None and _plan_finish(ByArithmetic(layer)) is None:
+        if reason is None and fast_form(layer) is None:
             reason = "the accumulator may exceed 28 bits"
         return reason
 
@@ -211,7 +216,7 @@ class FullyConnectedFast(Kernel):
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         assert layer.weights is not None
         outputs = int(layer.weights.shape[0])
-        finish = _plan_finish(ByArithmetic(layer))
+        finish = fast_form(layer)
         assert finish is not None
         bias = lane_bias(
             layer.weights, bias_of(layer, outputs) + finish.bias_delta, layer.inputs[0].zero_point, SUM_SHIFT

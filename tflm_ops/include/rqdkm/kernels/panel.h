@@ -10,6 +10,10 @@
 #include "rqdkm/kernels/block.h"
 #include "rqdkm/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* How many blocks of 4, 3, 2 and 1 pixels a panel is cut into: as many fours as leave the rest to threes, which cost no
    more per pixel; a two or a one only where there is no other way (1, 2 or 5 pixels). */
 typedef struct {
@@ -68,4 +72,7 @@ void rqdkm_panel_group_multiply(rqdkm_panel_group *group, const uint32_t *panel,
 /* After the last panel of a group: on to the next. */
 void rqdkm_panel_group_next(rqdkm_panel_group *group);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -24,6 +24,7 @@ from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
 from rqdkm_tvm.plan_patches import PatchPlan
 from rqdkm_tvm.sites import read_io, read_sites
 from rqdkm_tvm.tvm_import import relay
+from tests.morph import networks
 from tests.passes import graphs
 
 Array = npt.NDArray[Any]
@@ -110,12 +111,18 @@ def _callback() -> Case:
     return _file(MACHINERY / "model.tflite", Plan(patches=patches))
 
 
+def _morph() -> Case:
+    """Two morphing layers of five kernels; the safe one runs."""
+    return Case(networks.network(), Plan(), None, ())
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "int8": _int8,
     "mixed": _mixed,
     "random": _random,
     "patches": _patches,
     "callback": _callback,
+    "morph": _morph,
 }
 
 

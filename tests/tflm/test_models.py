@@ -16,6 +16,7 @@ from rqdkm.models.tflite_write import write_graph
 from rqdkm.tflm import arena
 from rqdkm.tflm.generated import Converted
 from rqdkm_tvm.errors import RqdkmError
+from rqdkm_tvm.morph.gather import FixKernel
 from tests.tflm import cases
 
 PORTABLE = ("int8", "mixed", "random")
@@ -101,3 +102,44 @@ def test_the_arena_is_as_small_as_that_of_the_firmware() -> None:
         converted = case.generated()
         ours = arena.plan(converted.graph, converted.needs).size
         assert ours <= case.compiled().memory.arena_bytes * 1.02 + 256
+
+
+_SWITCHING = """
+import ctypes, sys
+import numpy as np
+from rqdkm.models.oracle_worker import load_plugin
+names = load_plugin(sys.argv[1])
+from tflite_micro import runtime
+library = ctypes.CDLL(sys.argv[1])
+interpreter = runtime.Interpreter.from_file(sys.argv[2], custom_op_registerers=names, arena_size=1 << 20)
+frames, kernels = np.load(sys.argv[3]), [int(k) for k in sys.argv[4].split(",")]
+head = (ctypes.c_int64 * 16)()  # a rqdkm_morph: dispatch, context, then kernels, safe, selected
+library.rqdkm_set_morph(head)
+results = []
+for frame, kernel in zip(frames, kernels):
+    ctypes.cast(head, ctypes.POINTER(ctypes.c_int32))[6] = kernel
+    interpreter.set_input(frame[None], 0)
+    interpreter.invoke()
+    results.append(np.array(interpreter.get_output(0)))
+np.save(sys.argv[3], np.stack(results))
+"""
+
+
+def test_kernels_are_switched_between_frames_of_one_interpreter(plugin: Path, tmp_path: Path) -> None:
+    """Every kernel after every other, each frame as the firmware with that kernel fixed computes it."""
+    case = cases.case("morph")
+    converted = case.generated()
+    assert sum(operator.op == "RQDKM_MORPH_CONV_2D" for operator in converted.graph.operators) == 2
+    placed = arena.plan(converted.graph, converted.needs)
+    model, data = tmp_path / "model.tflite", tmp_path / "frames.npy"
+    model.write_bytes(write_graph(converted.graph, metadata=placed.metadata()))
+    kernels = [k for a in range(5) for b in range(5) for k in (a, b)]
+    frames = np.random.default_rng(8).integers(-128, 128, (len(kernels), 12, 12, 4)).astype(np.int8)
+    np.save(data, frames)
+    command = [sys.executable, "-c", _SWITCHING, str(plugin), str(model), str(data), ",".join(map(str, kernels))]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    found, quantized = np.load(data), case.compiled().quantized
+    for kernel in range(5):
+        of_kernel = np.array(kernels) == kernel
+        (wanted,) = reference.run_function(FixKernel(kernel)(quantized)["main"], [frames[of_kernel]])
+        assert np.array_equal(flat(found[of_kernel]), flat(wanted)), kernel

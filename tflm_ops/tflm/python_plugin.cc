@@ -20,6 +20,7 @@ extern "C" bool RqdkmRegisterOperators(tflite::PythonOpsResolver *resolver) {
   } const operators[] = {
       {"RQDKM_LAYER", tflite::Register_RQDKM_LAYER()},
       {"RQDKM_PATCH_STAGE", tflite::Register_RQDKM_LAYER()},
+      {"RQDKM_MORPH_CONV_2D", tflite::Register_RQDKM_MORPH_CONV_2D()},
       {"RQDKM_CONV_2D", tflite::Register_RQDKM_CONV_2D()},
       {"RQDKM_DEPTHWISE_CONV_2D", tflite::Register_RQDKM_DEPTHWISE_CONV_2D()},
       {"RQDKM_FULLY_CONNECTED", tflite::Register_RQDKM_FULLY_CONNECTED()},

@@ -26,6 +26,9 @@ namespace tflite {
 /* Any layer with generated code: whole patch stages too, for which there is nothing else. */
 TFLMRegistration *Register_RQDKM_LAYER();
 
+/* A layer that runs the kernel selected before the frame (rqdkm/morph.h); generated code only. */
+TFLMRegistration *Register_RQDKM_MORPH_CONV_2D();
+
 /* input, weights, bias (int32), multipliers, shifts (int32), bits of each output channel's weights (uint8). Weights are
    packed channel after channel, each from a whole byte on, in TFLite's order; or as a faster kernel has them. */
 TFLMRegistration *Register_RQDKM_CONV_2D();

@@ -32,6 +32,7 @@ NAMES = {
     "depthwise_conv2d": "RQDKM_DEPTHWISE_CONV_2D",
     "fully_connected": "RQDKM_FULLY_CONNECTED",
     "patch_stage": "RQDKM_PATCH_STAGE",
+    "morph_conv2d": "RQDKM_MORPH_CONV_2D",
     "add": "RQDKM_ADD",
     "mul": "RQDKM_MUL",
     "avg_pool2d": "RQDKM_AVERAGE_POOL_2D",

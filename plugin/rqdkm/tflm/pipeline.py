@@ -163,11 +163,12 @@ def copy_operators(target: Path) -> None:
     """The library's sources, for CMake's ``add_subdirectory``: kernels and operators, of the boards only flags."""
     root = tflm_ops_dir()
     target.mkdir()
-    for folder in ("include", "src/kernels", "tflm"):
+    for folder in ("include", "src/kernels", "src/morph", "tflm"):
         shutil.copytree(root / folder, target / folder)
     flags = Path("boards/stm32f407/flags.cmake")
     (target / flags).parent.mkdir(parents=True)
-    for file in ("CMakeLists.txt", flags):
+    (target / "src" / "port").mkdir()
+    for file in ("CMakeLists.txt", "src/port/crc32.c", "src/port/crc32.h", flags):
         shutil.copy(root / file, target / file)
 
 

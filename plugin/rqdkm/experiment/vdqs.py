@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rqdkm.branching import LAMBDAS
 from rqdkm.models import data as datasets
 from rqdkm.models import load
-from rqdkm.patching import LAMBDAS
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
@@ -72,7 +72,7 @@ def run(
     *,
     last: str,
     grid: tuple[int, int] = (2, 2),
-    weights: Sequence[float] = LAMBDAS,
+    weights: Sequence[float] = LAMBDAS[::2],
     progress: Progress = lambda _text: None,
 ) -> Result:
     """Search with every lambda, and try every choice.

@@ -28,8 +28,9 @@ from rqdkm_tvm.plan_patches import PatchPlan
 Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
-LAMBDAS = tuple(round(0.05 * k, 2) for k in range(2, 20))  # least to most weight on entropy
+LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
 JUDGE_SAMPLES = 1500
+JUDGE_AT_ONCE = 250  # after as many samples a loss that is too great already is measured no further
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Brancher:
         self.mode, self.max_drop, self.kernel_set, self.progress = mode, max_drop, kernel_set, progress
         self.seconds = {"classify": 0.0, "search": 0.0, "bound": 0.0}
         self.judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
-        self._before: npt.NDArray[np.int64] | None = None
+        self._before: dict[int, npt.NDArray[np.int64]] = {}
         self._losses: dict[str, PairedLoss] = {}
         self._classes: dict[str, Classes] = {}
 
@@ -150,25 +151,38 @@ class Brancher:
         return made, Branching(classes, branches, tuple(trials), weight)
 
     def loss(self, patches: PatchPlan) -> PairedLoss:
-        """Of the integer network with these branches, against the one without."""
+        """Of the integer network with these branches, against the one without; on a part of the samples if the loss
+        would be too great even with no more on the others."""
         tables = [sorted(branch.items()) for branch in patches.branches]
         alone = self.mode == "all" and len(tables) <= 2  # one format everywhere: the cut changes nothing
         key = repr(tables[1:] if alone else patches)
         if key not in self._losses:
             with self._timed("bound"):
-                frames = self.frames[self.judged]
-                if self._before is None:
-                    self._before = _first_classes(self.lowered["main"], frames)
-                scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
-                after = _first_classes(scheduled["main"], frames)
-                if self.labels is None:
-                    self._losses[key] = paired_loss(np.ones(len(after), bool), after == self._before)
-                else:
-                    wanted = np.asarray(self.labels)[self.judged]
-                    self._losses[key] = paired_loss(self._before == wanted, after == wanted)
+                self._losses[key] = self._measured(patches)
         return self._losses[key]
 
+    def _measured(self, patches: PatchPlan) -> PairedLoss:
+        scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
+        lost, won, done = 0, 0, 0
+        for start in range(0, len(self.judged), JUDGE_AT_ONCE):
+            chosen = self.judged[start : start + JUDGE_AT_ONCE]
+            if start not in self._before:
+                self._before[start] = _first_classes(self.lowered["main"], self.frames[chosen])
+            before, after = self._before[start], _first_classes(scheduled["main"], self.frames[chosen])
+            wanted = before if self.labels is None else np.asarray(self.labels)[chosen]
+            found = paired_loss(before == wanted, after == wanted)
+            lost, won, done = lost + found.lost, won + found.won, done + len(chosen)
+            if PairedLoss(lost, won, len(self.judged)).upper(CONFIDENCE) > self.max_drop / 100:
+                break
+        return PairedLoss(lost, won, done)
+
     # ---- for another cut
+
+    def again(self, patches: PatchPlan, before: Branching) -> Branching | None:
+        """The same formats for another cut (see :meth:`formats`): None if their loss is not allowed there."""
+        loss = self.loss(patches)
+        allowed = loss.upper(CONFIDENCE) <= self.max_drop / 100
+        return dataclasses.replace(before, classes=self.classes(patches)) if allowed else None
 
     def formats(self, found: PatchPlan) -> Formats | None:
         """What a search for another split and grid has to know; None: all patches are in the layers' own formats."""

@@ -5,6 +5,7 @@ The passes do the work (:mod:`rqdkm_tvm.patches`); here budgets, calibration dat
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqdkm.branching import Brancher, Branching
 from rqdkm.models import data as datasets
-from rqdkm.options import parse_grid
+from rqdkm.options import auto_columns, parse_grid
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError, DataError
 from rqdkm_tvm.mixed import LowerMixedPrecision
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from rqdkm.options import DeployOptions
 
 Progress = Callable[[str], None]
-ROUNDS = 2  # of bits for a cut, and a cut for these bits
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Patcher:
         if not self._still_fits(finder):
             self.worked = self._found(finder)
             if self.worked.plan is not None and self.options.vdpc != "off":
-                self.worked = self._branched(lowered, finder, self.worked.plan)
+                self.worked = self._branched(lowered, finder, self.worked, self.worked.plan)
             if self.worked.slow:
                 _log.warning("no fast kernel fits for parts of %s: slow, a larger budget helps", _listed(self.worked))
         assert self.worked is not None
@@ -93,10 +93,13 @@ class Patcher:
         if self.worked is None or self.worked.plan is None:
             return False
         try:
-            self.worked = finder.work_out(self.worked.plan)
+            again = finder.work_out(self.worked.plan)
         except BudgetError:
             return False
-        return not self.worked.slow
+        if again.slow and not self.worked.slow:
+            return False
+        self.worked = again
+        return True
 
     def _found(self, finder: Finder) -> Worked:
         wanted = request(self.options)
@@ -121,8 +124,11 @@ class Patcher:
 
     # ---- VDPC and VDQS
 
-    def _branched(self, lowered: Any, finder: Finder, patches: PatchPlan) -> Worked:
-        """Bits for the patches as they are cut, then split and grid for these bits, and so on while that is faster."""
+    def _branched(self, lowered: Any, finder: Finder, plain: Worked, patches: PatchPlan) -> Worked:
+        """Bits for the patches as they are cut for 8, then split and grid anew for these bits, if that is faster.
+
+        What needs reference kernels is not taken, unless that without branches does, too.
+        """
         if self.options.calib is None:
             raise DataError(
                 "patches are classified on calibration inputs",
@@ -140,44 +146,35 @@ class Patcher:
             kernel_set=self.options.kernel_set,
             progress=self.progress,
         )
-        best: Worked | None = None
-        failure: BudgetError | None = None
-        tried: set[tuple[str, tuple[int, int], str]] = set()
-        for _ in range(ROUNDS):
-            tried.add((patches.last, patches.grid, patches.halo))
-            made, branching = brancher.find(patches)
-            try:
-                worked = finder.work_out(made)
-            except BudgetError as error:
-                failure = error
-            else:
-                if best is None or worked.rank < best.rank:
-                    best, self.branching = worked, branching
-            formats = brancher.formats(made)
-            if formats is None:
-                break
+        made, self.branching = brancher.find(patches)
+        found = []
+        with contextlib.suppress(BudgetError):
+            found.append(finder.work_out(made))
+        formats = brancher.formats(made)
+        if formats is not None:
             self.progress("looking for split and grid with these bits")
-            try:
-                again = self._find(finder, dataclasses.replace(request(self.options), formats=formats)).plan
-            except BudgetError as error:
-                failure = error
-                break
-            assert again is not None
-            patches = PatchPlan(again.last, again.grid, again.halo, again.input)
-            if (patches.last, patches.grid, patches.halo) in tried:
-                break
+            with contextlib.suppress(BudgetError):
+                worked = self._find(finder, dataclasses.replace(request(self.options), formats=formats))
+                assert worked.plan is not None
+                again = None if found and worked.rank >= found[0].rank else brancher.again(worked.plan, self.branching)
+                if again is not None:
+                    found.append(worked)
+                    self.branching = again
         self.seconds |= brancher.seconds
-        if best is None:
-            assert failure is not None
-            raise failure
-        return best
+        if found and (plain.slow or not found[-1].slow):
+            return found[-1]
+        slow = f"no fast kernel fits for parts of {_listed(found[-1])}" if found else "they do not fit"
+        _log.warning("branches at this budget: %s; all patches stay as they were, a larger budget helps", slow)
+        self.branching = dataclasses.replace(self.branching, branches=(), weight=None)
+        return plain
 
 
 def request(options: DeployOptions) -> Request:
     """What the options ask of the patches."""
-    grid = None if options.patch in ("auto", "off") else parse_grid(options.patch)
+    columns = auto_columns(options.patch)
+    grid = None if options.patch in ("auto", "off") or columns is not None else parse_grid(options.patch)
     halo = None if options.halo == "auto" else options.halo
-    return Request(grid, options.split, halo, options.input)  # type: ignore[arg-type]
+    return Request(grid, options.split, halo, options.input, columns=columns)  # type: ignore[arg-type]
 
 
 def _listed(worked: Worked) -> str:

@@ -46,7 +46,7 @@ VARIANTS = (
 PLANNED = (
     Variant("weights by RQ, rows kept (VDQS off)", "lines", "off", planned=True),
     Variant("VDPC and VDQS, weights by RQ", "auto", "static", planned=True),
-    Variant("VDPC on the chip, VDQS, weights by RQ", "auto", "dynamic", planned=True),
+    Variant("VDPC off: all patches searched, weights by RQ", "auto", "all", planned=True),
 )
 BITOPS, CYCLES, POINTS = 2.2, 1.5, 0.5  # targets: times less, times less, loss
 STEPS = {"find": "split and grid", "classify": "VDPC", "search": "VDQS", "bound": "measuring losses"}

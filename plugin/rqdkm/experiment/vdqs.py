@@ -72,7 +72,7 @@ def run(
     *,
     last: str,
     grid: tuple[int, int] = (2, 2),
-    weights: Sequence[float] = LAMBDAS[::2],
+    weights: Sequence[float] = LAMBDAS,
     progress: Progress = lambda _text: None,
 ) -> Result:
     """Search with every lambda, and try every choice.

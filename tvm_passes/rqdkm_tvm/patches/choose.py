@@ -55,7 +55,7 @@ class Chosen:
     slow: tuple[str, ...] = ()  # layers with parts on a reference kernel, for want of memory
 
 
-def _expected(patches: Patches) -> Iterator[tuple[Patch, float]]:
+def expected(patches: Patches) -> Iterator[tuple[Patch, float]]:
     """Patches and how often each is run per inference: once as planned, or in shares where the chip decides."""
     if patches.plan.outliers is None:
         yield from ((patch, 1.0) for patch in patches.planned)
@@ -86,7 +86,7 @@ class Chooser:
         self.patches, self.kernel_set = patches, kernel_set
         self.programs = list(dict.fromkeys(patches.program(p) for p in patches.every))
         self.counts: dict[Program, float] = dict.fromkeys(self.programs, 0.0)
-        for patch, count in _expected(patches):
+        for patch, count in expected(patches):
             self.counts[patches.program(patch)] += count
         self.kept_bytes = sum(patches.kept_bytes.values())
         self.problems: dict[int, Layer] = {}

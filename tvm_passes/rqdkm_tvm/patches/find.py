@@ -63,6 +63,7 @@ class Request:
 
     Args:
         grid: rows and columns of patches.
+        columns: of patches, where the rows are to be chosen.
         last: the layer after which the network is divided.
         halo: see :class:`rqdkm_tvm.plan_patches.PatchPlan`, as ``input``.
         formats: of the searched patches, where they are known.
@@ -73,6 +74,7 @@ class Request:
     halo: Halo | None = None
     input: Input = "frame"
     formats: Formats | None = None
+    columns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,9 +180,9 @@ class Finder:
                     over = max(0, max(made.bytes, self.rest[estimator.split.last]) - self.ram)
                     found.append(((over, made.total, made.bytes, *grid), made))
         if not found:
-            assert request.grid is not None
+            rows, columns = request.grid or ("any number of", request.columns)
             raise PlanError(
-                f"no feature map has {request.grid[0]} x {request.grid[1]} patches",
+                f"no feature map has {rows} x {columns} patches",
                 where="--patch",
                 hint="pass fewer patches, or auto",
             )
@@ -320,6 +322,6 @@ def _grids(split: Split, request: Request) -> Iterator[tuple[int, int]]:
             yield request.grid
         return
     for rows in range(1, min(height, MOST_ROWS) + 1):
-        for columns in range(1, min(width, MOST_COLUMNS) + 1):
-            if rows * columns > 1:
+        for columns in range(1, min(width, MOST_COLUMNS) + 1) if request.columns is None else (request.columns,):
+            if rows * columns > 1 and columns <= width:
                 yield rows, columns

@@ -49,6 +49,7 @@ from rqdkm_tvm.tvm_import import relay, tvm
 LAMBDA = 0.5
 Scale = Literal["power", "linear"]
 SAMPLES = 16  # of the calibration set; entropies settle early
+MOST_VALUES = 1 << 20  # of a map; where the samples have more, some of the samples do
 Progress = Callable[[str], None]
 
 
@@ -152,12 +153,15 @@ class Searcher:
         return found
 
     def values(self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]) -> NDArray:
-        """What the patches at ``positions`` compute of a map, all samples."""
+        """What the patches at ``positions`` compute of a map, all samples or as many as give :data:`MOST_VALUES`."""
+        regions = [self.regions[position][index] for position in positions]
+        channels = self.nodes[index].layer.output.shape[3]
+        size = sum(region.pixels for region in regions) * channels * len(maps[index])
+        used = maps[index][:: max(1, -(-size // MOST_VALUES))]
         parts = []
-        for position in positions:
-            region = self.regions[position][index]
+        for region in regions:
             rows, columns = slice(region.rows.start, region.rows.stop), slice(region.columns.start, region.columns.stop)
-            parts += [value[rows, columns].reshape(-1) for value in maps[index]]
+            parts += [value[rows, columns].reshape(-1) for value in used]
         return np.concatenate(parts)
 
     def format(self, index: int, bits: int, values: NDArray) -> OutputPlan:
@@ -251,8 +255,10 @@ class Searcher:
         maps = self.maps(outputs)
         bytes_, alive = self.memory(outputs)
         scores: dict[str, dict[int, float]] = {}
+        entropies: dict[int, dict[int, float]] = {}
+        stale = set(self.widths)
         while self.widths:
-            entropies = {i: self._entropies(maps, i, positions) for i in self.widths}
+            entropies |= {i: self._entropies(maps, i, positions) for i in stale}
             lost = {i: {b: _lost(h[8] - h[b], scale) for b in h} for i, h in entropies.items()}
             most = max(n for table in lost.values() for n in table.values()) or 1.0
             best: tuple[float, int, int] | None = None
@@ -282,8 +288,10 @@ class Searcher:
             bytes_, alive = self.memory(outputs)
             changes.append(Change(self.names[i], b, gain, entropies[i][b], bytes_))
             self.progress(f"{self.names[i]} at {b} bits")
+            stale = set()
             if renew:
                 maps = self.maps(outputs)
+                stale = self._behind(i) & set(self.widths)
         found = {self.names[i]: output for i, output in outputs.items()}
         return Branch(
             tuple(positions),
@@ -298,6 +306,14 @@ class Searcher:
         """MACs * bits of weights in the layers that read a map, over the patches at ``positions``."""
         readers = [i for i, node in enumerate(self.nodes) if i != index and self._source(i) == index]
         return sum(self._macs_bits(p, i) for p in positions for i in readers)
+
+    def _behind(self, index: int) -> set[int]:
+        """Nodes whose result depends on that of another one."""
+        found = {index}
+        for i, node in enumerate(self.nodes):
+            if found & set(node.inputs):
+                found.add(i)
+        return found - {index}
 
     def _source(self, index: int) -> int:
         """The map whose bits a node's first operand has."""

@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the scene classifier.")
     parser.add_argument("--data", type=Path, required=True, help="the .npz of examples/mnist/dataset.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for the model files")
-    parser.add_argument("--epochs", type=int, default=12, help="of four scenes per training digit")
+    parser.add_argument("--epochs", type=int, default=8, help="of four scenes per training digit")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tf.keras.utils.set_random_seed(options.seed)

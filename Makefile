@@ -47,7 +47,7 @@ patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobi
 	  --data .cache/machinery_test.npz --ram 16128 --plan examples/machinery/rq/plan.json --out build/patches/machinery \
 	  --markdown docs/patches-machinery.md
 	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
-	  --data .cache/mobilenet_test.npz --ram 50K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
+	  --data .cache/mobilenet_test.npz --ram 47K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md
 

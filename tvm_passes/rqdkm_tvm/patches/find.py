@@ -258,7 +258,7 @@ class Finder:
             if tried >= MOST_TRIED or (tried >= TRIED and best is not None and not best.slow):
                 break
             tried += 1
-            plan = candidate.plan
+            plan = candidate.plan if request.formats is None else request.formats.branched(candidate.plan)
             self.progress(f"trying {plan.grid[0]}x{plan.grid[1]} patches, halo {plan.halo}, up to {plan.last}")
             try:
                 worked = self.work_out(plan)
@@ -276,7 +276,7 @@ class Finder:
         return best
 
     def _outlined(self, request: Request) -> list[Candidate]:
-        """Candidates with their branches, the fastest by what one patch takes first."""
+        """Candidates, the fastest by what one patch takes first."""
         formats = request.formats
         nodes = {split.last: split.nodes for split in splits(self.mod["main"])}
         whole = {last: sum(self._per_layer(n.layer) for n in fused_nodes(own)) for last, own in nodes.items()}
@@ -284,13 +284,14 @@ class Finder:
         for number, made in enumerate(self._spread(self.candidates(request))):
             if number == OUTLINED:
                 break
-            last = made.plan.last
-            if formats is not None:
-                made = dataclasses.replace(made, plan=formats.branched(made.plan))
-            numbers = {b for row in made.plan.assignment for b in row} or {0}
-            if made.plan.outliers is not None:
-                numbers.add(0)
-            each = [outline(nodes[last], made, branch, self.ram, self.kernel_set) for branch in sorted(numbers)]
+            last, plan = made.plan.last, made.plan
+            numbers: tuple[int, ...] = (0,)
+            if formats is not None:  # not which patches are outlier patches, but whether there may be some
+                rows, columns = plan.grid
+                plan = dataclasses.replace(plan, branches=({}, formats.outputs), assignment=((1,) * columns,) * rows)
+                numbers = (0, 1) if formats.both else (1,)
+            looked_at = dataclasses.replace(made, plan=plan)
+            each = [outline(nodes[last], looked_at, branch, self.ram, self.kernel_set) for branch in numbers]
             behind = max(whole.values()) - whole[last]
             cycles = sum(cycles for _, cycles in each) / len(each) + behind
             found.append(((any(slow for slow, _ in each), cycles), made))

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rqdkm import branching
+from rqdkm import branching, plan_files
 from rqdkm.branching import Brancher
 from rqdkm.models import load
 from rqdkm.planning import partition
+from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.patches.choose import Chooser, expected
 from rqdkm_tvm.patches.estimate import Estimator
 from rqdkm_tvm.patches.find import Finder, Formats, Request
@@ -100,6 +101,16 @@ def test_the_outline_of_a_grid_is_near_what_all_its_parts_take(mod: object) -> N
     chooser = Chooser(Patches(Stage(nodes, made.plan)))
     assert not slow and cycles == pytest.approx(chooser.choose(12_800 - 5_376).cycles, rel=0.15)
     assert outline(nodes, made, 0, 9_000)[0]
+
+
+def test_grids_that_fit_come_first_where_there_is_no_slow_kernel_either(mod: object) -> None:
+    plan, parameters = plan_files.read(ROOT / "examples/machinery/rq/plan.json")  # 2-bit weights
+    lowered = LowerMixedPrecision(plan, parameters)(mod)
+    nodes = split_at(lowered["main"], POOL).nodes
+    finder = Finder(lowered, plan, ram_budget=10_496)
+    for grid, fits in (((8, 7), True), ((8, 3), False)):
+        made = next(iter(finder.candidates(Request(grid=grid, last=POOL, halo="lines"))))
+        assert outline(nodes, made, 0, 10_496)[0] is not fits
 
 
 @pytest.mark.parametrize("halo", ["lines", "recompute"])

@@ -18,7 +18,7 @@ from rqdkm_tvm.patches.stage import Node, Stage
 def outline(
     nodes: Sequence[Node], candidate: Candidate, branch: int, ram: int, kernel_set: KernelSet = "auto"
 ) -> tuple[bool, float]:
-    """Whether a part runs on a reference kernel for want of memory, and cycles of the stage.
+    """Whether a part runs on a reference kernel for want of memory or does not fit, and cycles of the stage.
 
     Args:
         nodes: in the layers' own formats; the candidate's plan has the branches.
@@ -36,9 +36,9 @@ def outline(
         found = part_options(run.problem, kernel_set, overwritable(program, step, run))
         if not found:
             return True, math.inf
-        fitting = [o for o in found if live[step] + o.ram_bytes <= room] or [min(found, key=lambda o: o.ram_bytes)]
-        option = min(fitting, key=lambda o: o.cycles)
-        slow |= option.kernel.reference and any(not o.kernel.reference for o in found)
+        fitting = [o for o in found if live[step] + o.ram_bytes <= room]
+        option = min(fitting or found, key=lambda o: o.cycles if fitting else o.ram_bytes)
+        slow |= not fitting or (option.kernel.reference and any(not o.kernel.reference for o in found))
         taken[id(run.problem)] = option
         out = run.problem.stored.shape
         cycles += option.cycles * candidate.computed[run.node] / (out[1] * out[2])

@@ -136,7 +136,15 @@ class Finder:
     @cached_property
     def rest(self) -> dict[str, int]:
         """By layer: bytes that what comes after it needs at least."""
-        function = self.mod["main"]
+        found = self._rest(self.mod["main"])
+        fused = FuseEpilogues(copy.deepcopy(self.plan), kernel_set=self.kernel_set)(self.mod)["main"]
+        behind = self._rest(fused)
+        for site in read_sites(fused):  # a split between a layer and its epilogue leaves the epilogue alone
+            last = site.layer if site.layer.epilogue is None else site.layer.epilogue
+            found[last.name] = min(found.get(last.name, behind[site.name]), behind[site.name])
+        return found
+
+    def _rest(self, function: Any) -> dict[str, int]:
         line = memory.timeline(function)
         layers = {site.name: site.layer for site in read_sites(function)}
         found: dict[str, int] = {}
@@ -294,7 +302,7 @@ class Finder:
             each = [outline(nodes[last], looked_at, branch, self.ram, self.kernel_set) for branch in numbers]
             behind = max(whole.values()) - whole[last]
             cycles = sum(cycles for _, cycles in each) / len(each) + behind
-            found.append(((any(slow for slow, _ in each), cycles), made))
+            found.append(((self.rest[last] > self.ram or any(slow for slow, _ in each), cycles), made))
         return [made for _, made in sorted(found, key=lambda item: item[0])]
 
     def _spread(self, found: Sequence[Candidate]) -> Iterator[Candidate]:

@@ -44,10 +44,10 @@ ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz .cache/machinery_v
 
 patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobilenet_val.npz .cache/mobilenet_test.npz ## patch-based inference: VDPC and VDQS at one RAM budget
 	@$(BIN)/rqdkm experiment patches examples/machinery/model.tflite --calib .cache/machinery_val.npz \
-	  --data .cache/machinery_test.npz --ram 18K --plan examples/machinery/rq/plan.json --out build/patches/machinery \
+	  --data .cache/machinery_test.npz --ram 16128 --plan examples/machinery/rq/plan.json --out build/patches/machinery \
 	  --markdown docs/patches-machinery.md
 	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
-	  --data .cache/mobilenet_test.npz --ram 50K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
+	  --data .cache/mobilenet_test.npz --ram 47K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md
 

@@ -69,7 +69,7 @@ CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget o
 KernelsOpt = Annotated[str, typer.Option(metavar=one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
 PatchOpt = Annotated[
-    str, typer.Option(metavar="auto|off|RxC", help="First layers patch by patch: rows and columns of patches.")
+    str, typer.Option(metavar="auto|off|RxC|autoxC", help="First layers patch by patch: rows and columns of patches.")
 ]
 SplitOpt = Annotated[str | None, typer.Option(metavar="LAYER", help="The last layer that is run patch by patch.")]
 HaloOpt = Annotated[

@@ -20,6 +20,7 @@ CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
 MAX_DROP = 0.5  # points
 
 _GRID = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,2}", re.IGNORECASE | re.ASCII)
+_AUTO_ROWS = re.compile(r"auto[xX]([1-9][0-9]{0,2})")
 _SIZE = re.compile(r"(\d+)([KM]?)(?:I?B)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "K": 1024, "M": 1024 * 1024}
 
@@ -106,7 +107,7 @@ class DeployOptions:
         _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
 
     def _check_patches(self) -> None:
-        if self.patch not in ("auto", "off"):
+        if self.patch not in ("auto", "off") and auto_columns(self.patch) is None:
             parse_grid(self.patch)
         _check_choice("--halo", self.halo, HALOS)
         _check_choice("--input", self.input, INPUTS)
@@ -225,6 +226,12 @@ def parse_grid(text: str) -> tuple[int, int]:
         raise OptionError(f"{text!r} is no grid", where="--patch", hint="write rows and columns: 3x2 (or auto, or off)")
     rows, columns = (int(part) for part in text.lower().split("x"))
     return rows, columns
+
+
+def auto_columns(text: str) -> int | None:
+    """Columns of ``autox1``, where the rows are to be chosen; None: it is something else."""
+    found = _AUTO_ROWS.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

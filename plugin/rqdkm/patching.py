@@ -1,33 +1,26 @@
-"""Patch-based inference as a deployment asks for it: where the network is cut, which patches are outliers, their bits.
+"""Patch-based inference as a deployment asks for it: where the network is cut, and what VDPC and VDQS make of that.
 
 The passes do the work (:mod:`rqdkm_tvm.patches`); here budgets, calibration data and the allowed loss come together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
+from rqdkm.branching import Brancher, Branching
 from rqdkm.models import data as datasets
-from rqdkm.models import reference
-from rqdkm.options import parse_grid
-from rqdkm.planning import partition, spread
+from rqdkm.options import auto_columns, parse_grid
+from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError, DataError
-from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.parameters import Parameters
-from rqdkm_tvm.patches.classify import Classes, classified, classify, stage_of
 from rqdkm_tvm.patches.find import Finder, Request, Worked
-from rqdkm_tvm.patches.schedule import SchedulePatches
-from rqdkm_tvm.patches.search import Branch, Searcher, groups, searched
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.plan_patches import PatchPlan
 
@@ -36,37 +29,8 @@ if TYPE_CHECKING:
     from rqdkm.options import DeployOptions
 
 Progress = Callable[[str], None]
-Int8 = npt.NDArray[np.int8]
 
-LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
-JUDGE_SAMPLES = 1500
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One lambda, and the loss of the integer network with the branches it gives, on calibration samples."""
-
-    weight: float
-    bitops: int
-    bitops_8: int
-    loss: PairedLoss
-    allowed: bool
-
-
-@dataclass(frozen=True)
-class Branching:
-    """VDPC and VDQS: what was found, and how.
-
-    Args:
-        weight: lambda of the branches taken; None: none was allowed, all patches stay at 8 bits.
-        seconds: of classification and search, without measuring losses.
-    """
-
-    classes: Classes
-    branches: tuple[Branch, ...]
-    trials: tuple[Trial, ...]
-    weight: float | None
-    seconds: float
+_log = logging.getLogger(__name__)
 
 
 class Patcher:
@@ -76,6 +40,8 @@ class Patcher:
         options: the deployment.
         model: int8.
         plan, parameters: of the layers; a plan that has patches already is obeyed.
+
+    ``seconds`` holds what each step of the search has taken: ``find`` and those of :class:`rqdkm.branching.Brancher`.
     """
 
     def __init__(
@@ -91,6 +57,7 @@ class Patcher:
         self.asked = self.given.patches is None and options.patch != "off"
         self.worked: Worked | None = None
         self.branching: Branching | None = None
+        self.seconds: dict[str, float] = {"find": 0.0}
 
     def plan(self, ram: int, flash: int | None) -> Plan | None:
         """The plan to compile, for an arena of ``ram`` bytes and constants of ``flash``.
@@ -110,19 +77,31 @@ class Patcher:
             kernel_set=self.options.kernel_set,
             progress=self.progress,
         )
-        self.worked = self._found(finder)
+        if not self._still_fits(finder):
+            self.worked = self._found(finder)
+            if self.worked.plan is not None and self.options.vdpc != "off":
+                self.worked = self._branched(lowered, finder, self.worked, self.worked.plan)
+            if self.worked.slow:
+                _log.warning("no fast kernel fits for parts of %s: slow, a larger budget helps", _listed(self.worked))
+        assert self.worked is not None
         found = copy.deepcopy(self.given)
         found.patches = self.worked.plan
-        if found.patches is not None and self.options.vdpc != "off":
-            found.patches = self._branched(lowered, found, found.patches)
         return found
 
+    def _still_fits(self, finder: Finder) -> bool:
+        """Asked again, since the budget is a little smaller: whether what was found before fits it, too."""
+        if self.worked is None or self.worked.plan is None:
+            return False
+        try:
+            again = finder.work_out(self.worked.plan)
+        except BudgetError:
+            return False
+        if again.slow and not self.worked.slow:
+            return False
+        self.worked = again
+        return True
+
     def _found(self, finder: Finder) -> Worked:
-        if self.worked is not None and self.worked.plan is not None:  # asked again: the budget is a little smaller
-            try:
-                return finder.work_out(self.worked.plan)
-            except BudgetError:
-                pass
         wanted = request(self.options)
         finder.check(wanted)
         optional = self.options.patch == "auto" and self.options.vdpc == "off" and self.options.input == "frame"
@@ -134,11 +113,22 @@ class Patcher:
             else:
                 self.progress("the network fits without patches")
                 return worked
-        return finder.find(wanted)
+        return self._find(finder, wanted)
+
+    def _find(self, finder: Finder, wanted: Request) -> Worked:
+        began = time.monotonic()
+        try:
+            return finder.find(wanted)
+        finally:
+            self.seconds["find"] += time.monotonic() - began
 
     # ---- VDPC and VDQS
 
-    def _branched(self, lowered: Any, plan: Plan, patches: PatchPlan) -> PatchPlan:
+    def _branched(self, lowered: Any, finder: Finder, plain: Worked, patches: PatchPlan) -> Worked:
+        """Bits for the patches as they are cut for 8, then split and grid anew for these bits, if that is faster.
+
+        What needs reference kernels is not taken, unless that without branches does, too.
+        """
         if self.options.calib is None:
             raise DataError(
                 "patches are classified on calibration inputs",
@@ -146,115 +136,46 @@ class Patcher:
                 hint="pass --calib with typical inputs: an .npz or .npy file, or a folder of images",
             )
         dataset = datasets.load_data(self.options.calib, self.model)
-        frames = datasets.quantize_inputs(dataset, self.model)[0]
-        found, self.branching = branches(
+        brancher = Brancher(
             lowered,
-            plan,
-            patches,
-            frames,
+            self.given,
+            datasets.quantize_inputs(dataset, self.model)[0],
             dataset.labels,
             mode=self.options.vdpc,
             max_drop=self.options.allowed_drop,
             kernel_set=self.options.kernel_set,
             progress=self.progress,
         )
-        return found
+        made, self.branching = brancher.find(patches)
+        found = []
+        with contextlib.suppress(BudgetError):
+            found.append(finder.work_out(made))
+        formats = brancher.formats(made)
+        if formats is not None:
+            self.progress("looking for split and grid with these bits")
+            with contextlib.suppress(BudgetError):
+                worked = self._find(finder, dataclasses.replace(request(self.options), formats=formats))
+                assert worked.plan is not None
+                again = None if found and worked.rank >= found[0].rank else brancher.again(worked.plan, self.branching)
+                if again is not None:
+                    found.append(worked)
+                    self.branching = again
+        self.seconds |= brancher.seconds
+        if found and (plain.slow or not found[-1].slow):
+            return found[-1]
+        slow = f"no fast kernel fits for parts of {_listed(found[-1])}" if found else "they do not fit"
+        _log.warning("branches at this budget: %s; all patches stay as they were, a larger budget helps", slow)
+        self.branching = dataclasses.replace(self.branching, branches=(), weight=None)
+        return plain
 
 
 def request(options: DeployOptions) -> Request:
     """What the options ask of the patches."""
-    grid = None if options.patch in ("auto", "off") else parse_grid(options.patch)
+    columns = auto_columns(options.patch)
+    grid = None if options.patch in ("auto", "off") or columns is not None else parse_grid(options.patch)
     halo = None if options.halo == "auto" else options.halo
-    return Request(grid, options.split, halo, options.input)  # type: ignore[arg-type]
+    return Request(grid, options.split, halo, options.input, columns=columns)  # type: ignore[arg-type]
 
 
-def branches(
-    lowered: Any,
-    plan: Plan,
-    patches: PatchPlan,
-    frames: Int8,
-    labels: npt.NDArray[Any] | None,
-    *,
-    mode: str,
-    max_drop: float,
-    kernel_set: KernelSet = "auto",
-    progress: Progress = lambda _text: None,
-) -> tuple[PatchPlan, Branching]:
-    """VDPC, then VDQS with the least lambda whose loss on the calibration samples is allowed.
-
-    Args:
-        lowered: partitioned module with the plan's bit-widths.
-        patches: grid and halo.
-        frames: (n, H, W, C) int8.
-        labels: of the samples, or None: then loss is the share of samples whose first class changes.
-        mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
-    """
-    began = time.monotonic()
-    plan = copy.deepcopy(plan)
-    plan.patches = patches
-    stage = stage_of(lowered, plan)
-    progress("classifying patches")
-    classes = classify(stage, frames)
-    split = classified(patches, classes, "dynamic" if mode == "dynamic" else "static")
-    if mode == "all":
-        everywhere = tuple((1,) * patches.grid[1] for _ in range(patches.grid[0]))
-        split = dataclasses.replace(split, assignment=everywhere, outliers=None)
-    sets = groups(split)
-    searcher = Searcher(lowered, stage, frames)
-    searched_for = time.monotonic() - began
-    judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
-    before = _classes(lowered["main"], frames[judged])
-    trials: list[Trial] = []
-    kept: dict[float, tuple[PatchPlan, tuple[Branch, ...]]] = {}
-
-    def allowed(weight: float) -> bool:
-        nonlocal searched_for
-        start = time.monotonic()
-        progress(f"searching bits of feature maps, lambda {weight}")
-        found = tuple(searcher.search(positions, weight, renew=len(sets) == 1) for positions in sets)
-        searched_for += time.monotonic() - start
-        made = searched(split, found)
-        kept[weight] = made, found
-        trial_plan = copy.deepcopy(plan)
-        trial_plan.patches = made
-        after = _classes(SchedulePatches(trial_plan, kernel_set=kernel_set)(lowered)["main"], frames[judged])
-        if labels is None:
-            loss = paired_loss(np.ones(len(after), bool), after == before)
-        else:
-            wanted = np.asarray(labels)[judged]
-            loss = paired_loss(before == wanted, after == wanted)
-        bound = loss.upper(CONFIDENCE)
-        trials.append(
-            Trial(
-                weight,
-                sum(b.bitops for b in found),
-                sum(b.bitops_8 for b in found),
-                loss,
-                bound <= max_drop / 100,
-            )
-        )
-        progress(f"lambda {weight}: loss up to {100 * bound:.2f} points, {max_drop:g} allowed")
-        return trials[-1].allowed
-
-    weight = _least(LAMBDAS, allowed) if sets else None
-    if weight is None:
-        return patches, Branching(classes, (), tuple(trials), None, searched_for)
-    made, found = kept[weight]
-    return made, Branching(classes, found, tuple(trials), weight, searched_for)
-
-
-def _least(values: Sequence[float], good: Callable[[float], bool]) -> float | None:
-    """The least of ascending values that is good, if what is good stays so; None: none is."""
-    low, high = -1, len(values)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if good(values[middle]):
-            high = middle
-        else:
-            low = middle
-    return values[high] if high < len(values) else None
-
-
-def _classes(function: Any, frames: Int8) -> npt.NDArray[np.int64]:
-    outputs = reference.run_function(function, [frames])[0]
-    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))
+def _listed(worked: Worked) -> str:
+    return ", ".join(f'"{name}"' for name in worked.slow)

@@ -33,8 +33,8 @@ from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.plan import Plan
 
 if TYPE_CHECKING:
+    from rqdkm.branching import Branching
     from rqdkm.models.summary import ModelSummary
-    from rqdkm.patching import Branching
     from rqdkm.planning import Planned
     from rqdkm.report.schema import Report, Toolchain
     from rqdkm_tvm.compile import CompiledModel
@@ -77,6 +77,7 @@ class _Built:
     toolchain: Toolchain
     mixed: bool  # whether a plan has changed what the model computes
     branching: Branching | None = None
+    patch_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def inspect(path: Path) -> ModelSummary:
@@ -223,6 +224,8 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
         }
         if planned.search is not None:
             volatile["search_seconds"] = round(planned.seconds, 1)
+        if any(built.patch_seconds.values()):
+            volatile["patch_seconds"] = {step: round(taken, 1) for step, taken in built.patch_seconds.items()}
         report = dataclasses.replace(assemble.report(pieces), run=volatile)
         codec.write(report, staging / "report.json")
         page.write(report, staging / "report.html")
@@ -357,7 +360,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
     budget.check_flash(sizes, compiled, options.flash_bytes)
     plan_files.write(staging, compiled.plan, planned.parameters)
     mixed = compiled.plan.is_mixed or planned.parameters is not None
-    return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching)
+    return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching, patcher.seconds)
 
 
 def _remedy(options: DeployOptions) -> str:

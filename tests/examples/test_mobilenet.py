@@ -74,7 +74,7 @@ def test_no_digit_is_in_the_scenes_of_two_splits(
     monkeypatch.setattr(sys, "argv", ["dataset.py", "--out", str(tmp_path / "all.npz")])
     dataset.main()
     everything = np.load(tmp_path / "all.npz")
-    for name, count in (("train", 350), ("val", 50), ("test", 100)):
+    for name, count in (("train", 280), ("val", 120), ("test", 100)):
         y = everything[f"y_{name}"]
         found = [number[image.tobytes()] for image in everything[f"x_{name}"]]
         assert np.bincount(y).tolist() == [count] * 10 and np.array_equal(labels[found], y)

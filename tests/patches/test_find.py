@@ -8,7 +8,9 @@ import pytest
 
 from rqdkm.models import load, zoo
 from rqdkm.planning import partition
+from rqdkm_tvm import cost
 from rqdkm_tvm.errors import BudgetError, PlanError
+from rqdkm_tvm.patches import find
 from rqdkm_tvm.patches.estimate import Estimator
 from rqdkm_tvm.patches.find import Finder, Request
 from rqdkm_tvm.patches.program import Patches
@@ -46,7 +48,8 @@ def test_estimates_are_what_the_programs_do(mod: object, halo: str, source: str,
         assert total <= made.bytes * 1.1 and made.bytes - 1024 <= total * 1.15, (split.last, total, made.bytes)
 
 
-def test_what_is_found_fits_and_costs_little(mod: object) -> None:
+def test_what_is_found_fits_and_costs_little(mod: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "OUTLINED", 16)
     whole = finder(mod, 1 << 20).work_out(None)
     ram = 20_000
     assert whole.arena_bytes > ram
@@ -84,3 +87,12 @@ def test_a_network_without_local_layers_has_no_splits() -> None:
     dense = partition(load.load(zoo.path("anomaly_detection")))
     with pytest.raises(PlanError, match="no layer after which"):
         finder(dense, 40_000).candidates(Request())
+
+
+def test_rows_are_chosen_for_the_columns_asked_for(mod: object) -> None:
+    made = finder(mod, 40_000).candidates(Request(columns=1, halo="lines"))
+    assert {c.plan.grid[1] for c in made} == {1} and len({c.plan.grid[0] for c in made}) > 10
+    own = {split.last: sum(cost.macs(n.layer) for n in split.nodes) for split in splits(mod["main"])}  # type: ignore[index]
+    assert all(c.macs == pytest.approx(own[c.plan.last], rel=0.001) for c in made)  # nothing is computed again
+    with pytest.raises(PlanError, match="any number of x 99"):
+        finder(mod, 40_000).candidates(Request(columns=99))

@@ -10,16 +10,11 @@ import pytest
 from rqdkm.models import load, reference
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError
+from rqdkm_tvm.patches.branches import SearchBranchBitwidths, groups, searched
 from rqdkm_tvm.patches.classify import stage_of
 from rqdkm_tvm.patches.schedule import splits
-from rqdkm_tvm.patches.search import (
-    SearchBranchBitwidths,
-    Searcher,
-    entropy,
-    groups,
-    quantizable,
-    searched,
-)
+from rqdkm_tvm.patches.search import Searcher, entropy
+from rqdkm_tvm.patches.widths import quantizable
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.plan_patches import PatchPlan
 

@@ -36,9 +36,9 @@ from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.patches.branches import SearchBranchBitwidths
 from rqdkm_tvm.patches.classify import ClassifyPatches
 from rqdkm_tvm.patches.schedule import SchedulePatches
-from rqdkm_tvm.patches.search import SearchBranchBitwidths
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.tvm_import import relay, tvm
 

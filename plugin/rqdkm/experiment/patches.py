@@ -43,7 +43,13 @@ VARIANTS = (
     Variant("VDPC off: all patches searched", "auto", "all"),
     Variant("VDPC on the chip, VDQS", "auto", "dynamic"),
 )
-PLANNED = Variant("VDPC and VDQS, weights by RQ", "auto", "static", planned=True)
+PLANNED = (
+    Variant("weights by RQ, rows kept (VDQS off)", "lines", "off", planned=True),
+    Variant("VDPC and VDQS, weights by RQ", "auto", "static", planned=True),
+    Variant("VDPC off: all patches searched, weights by RQ", "auto", "all", planned=True),
+)
+BITOPS, CYCLES, POINTS = 2.2, 1.5, 0.5  # targets: times less, times less, loss
+STEPS = {"find": "split and grid", "classify": "VDPC", "search": "VDQS", "bound": "measuring losses"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def run(
     """Deploy ``model`` once per variant, into ``out``.
 
     Args:
-        plan: of the layers (bit-widths of weights): one more row.
+        plan: of the layers (bit-widths of weights): more rows.
         data: labelled samples that neither classification nor search sees; ``samples`` of them run on the board, too.
     """
     loaded = load.load(model)
@@ -90,7 +96,7 @@ def run(
         raise DataError("there are no labels to measure accuracy with", where=str(data))
     frames = datasets.quantize_inputs(dataset, loaded)[0]
     rows = []
-    for number, variant in enumerate((*VARIANTS, *([PLANNED] if plan is not None else []))):
+    for number, variant in enumerate((*VARIANTS, *(PLANNED if plan is not None else ()))):
         options = DeployOptions(
             model=model,
             out=out / f"{number}",
@@ -175,7 +181,7 @@ def _cells(row: Row, first: Row, report: Report) -> list[str]:
     base = first.report
     ratios = ["", ""]
     if base is not None and base.totals.cycles is not None:
-        ratios = [f"{first.bitops / row.bitops:.2f}x", f"{base.totals.cycles / totals.cycles:.2f}x"]
+        ratios = [f"{ratio:.2f}x" for ratio in _gains(row, first)[:2]]
     interval = accuracy.loss_ci95
     return [
         where,
@@ -212,11 +218,56 @@ def markdown(results: Sequence[Result], commands: Sequence[str]) -> str:
             f"## {result.model}, {result.ram_bytes / 1024:g} KiB\n",
             f"`{command}`, {n} test samples, allowed loss {result.max_drop:g} points (on calibration samples).\n",
             table(result),
+            targets(result),
+            seconds(result),
         ]
         for row in result.rows:
             if row.report is not None and row.report.patches is not None and len(row.report.patches.branches) > 1:
                 lines.append(_branches(row.variant.name, row.report))
     return "\n".join(lines)
+
+
+def targets(result: Result) -> str:
+    """Which of the searched variants do what VDPC and VDQS are for; Markdown."""
+    first = result.rows[0]
+    lines = [
+        f"Targets, against the first row: BitOPs at least {BITOPS:g}x less, cycles at least {CYCLES:g}x less, loss at "
+        f"most {POINTS:g} points.\n"
+    ]
+    for row in result.rows:
+        if row.variant.vdpc == "off" or row.report is None or first.report is None:
+            continue
+        bitops, cycles, loss = _gains(row, first)
+        missed = [
+            text
+            for text, met in (
+                (f"BitOPs {bitops:.2f}x", bitops >= BITOPS),
+                (f"cycles {cycles:.2f}x", cycles >= CYCLES),
+                (f"loss {100 * loss:+.2f}", 100 * loss <= POINTS),
+            )
+            if not met
+        ]
+        lines.append(f"- {row.variant.name}: {'**missed**: ' + ', '.join(missed) if missed else 'met'}")
+    return "\n".join(lines) + "\n"
+
+
+def _gains(row: Row, first: Row) -> tuple[float, float, float]:
+    """BitOPs and cycles of the first over those of the row, and the loss of accuracy."""
+    assert row.report is not None and first.report is not None
+    before, after, accuracy = first.report.totals.cycles, row.report.totals.cycles, row.report.accuracy
+    assert before is not None and after is not None and accuracy is not None
+    return first.bitops / row.bitops, before / after, accuracy.loss or 0.0
+
+
+def seconds(result: Result) -> str:
+    """What the search took, by step; Markdown."""
+    lines = ["Seconds that the search took (they vary):\n"]
+    for row in result.rows:
+        taken = {} if row.report is None else row.report.run.get("patch_seconds", {})
+        if taken:
+            shown = ", ".join(f"{text} {taken[step]:g}" for step, text in STEPS.items() if taken.get(step))
+            lines.append(f"- {row.variant.name}: {sum(taken.values()):.0f} ({shown})")
+    return "\n".join(lines) + "\n"
 
 
 def _branches(name: str, report: Report) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rqdkm.branching import LAMBDAS
 from rqdkm.models import data as datasets
 from rqdkm.models import load
-from rqdkm.patching import LAMBDAS
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic

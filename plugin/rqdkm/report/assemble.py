@@ -34,10 +34,10 @@ from rqdkm.report.schema import (
 
 if TYPE_CHECKING:
     from rqdkm.board.run import RunResult
+    from rqdkm.branching import Branching
     from rqdkm.export.size import Size
     from rqdkm.models.load import LoadedModel
     from rqdkm.options import DeployOptions
-    from rqdkm.patching import Branching
     from rqdkm.planning import Planned
     from rqdkm_tvm.compile import CompiledLayer, CompiledModel
     from rqdkm_tvm.sites import IoTensor

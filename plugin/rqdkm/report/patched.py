@@ -15,7 +15,7 @@ from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import read_sites
 
 if TYPE_CHECKING:
-    from rqdkm.patching import Branching
+    from rqdkm.branching import Branching
     from rqdkm_tvm.compile import CompiledModel
     from rqdkm_tvm.patches.stage import Stage
 

@@ -1,4 +1,4 @@
-"""Layers as keys of caches, alive as long as the cache holds them."""
+"""Layers as keys of caches; those by identity are alive as long as the cache holds them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,32 @@ class ByArithmetic:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ByArithmetic) and other._key == self._key
+
+
+class ByValue:
+    """Everything of a layer, whichever object it is: the same part of a map in two ways to cut it."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._key = _values(layer)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByValue) and other._key == self._key
+
+
+def _values(layer: Layer) -> tuple[Any, ...]:
+    arrays = (layer.weights, layer.weight_scales, layer.bias)
+    return (
+        layer.name,
+        layer.op,
+        layer.inputs,
+        layer.output,
+        tuple(sorted((key, repr(value)) for key, value in layer.attrs.items())),
+        *(None if array is None else (array.shape, str(array.dtype), array.tobytes()) for array in arrays),
+        layer.weight_zero_point,
+        layer.weight_bits,
+        None if layer.epilogue is None else _values(layer.epilogue),
+    )

@@ -7,20 +7,25 @@ price of flash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from rqdkm_tvm.assign import FLASH_PRICE, Option, options
 from rqdkm_tvm.in_place import operand_of
+from rqdkm_tvm.kernels.keys import ByValue
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import KernelCall, Layer
 from rqdkm_tvm.memory import aligned, pack
-from rqdkm_tvm.patches.program import Copy, Patches, Program, Run
+from rqdkm_tvm.patches.program import Copy, Patch, Patches, Program, Run
 
 COPY_CYCLES, COPY_ROW_CYCLES = 0.6, 25.0  # per byte and per row, measured
 RUN_CYCLES = 40.0  # a call and its parameters
-_GROWTH = (1.0, 1.08, 1.2, 1.4, 1.8, 2.5)  # arenas that are offered, times the least
+_GAIN = 0.98  # an arena is offered if with it the stage takes at most this part of the cycles of the one before
+_MOST_ARENAS = 16
+_OUTLIERS = 0.25  # part of the patches that are outlier patches, where the chip decides: what their kernels weigh
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,21 @@ class Chosen:
     arena_bytes: int
     cycles: float
     constant_bytes: int
+    slow: tuple[str, ...] = ()  # layers with parts on a reference kernel, for want of memory
+
+
+def expected(patches: Patches) -> Iterator[tuple[Patch, float]]:
+    """Patches and how often each is run per inference: once as planned, or in shares where the chip decides."""
+    if patches.plan.outliers is None:
+        yield from ((patch, 1.0) for patch in patches.planned)
+        return
+    share = {True: _OUTLIERS, False: 1 - _OUTLIERS}
+    for patch in patches.every:
+        taken = share[patch.branch == 0] if len(patches.chosen(patch.row, patch.column)) > 1 else 1.0
+        on = 0.0
+        if patch.row and patches.lines and patch.branch in patches.chosen(patch.row - 1, patch.column):
+            on = share[patch.branch == 0] if len(patches.chosen(patch.row - 1, patch.column)) > 1 else 1.0
+        yield patch, taken * (on if patch.continued else 1 - on)
 
 
 @dataclass(frozen=True)
@@ -65,9 +85,9 @@ class Chooser:
     def __init__(self, patches: Patches, kernel_set: KernelSet = "auto") -> None:
         self.patches, self.kernel_set = patches, kernel_set
         self.programs = list(dict.fromkeys(patches.program(p) for p in patches.every))
-        self.counts: dict[Program, int] = dict.fromkeys(self.programs, 0)
-        for patch in patches.planned:
-            self.counts[patches.program(patch)] += 1
+        self.counts: dict[Program, float] = dict.fromkeys(self.programs, 0.0)
+        for patch, count in expected(patches):
+            self.counts[patches.program(patch)] += count
         self.kept_bytes = sum(patches.kept_bytes.values())
         self.problems: dict[int, Layer] = {}
         self.uses: dict[int, list[_Use]] = {}
@@ -75,16 +95,16 @@ class Chooser:
             live = program.live()
             for step, run in program.runs:
                 self.problems[id(run.problem)] = run.problem
-                use = _Use(program, step, live[step], _overwritable(program, step, run))
+                use = _Use(program, step, live[step], overwritable(program, step, run))
                 self.uses.setdefault(id(run.problem), []).append(use)
         self._calls: dict[tuple[int, str, tuple[tuple[str, object], ...]], KernelCall] = {}
 
     @cached_property
-    def options(self) -> dict[int, list[Option]]:
+    def options(self) -> dict[int, tuple[Option, ...]]:
         found = {}
         for key, problem in self.problems.items():
             allowed = set.intersection(*(set(use.overwritable) for use in self.uses[key]))
-            found[key] = options(problem, self.kernel_set, tuple(sorted(allowed)))
+            found[key] = part_options(problem, self.kernel_set, tuple(allowed))
         return found
 
     @cached_property
@@ -97,7 +117,7 @@ class Chooser:
             groups.setdefault((id(problem.weights), hash(problem.name), *formats), []).append(key)
 
         def weight(key: int) -> float:
-            runs = sum(max(self.counts[use.program], 1) for use in self.uses[key])
+            runs = sum(max(self.counts[use.program], _OUTLIERS) for use in self.uses[key])
             return runs * (self.options[key][0].cycles if self.options[key] else 0.0)
 
         return [sorted(group, key=lambda key: -weight(key)) for group in groups.values()]
@@ -113,9 +133,27 @@ class Chooser:
         return self.kept_bytes + most
 
     def arenas(self) -> list[int]:
-        """Sizes worth offering."""
-        least = self.least()
-        return [aligned(int(least * growth)) for growth in _GROWTH]
+        """Sizes worth offering: the least, and those above it at which faster kernels begin to fit."""
+        least = aligned(self.least())
+        steps: dict[int, list[tuple[int, float]]] = {}
+        for key, uses in self.uses.items():
+            live = self.kept_bytes + max(use.live for use in uses)
+            for option in self.options[key]:
+                size = max(least, aligned(live + option.ram_bytes))
+                steps.setdefault(size, []).append((key, option.cycles))
+        runs = {key: sum(self.counts[use.program] for use in uses) for key, uses in self.uses.items()}
+        fastest: dict[int, float] = {}
+        found: list[tuple[int, float]] = []
+        for size in sorted(steps):
+            for key, cycles in steps[size]:
+                fastest[key] = min(cycles, fastest.get(key, cycles))
+            total = sum(runs[key] * cycles for key, cycles in fastest.items())
+            if not found or total <= _GAIN * found[-1][1]:
+                found.append((size, total))
+        # the greatest steps, if there are many
+        gains = [(math.inf, 0)] + [(a[1] / b[1], i + 1) for i, (a, b) in enumerate(pairwise(found))]
+        kept = sorted(index for _, index in sorted(gains, reverse=True)[:_MOST_ARENAS])
+        return [found[index][0] for index in kept]
 
     def call(self, key: int, option: Option) -> KernelCall:
         token = (key, option.kernel.name, tuple(sorted(option.config.items())))
@@ -165,7 +203,24 @@ class Chooser:
         cycles = 0.0
         for program, count in self.counts.items():
             cycles += count * program_cycles(program, taken)
-        return Chosen(taken, {p: found for p, (found, _) in placed.items()}, kept, arena, cycles, constant_bytes)
+        slow = {
+            self.problems[key].name
+            for key, option in taken.items()
+            if option.kernel.reference and any(not o.kernel.reference for o in self.options[key])
+        }
+        offsets = {p: found for p, (found, _) in placed.items()}
+        return Chosen(taken, offsets, kept, arena, cycles, constant_bytes, tuple(sorted(slow)))
+
+
+def part_options(problem: Layer, kernel_set: KernelSet, allowed: tuple[int, ...]) -> tuple[Option, ...]:
+    """Every way to run a part of a layer; ``allowed``: operands that its result may be written over."""
+    return _options(ByValue(problem), kernel_set, tuple(sorted(allowed)))
+
+
+@lru_cache(maxsize=8192)
+def _options(key: ByValue, kernel_set: KernelSet, overwritable: tuple[int, ...]) -> tuple[Option, ...]:
+    """Of a part of a layer; grids have many parts in common."""
+    return tuple(options(key.layer, kernel_set, overwritable))
 
 
 def program_cycles(program: Program, taken: Mapping[int, Option]) -> float:
@@ -178,8 +233,8 @@ def program_cycles(program: Program, taken: Mapping[int, Option]) -> float:
     return total
 
 
-def _overwritable(program: Program, step: int, run: Run) -> tuple[int, ...]:
-    """Operands that lie whole in a buffer of their own which nothing reads after this step."""
+def overwritable(program: Program, step: int, run: Run) -> tuple[int, ...]:
+    """Operands of a run that lie whole in a buffer of their own which nothing reads after this step."""
     if run.result.buffer < 0 or run.result.offset:
         return ()
     if program.buffers[run.result.buffer].first != step:

@@ -16,10 +16,10 @@ from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.memory import aligned
 from rqdkm_tvm.patches.geometry import COLUMNS, ROWS, Span, cut, reads
 from rqdkm_tvm.patches.schedule import Split
-from rqdkm_tvm.patches.stage import FRAME, Node, fused_nodes
+from rqdkm_tvm.patches.stage import FRAME, WINDOWED, Node, fused_nodes
 from rqdkm_tvm.plan_patches import Halo, Input, PatchPlan
 
-SCRATCH = 1024  # least scratch of a part, roughly
+SCRATCH = 1024  # least scratch of a part, roughly, besides what packed maps are unpacked to
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Candidate:
         bytes: of the arena while the stage runs, with :data:`SCRATCH` for the kernels.
         macs: of the stage, what is computed twice included.
         cycles: of the stage.
+        fixed: bytes besides a patch's own: the frame, the result and kept rows.
+        computed: pixels of every node's stored result, over all patches.
         total: cycles that compare with those of other splits: what a shorter stage leaves is counted, too.
     """
 
@@ -37,6 +39,8 @@ class Candidate:
     bytes: int
     macs: int
     cycles: float
+    fixed: int
+    computed: tuple[int, ...]
     total: float = 0.0
 
 
@@ -144,6 +148,7 @@ class Estimator:
         for index, node in enumerate(nodes):
             live = sum(size[i] for i in range(index + 1) if self.last_reader[i] >= index)
             live += of_frame if index <= reader else 0
+            live += _unpacked(node.layer, columns.held[index])
             most = max(most, live - (size[index] if _in_place(node) else 0))
             out = node.layer.stored
             share = rows.computed[index] * columns.computed[index] / (out.shape[1] * out.shape[2])
@@ -151,7 +156,36 @@ class Estimator:
             cycles += share * self.cycles(node.layer)
         result = aligned(math.prod(nodes[-1].layer.stored.packed_shape))
         plan = PatchPlan(self.split.last, grid, halo, source)
-        return Candidate(plan, whole + result + kept + most + SCRATCH, macs, cycles)
+        fixed = whole + result + kept
+        computed = tuple(r * c for r, c in zip(rows.computed, columns.computed, strict=True))
+        return Candidate(plan, fixed + most + SCRATCH, macs, cycles, fixed, computed)
+
+
+def _unpacked(layer: Layer, columns: int) -> int:
+    """Bytes of scratch for one band of a row: what is read of packed maps, and the result before it is packed."""
+    source, output = layer.inputs[0], layer.output
+    epilogue = layer.epilogue
+    pool = int(epilogue.attrs["pool"][0]) if epilogue is not None and epilogue.op == "max_pool2d" else 1
+    across = columns * output.shape[2] // layer.stored.shape[2]
+    found = 0
+    if layer.stored.bits != 8:
+        found += aligned(pool * across * output.shape[3])
+    if source.bits != 8:
+        down, over = (_reach(layer, axis, n) for axis, n in ((ROWS, pool), (COLUMNS, across)))
+        found += aligned(down * over * source.shape[3])
+    return found
+
+
+def _reach(layer: Layer, axis: int, outputs: int) -> int:
+    """Rows (or columns) that so many of the result's read."""
+    if layer.op not in WINDOWED:
+        return outputs
+    stride = int(layer.attrs["strides"][axis])
+    if layer.weights is None:
+        reach = int(layer.attrs["pool"][axis])
+    else:
+        reach = (int(layer.weights.shape[1 + axis]) - 1) * int(layer.attrs["dilation"][axis]) + 1
+    return min(layer.inputs[0].shape[1 + axis], max(0, (outputs - 1) * stride + reach))
 
 
 def _in_place(node: Node) -> bool:

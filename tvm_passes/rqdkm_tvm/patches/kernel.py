@@ -43,6 +43,11 @@ class PatchStage(Kernel):
         return Emitter(_chooser(ByIdentity(layer)), _chosen(layer, config)).call(config)
 
 
+def slow_layers(layer: Layer, config: Config) -> tuple[str, ...]:
+    """Layers of a stage, by name, of which a part runs on a reference kernel because none of the fast ones fits."""
+    return _chosen(layer, config).slow
+
+
 @lru_cache(maxsize=64)
 def _chooser(key: ByIdentity) -> Chooser:
     assert key.layer.stage is not None

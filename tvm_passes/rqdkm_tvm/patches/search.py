@@ -34,23 +34,22 @@ import numpy as np
 
 from rqdkm_tvm import cost
 from rqdkm_tvm.errors import BudgetError
-from rqdkm_tvm.graph import module_pass
 from rqdkm_tvm.layer import NDArray
-from rqdkm_tvm.lowbit import BITS, activation_quantization, integer_range
-from rqdkm_tvm.mixed import FOLLOWERS, PRODUCERS, READERS
-from rqdkm_tvm.patches.classify import stage_of
+from rqdkm_tvm.lowbit import activation_quantization, integer_range
+from rqdkm_tvm.mixed import FOLLOWERS
 from rqdkm_tvm.patches.geometry import Region, cut
 from rqdkm_tvm.patches.program import Patches, trace
 from rqdkm_tvm.patches.schedule import split_at
-from rqdkm_tvm.patches.stage import Node, Stage
-from rqdkm_tvm.plan import OutputPlan, Plan
-from rqdkm_tvm.plan_patches import PatchPlan
+from rqdkm_tvm.patches.stage import Stage
+from rqdkm_tvm.patches.widths import quantizable
+from rqdkm_tvm.plan import OutputPlan
 from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, FloatTwin
 from rqdkm_tvm.tvm_import import relay, tvm
 
 LAMBDA = 0.5
 Scale = Literal["power", "linear"]
 SAMPLES = 16  # of the calibration set; entropies settle early
+MOST_VALUES = 1 << 20  # of a map; where the samples have more, some of the samples do
 Progress = Callable[[str], None]
 
 
@@ -93,35 +92,6 @@ def _lost(difference: float, scale: Scale) -> float:
     """n(h), see above; quantization cannot add entropy, rounding of estimates can."""
     difference = max(difference, 0.0)
     return difference if scale == "linear" else 2.0 ** (2 * difference) - 1
-
-
-def quantizable(nodes: Sequence[Node]) -> dict[int, tuple[int, ...]]:
-    """Nodes whose result may be stored below 8 bits within a branch, and the widths it may have."""
-    readers: dict[int, list[Node]] = {}
-    for node in nodes:
-        for source in node.inputs:
-            readers.setdefault(source, []).append(node)
-    found = {}
-    for index, node in enumerate(nodes[:-1]):
-        if node.layer.op not in PRODUCERS or not all(r.layer.op in READERS for r in readers.get(index, [])):
-            continue
-        if any(r is nodes[-1] and r.layer.op not in PRODUCERS for r in _behind(nodes, index)):
-            continue  # the stage's result would take its format over
-        widths = tuple(b for b in BITS if node.layer.output.shape[-1] * b % 8 == 0)
-        if len(widths) > 1:
-            found[index] = widths
-    return found
-
-
-def _behind(nodes: Sequence[Node], index: int) -> list[Node]:
-    """Readers of a node's format: those of its result, and of what keeps its quantization."""
-    found = []
-    for position, node in enumerate(nodes):
-        if index in node.inputs:
-            found.append(node)
-            if node.layer.op not in PRODUCERS:
-                found += _behind(nodes, position)
-    return found
 
 
 class Searcher:
@@ -183,12 +153,15 @@ class Searcher:
         return found
 
     def values(self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]) -> NDArray:
-        """What the patches at ``positions`` compute of a map, all samples."""
+        """What the patches at ``positions`` compute of a map, all samples or as many as give :data:`MOST_VALUES`."""
+        regions = [self.regions[position][index] for position in positions]
+        channels = self.nodes[index].layer.output.shape[3]
+        size = sum(region.pixels for region in regions) * channels * len(maps[index])
+        used = maps[index][:: max(1, -(-size // MOST_VALUES))]
         parts = []
-        for position in positions:
-            region = self.regions[position][index]
+        for region in regions:
             rows, columns = slice(region.rows.start, region.rows.stop), slice(region.columns.start, region.columns.stop)
-            parts += [value[rows, columns].reshape(-1) for value in maps[index]]
+            parts += [value[rows, columns].reshape(-1) for value in used]
         return np.concatenate(parts)
 
     def format(self, index: int, bits: int, values: NDArray) -> OutputPlan:
@@ -282,8 +255,10 @@ class Searcher:
         maps = self.maps(outputs)
         bytes_, alive = self.memory(outputs)
         scores: dict[str, dict[int, float]] = {}
+        entropies: dict[int, dict[int, float]] = {}
+        stale = set(self.widths)
         while self.widths:
-            entropies = {i: self._entropies(maps, i, positions) for i in self.widths}
+            entropies |= {i: self._entropies(maps, i, positions) for i in stale}
             lost = {i: {b: _lost(h[8] - h[b], scale) for b in h} for i, h in entropies.items()}
             most = max(n for table in lost.values() for n in table.values()) or 1.0
             best: tuple[float, int, int] | None = None
@@ -313,8 +288,10 @@ class Searcher:
             bytes_, alive = self.memory(outputs)
             changes.append(Change(self.names[i], b, gain, entropies[i][b], bytes_))
             self.progress(f"{self.names[i]} at {b} bits")
+            stale = set()
             if renew:
                 maps = self.maps(outputs)
+                stale = self._behind(i) & set(self.widths)
         found = {self.names[i]: output for i, output in outputs.items()}
         return Branch(
             tuple(positions),
@@ -329,6 +306,14 @@ class Searcher:
         """MACs * bits of weights in the layers that read a map, over the patches at ``positions``."""
         readers = [i for i, node in enumerate(self.nodes) if i != index and self._source(i) == index]
         return sum(self._macs_bits(p, i) for p in positions for i in readers)
+
+    def _behind(self, index: int) -> set[int]:
+        """Nodes whose result depends on that of another one."""
+        found = {index}
+        for i, node in enumerate(self.nodes):
+            if found & set(node.inputs):
+                found.add(i)
+        return found - {index}
 
     def _source(self, index: int) -> int:
         """The map whose bits a node's first operand has."""
@@ -357,74 +342,3 @@ def _alone(mod: Any, last: str) -> Any:
     for key in function.attrs.keys() if function.attrs is not None else ():
         alone = alone.with_attr(str(key), function.attrs[key])
     return relay.transform.InferType()(tvm.IRModule({"main": alone}))["main"]
-
-
-def groups(plan: PatchPlan) -> list[list[tuple[int, int]]]:
-    """Positions outside branch 0 that get formats together: all of them where rows are kept from patch to patch, which
-    only patches of one format can do; each for itself where halos are computed again."""
-    rows, columns = plan.grid
-    low = [(r, c) for r in range(rows) for c in range(columns) if plan.branch(r, c) != 0]
-    if plan.halo == "lines" or plan.outliers is not None:
-        return [low] if low else []
-    return [[position] for position in low]
-
-
-def searched(plan: PatchPlan, branches: Sequence[Branch]) -> PatchPlan:
-    """``plan`` with the formats found; branches that are equal become one."""
-    numbers: dict[tuple[tuple[str, OutputPlan], ...], int] = {(): 0}
-    tables: list[Mapping[str, OutputPlan]] = [{}]
-    rows, columns = plan.grid
-    assignment = [[0] * columns for _ in range(rows)]
-    for branch in branches:
-        key = tuple(sorted(branch.outputs.items(), key=lambda item: item[0]))
-        if key not in numbers:
-            numbers[key] = len(tables)
-            tables.append(branch.outputs)
-        for r, c in branch.positions:
-            assignment[r][c] = numbers[key]
-    outliers = plan.outliers if len(tables) > 1 else None
-    return dataclasses.replace(
-        plan,
-        branches=tuple(tables),
-        assignment=tuple(map(tuple, assignment)) if len(tables) > 1 else (),
-        outliers=outliers,
-    )
-
-
-def SearchBranchBitwidths(  # noqa: N802 (named like TVM's)
-    plan: Plan,
-    frames: Sequence[NDArray] | NDArray,
-    *,
-    weight: float = LAMBDA,
-    ram: int | None = None,
-    progress: Progress = lambda _text: None,
-) -> Any:
-    """Pass: VDQS. Writes formats of feature maps into the branches of ``plan.patches`` that VDPC has left for them;
-    without classes (:func:`ClassifyPatches`) into a branch for all patches. The module stays what it is.
-
-    Comes before :func:`SchedulePatches`.
-
-    Args:
-        plan: with ``patches``.
-        frames: calibration samples, int8, (n, H, W, C).
-        weight: lambda of the score.
-        ram: bytes for kept rows and buffers of a patch; None: no limit.
-
-    Raises:
-        PlanError, BudgetError
-    """
-
-    def run(mod: Any) -> Any:
-        stage = stage_of(mod, plan)
-        assert plan.patches is not None
-        classes = plan.patches
-        if not classes.assignment:
-            everywhere = tuple((1,) * classes.grid[1] for _ in range(classes.grid[0]))
-            classes = dataclasses.replace(classes, branches=({}, {}), assignment=everywhere)
-        searcher = Searcher(mod, stage, np.asarray(frames), ram=ram, progress=progress)
-        sets = groups(classes)
-        found = [searcher.search(positions, weight, renew=len(sets) == 1) for positions in sets]
-        plan.patches = searched(classes, found)
-        return mod
-
-    return module_pass("SearchBranchBitwidths", run)

@@ -1,0 +1,217 @@
+"""VDPC and VDQS as a deployment asks for them: classes, bits of the other patches, and whether the loss is allowed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm.experiment.statistics import CONFIDENCE, PairedLoss, paired_loss
+from rqdkm.models import reference
+from rqdkm.planning import spread
+from rqdkm_tvm.kernels.registry import KernelSet
+from rqdkm_tvm.patches.branches import groups, searched
+from rqdkm_tvm.patches.classify import Classes, classified, classify, stage_of
+from rqdkm_tvm.patches.find import Formats
+from rqdkm_tvm.patches.schedule import SchedulePatches
+from rqdkm_tvm.patches.search import Branch, Searcher
+from rqdkm_tvm.plan import OutputPlan, Plan
+from rqdkm_tvm.plan_patches import PatchPlan
+
+Progress = Callable[[str], None]
+Int8 = npt.NDArray[np.int8]
+
+LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
+JUDGE_SAMPLES = 1500
+JUDGE_AT_ONCE = 250  # after as many samples a loss that is too great already is measured no further
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One lambda, and the loss of the integer network with the branches it gives, on calibration samples."""
+
+    weight: float
+    bitops: int
+    bitops_8: int
+    loss: PairedLoss
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Branching:
+    """VDPC and VDQS for one way to cut the stage: what was found, and how.
+
+    Args:
+        weight: lambda of the branches taken; None: none was allowed, all patches stay at 8 bits.
+    """
+
+    classes: Classes
+    branches: tuple[Branch, ...]
+    trials: tuple[Trial, ...]
+    weight: float | None
+
+
+class Brancher:
+    """VDPC, then VDQS with the least lambda whose loss on the calibration samples is allowed.
+
+    Args:
+        lowered: partitioned module with the plan's bit-widths: what losses are measured against.
+        plan: of the layers.
+        frames: (n, H, W, C) int8.
+        labels: of the samples, or None: then loss is the share of samples whose first class changes.
+        mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
+        max_drop: points of accuracy that the branches may cost.
+
+    ``seconds`` holds what each step has taken so far: ``classify``, ``search``, ``bound``.
+    """
+
+    def __init__(
+        self,
+        lowered: Any,
+        plan: Plan,
+        frames: Int8,
+        labels: npt.NDArray[Any] | None,
+        *,
+        mode: str,
+        max_drop: float,
+        kernel_set: KernelSet = "auto",
+        progress: Progress = lambda _text: None,
+    ) -> None:
+        self.lowered, self.plan, self.frames, self.labels = lowered, plan, frames, labels
+        self.mode, self.max_drop, self.kernel_set, self.progress = mode, max_drop, kernel_set, progress
+        self.seconds = {"classify": 0.0, "search": 0.0, "bound": 0.0}
+        self.judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
+        self._before: dict[int, npt.NDArray[np.int64]] = {}
+        self._losses: dict[str, PairedLoss] = {}
+        self._classes: dict[str, Classes] = {}
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] += time.monotonic() - began
+
+    # ---- classes
+
+    def classes(self, patches: PatchPlan) -> Classes:
+        """Which patches are outlier patches, for this way to cut the stage."""
+        key = repr((patches.last, patches.grid))
+        if key not in self._classes:
+            with self._timed("classify"):
+                self._classes[key] = classify(stage_of(self.lowered, self._planned(patches)), self.frames)
+        return self._classes[key]
+
+    def split(self, patches: PatchPlan) -> PatchPlan:
+        """``patches`` with a branch 1 for those that are to be searched, without formats of its own so far."""
+        if self.mode == "all":
+            everywhere = tuple((1,) * patches.grid[1] for _ in range(patches.grid[0]))
+            return dataclasses.replace(patches, branches=({}, {}), assignment=everywhere, outliers=None)
+        return classified(patches, self.classes(patches), "dynamic" if self.mode == "dynamic" else "static")
+
+    def _planned(self, patches: PatchPlan) -> Plan:
+        plan = copy.deepcopy(self.plan)
+        plan.patches = patches
+        return plan
+
+    # ---- bits
+
+    def find(self, patches: PatchPlan) -> tuple[PatchPlan, Branching]:
+        """Branches for a split, grid and halo."""
+        self.progress("classifying patches")
+        classes, split = self.classes(patches), self.split(patches)
+        sets = groups(split)
+        trials: list[Trial] = []
+        kept: dict[float, tuple[PatchPlan, tuple[Branch, ...]]] = {}
+        with self._timed("search"):
+            searcher = Searcher(self.lowered, stage_of(self.lowered, self._planned(patches)), self.frames)
+
+        def allowed(weight: float) -> bool:
+            self.progress(f"searching bits of feature maps, lambda {weight:g}")
+            with self._timed("search"):
+                found = tuple(searcher.search(positions, weight, renew=len(sets) == 1) for positions in sets)
+            kept[weight] = searched(split, found), found
+            loss = self.loss(kept[weight][0])
+            bound = loss.upper(CONFIDENCE)
+            bitops = sum(b.bitops for b in found), sum(b.bitops_8 for b in found)
+            trials.append(Trial(weight, *bitops, loss, bound <= self.max_drop / 100))
+            self.progress(f"lambda {weight:g}: loss up to {100 * bound:.2f} points, {self.max_drop:g} allowed")
+            return trials[-1].allowed
+
+        weight = least(LAMBDAS, allowed) if sets else None
+        made, branches = (patches, ()) if weight is None else kept[weight]
+        return made, Branching(classes, branches, tuple(trials), weight)
+
+    def loss(self, patches: PatchPlan) -> PairedLoss:
+        """Of the integer network with these branches, against the one without; on a part of the samples if the loss
+        would be too great even with no more on the others."""
+        tables = [sorted(branch.items()) for branch in patches.branches]
+        alone = self.mode == "all" and len(tables) <= 2  # one format everywhere: the cut changes nothing
+        key = repr(tables[1:] if alone else patches)
+        if key not in self._losses:
+            with self._timed("bound"):
+                self._losses[key] = self._measured(patches)
+        return self._losses[key]
+
+    def _measured(self, patches: PatchPlan) -> PairedLoss:
+        scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
+        lost, won, done = 0, 0, 0
+        for start in range(0, len(self.judged), JUDGE_AT_ONCE):
+            chosen = self.judged[start : start + JUDGE_AT_ONCE]
+            if start not in self._before:
+                self._before[start] = _first_classes(self.lowered["main"], self.frames[chosen])
+            before, after = self._before[start], _first_classes(scheduled["main"], self.frames[chosen])
+            wanted = before if self.labels is None else np.asarray(self.labels)[chosen]
+            found = paired_loss(before == wanted, after == wanted)
+            lost, won, done = lost + found.lost, won + found.won, done + len(chosen)
+            if PairedLoss(lost, won, len(self.judged)).upper(CONFIDENCE) > self.max_drop / 100:
+                break
+        return PairedLoss(lost, won, done)
+
+    # ---- for another cut
+
+    def again(self, patches: PatchPlan, before: Branching) -> Branching | None:
+        """The same formats for another cut (see :meth:`formats`): None if their loss is not allowed there."""
+        loss = self.loss(patches)
+        allowed = loss.upper(CONFIDENCE) <= self.max_drop / 100
+        return dataclasses.replace(before, classes=self.classes(patches)) if allowed else None
+
+    def formats(self, found: PatchPlan) -> Formats | None:
+        """What a search for another split and grid has to know; None: all patches are in the layers' own formats."""
+        count = [sum(row.count(branch) for row in found.assignment) for branch in range(len(found.branches))]
+        if len(count) < 2:
+            return None
+        outputs = found.branches[max(range(1, len(count)), key=lambda branch: count[branch])]
+        low = {name: output for name, output in outputs.items() if output.bits != 8}
+        return Formats(low, self.mode != "all", lambda patches: self._with(patches, low)) if low else None
+
+    def _with(self, patches: PatchPlan, outputs: dict[str, OutputPlan]) -> PatchPlan:
+        split = self.split(patches)
+        if not any(branch for row in split.assignment for branch in row):
+            return patches
+        return dataclasses.replace(split, branches=({}, outputs))
+
+
+def least(values: Sequence[float], good: Callable[[float], bool]) -> float | None:
+    """The least of ascending values that is good, if what is good stays so; None: none is."""
+    low, high = -1, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if good(values[middle]):
+            high = middle
+        else:
+            low = middle
+    return values[high] if high < len(values) else None
+
+
+def _first_classes(function: Any, frames: Int8) -> npt.NDArray[np.int64]:
+    outputs = reference.run_function(function, [frames])[0]
+    return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -153,9 +153,10 @@ class Brancher:
     def loss(self, patches: PatchPlan) -> PairedLoss:
         """Of the integer network with these branches, against the one without; on a part of the samples if the loss
         would be too great even with no more on the others."""
-        tables = [sorted(branch.items()) for branch in patches.branches]
-        alone = self.mode == "all" and len(tables) <= 2  # one format everywhere: the cut changes nothing
-        key = repr(tables[1:] if alone else patches)
+        alone = self.mode == "all" and len(patches.branches) <= 2  # one format everywhere: the cut changes nothing
+        if not alone:
+            patches = with_packing(patches, packed=True)  # how values are stored changes none of them
+        key = repr([_stored(table, packed=True) for table in patches.branches[1:]] if alone else patches)
         if key not in self._losses:
             with self._timed("bound"):
                 self._losses[key] = self._measured(patches)
@@ -184,13 +185,17 @@ class Brancher:
         allowed = loss.upper(CONFIDENCE) <= self.max_drop / 100
         return dataclasses.replace(before, classes=self.classes(patches)) if allowed else None
 
-    def formats(self, found: PatchPlan) -> Formats | None:
-        """What a search for another split and grid has to know; None: all patches are in the layers' own formats."""
+    def formats(self, found: PatchPlan, *, packed: bool) -> Formats | None:
+        """What a search for another split and grid has to know; None: all patches are in the layers' own formats.
+
+        Args:
+            packed: whether values below 8 bits are to be stored packed, or a byte each.
+        """
         count = [sum(row.count(branch) for row in found.assignment) for branch in range(len(found.branches))]
         if len(count) < 2:
             return None
         outputs = found.branches[max(range(1, len(count)), key=lambda branch: count[branch])]
-        low = {name: output for name, output in outputs.items() if output.bits != 8}
+        low = _stored({name: output for name, output in outputs.items() if output.bits != 8}, packed=packed)
         return Formats(low, self.mode != "all", lambda patches: self._with(patches, low)) if low else None
 
     def _with(self, patches: PatchPlan, outputs: dict[str, OutputPlan]) -> PatchPlan:
@@ -198,6 +203,17 @@ class Brancher:
         if not any(branch for row in split.assignment for branch in row):
             return patches
         return dataclasses.replace(split, branches=({}, outputs))
+
+
+def with_packing(patches: PatchPlan, *, packed: bool) -> PatchPlan:
+    """``patches`` with all values below 8 bits packed, or a byte each."""
+    return dataclasses.replace(patches, branches=tuple(_stored(table, packed=packed) for table in patches.branches))
+
+
+def _stored(outputs: Mapping[str, OutputPlan], *, packed: bool) -> dict[str, OutputPlan]:
+    return {
+        name: dataclasses.replace(output, packed=packed or output.bits == 8) for name, output in sorted(outputs.items())
+    }
 
 
 def least(values: Sequence[float], good: Callable[[float], bool]) -> float | None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rqdkm.branching import Brancher, Branching
+from rqdkm.branching import Brancher, Branching, with_packing
 from rqdkm.models import data as datasets
 from rqdkm.options import auto_columns, parse_grid
 from rqdkm.planning import partition
@@ -127,6 +127,7 @@ class Patcher:
     def _branched(self, lowered: Any, finder: Finder, plain: Worked, patches: PatchPlan) -> Worked:
         """Bits for the patches as they are cut for 8, then split and grid anew for these bits, if that is faster.
 
+        Values below 8 bits are stored a byte each where that fits: it is faster, and they are packed where it does not.
         What needs reference kernels is not taken, unless that without branches does, too.
         """
         if self.options.calib is None:
@@ -147,16 +148,21 @@ class Patcher:
             progress=self.progress,
         )
         made, self.branching = brancher.find(patches)
-        found = []
-        with contextlib.suppress(BudgetError):
-            found.append(finder.work_out(made))
-        formats = brancher.formats(made)
-        if formats is not None:
-            self.progress("looking for split and grid with these bits")
+        found: list[Worked] = []
+        for packed in (False, True):
+            with contextlib.suppress(BudgetError):
+                found.append(finder.work_out(with_packing(made, packed=packed)))
+        found.sort(key=lambda worked: worked.rank, reverse=True)
+        for packed in (False, True):
+            formats = brancher.formats(made, packed=packed)
+            if formats is None:
+                break
+            how = "packed" if packed else "a byte each"
+            self.progress(f"looking for split and grid with these bits, {how}")
             with contextlib.suppress(BudgetError):
                 worked = self._find(finder, dataclasses.replace(request(self.options), formats=formats))
                 assert worked.plan is not None
-                again = None if found and worked.rank >= found[0].rank else brancher.again(worked.plan, self.branching)
+                again = None if found and worked.rank >= found[-1].rank else brancher.again(worked.plan, self.branching)
                 if again is not None:
                     found.append(worked)
                     self.branching = again

@@ -38,5 +38,5 @@ def bitops(layer: Layer) -> int:
         return layer.library.paths[layer.library.safe].bitops
     total = macs(layer)
     if not layer.weight_bits:
-        return total * 8 * layer.inputs[0].bits
-    return total // len(layer.weight_bits) * sum(layer.weight_bits) * layer.inputs[0].bits
+        return total * 8 * layer.inputs[0].value_bits
+    return total // len(layer.weight_bits) * sum(layer.weight_bits) * layer.inputs[0].value_bits

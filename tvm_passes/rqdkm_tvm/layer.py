@@ -43,6 +43,13 @@ class Tensor:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def value_bits(self) -> int:
+        """Bits that the values take, whatever they are stored in."""
+        if self.bits != 8 or self.dtype != "int8":
+            return self.bits
+        return next(b for b in (2, 4, 8) if -(1 << (b - 1)) <= self.span[0] and self.span[1] < 1 << (b - 1))
+
+    @property
     def packed_shape(self) -> tuple[int, ...]:
         """Shape in bytes as it lies in memory (int8 tensors)."""
         return self.shape if self.bits == 8 else (*self.shape[:-1], self.shape[-1] * self.bits // 8)

@@ -34,6 +34,7 @@ SCHEMA = "rqdkm.plan"
 VERSION = 3
 UNPATCHED_VERSION = 2  # of a plan without a patch stage
 BITS = (2, 4, 8)
+INT8_RANGE = (-128, 127)
 
 Value = int | str | bool
 MOST_CHANNELS = 1 << 20  # of a layer; runs are expanded to one entry each
@@ -47,11 +48,29 @@ PATCHED_KERNEL = "patched"  # LayerPlan.kernel: computed by the patch stage (pat
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """A result's quantization: ``real = scale * (q - zero_point)``, ``bits`` each in memory."""
+    """A result's quantization: ``real = scale * (q - zero_point)``, values of ``bits`` bits.
+
+    They lie in memory packed, or a byte each: that costs memory, and saves packing and unpacking them.
+    """
 
     bits: int
     scale: float  # a float32 value
     zero_point: int
+    packed: bool = True
+
+    @property
+    def stored(self) -> int:
+        """Bits of an element in memory."""
+        return self.bits if self.packed else 8
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Least and greatest value of a byte in memory, see :class:`rqdkm_tvm.layer.Tensor`."""
+        return INT8_RANGE if self.packed else (-(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        found = {"bits": self.bits, "scale": self.scale, "zero_point": self.zero_point}
+        return found if self.packed else {**found, "packed": False}
 
 
 @dataclass
@@ -208,11 +227,7 @@ def _layer_json(layer: LayerPlan) -> dict[str, Any]:
     if layer.weights:
         found["weights"] = [list(run) for run in layer.weights]
     if layer.output is not None:
-        found["output"] = {
-            "bits": layer.output.bits,
-            "scale": layer.output.scale,
-            "zero_point": layer.output.zero_point,
-        }
+        found["output"] = layer.output.to_json()
     return found
 
 
@@ -242,14 +257,16 @@ def _read_layer(entry: Any, at: str) -> LayerPlan:
 
 
 def read_output(entry: Any, at: str) -> OutputPlan:
-    checked_object(entry, at, required={"bits": int, "scale": (float, int), "zero_point": int})
+    checked_object(
+        entry, at, required={"bits": int, "scale": (float, int), "zero_point": int}, optional={"packed": bool}
+    )
     bits, zero_point = entry["bits"], entry["zero_point"]
     scale = stored_scale(entry["scale"], at)
     if bits not in BITS:
         raise PlanError(f"{bits} bits cannot be stored", where=at, hint="bits: 2, 4, 8")
     if not -(1 << (bits - 1)) <= zero_point < 1 << (bits - 1):
         raise PlanError(f"zero point {zero_point} is outside the range of {bits} bits", where=at)
-    return OutputPlan(bits, scale, zero_point)
+    return OutputPlan(bits, scale, zero_point, entry.get("packed", True))
 
 
 def stored_scale(value: float, at: str) -> float:

@@ -7,9 +7,10 @@ As JSON, the key ``patches`` of a plan::
      "assignment": [[0], [1], [1]],
      "outliers": {"low": -90, "high": 113, "count": 3}}
 
-Branch 0 has the formats that the layers' own entries give. ``assignment`` names the branch of each patch, by row and
-column. With ``outliers`` the chip looks at every patch of its input, and a patch with at least ``count`` values below
-``low`` or above ``high`` takes branch 0 whatever ``assignment`` says.
+Branch 0 has the formats that the layers' own entries give. A format with ``"packed": false`` takes a byte per value.
+``assignment`` names the branch of each patch, by row and column. With ``outliers`` the chip looks at every patch of its
+input, and a patch with at least ``count`` values below ``low`` or above ``high`` takes branch 0 whatever ``assignment``
+says.
 """
 
 from __future__ import annotations
@@ -74,11 +75,7 @@ class PatchPlan:
         }
         if len(self.branches) > 1:
             found["branches"] = [
-                {
-                    name: {"bits": o.bits, "scale": o.scale, "zero_point": o.zero_point}
-                    for name, o in sorted(branch.items())
-                }
-                for branch in self.branches
+                {name: output.to_json() for name, output in sorted(branch.items())} for branch in self.branches
             ]
             found["assignment"] = [list(row) for row in self.assignment]
         if self.outliers is not None:

@@ -165,7 +165,7 @@ def _layer(compiled: CompiledLayer, cycles: int | None) -> Layer:
         op=layer.op,
         kernel=lowered.kernel,
         bits_weight=compiled.bits_weight,
-        bits_activation=layer.inputs[0].bits,
+        bits_activation=layer.inputs[0].value_bits,
         bits_output=layer.stored.bits,
         macs=compiled.macs,
         cycles=cycles,

@@ -50,7 +50,7 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
             PatchBranch(
                 bits={name: output.bits for name, output in sorted(branch.items())},
                 patches=sum(row.count(index) for row in assignment),
-                layer_bits=tuple(node.layer.output.bits for node in stage.branches[index]),
+                layer_bits=tuple(node.layer.output.value_bits for node in stage.branches[index]),
             )
             for index, branch in enumerate(plan.branches)
         ),

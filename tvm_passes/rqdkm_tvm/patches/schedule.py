@@ -175,7 +175,7 @@ def check(nodes: Sequence[Node], patches: PatchPlan) -> None:
                     where=at,
                     hint=f"operators that can: {', '.join(PRODUCERS)}",
                 )
-            if names[name].output.shape[-1] * output.bits % 8:
+            if names[name].output.shape[-1] * output.stored % 8:
                 raise PlanError(f"pixels of {output.bits} bits do not end on a byte", where=at)
     try:
         stage = Stage(tuple(nodes), patches)

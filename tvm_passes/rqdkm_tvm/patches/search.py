@@ -153,16 +153,15 @@ class Searcher:
         return found
 
     def values(self, maps: Sequence[Sequence[NDArray]], index: int, positions: Sequence[tuple[int, int]]) -> NDArray:
-        """What the patches at ``positions`` compute of a map, all samples or as many as give :data:`MOST_VALUES`."""
-        regions = [self.regions[position][index] for position in positions]
-        channels = self.nodes[index].layer.output.shape[3]
-        size = sum(region.pixels for region in regions) * channels * len(maps[index])
+        """What the patches at ``positions`` compute of a map, each value once, of all samples or as many as give
+        :data:`MOST_VALUES`."""
+        _, height, width, channels = self.nodes[index].layer.output.shape
+        computed = np.zeros((height, width), bool)
+        for region in (self.regions[position][index] for position in positions):
+            computed[region.rows.start : region.rows.stop, region.columns.start : region.columns.stop] = True
+        size = int(computed.sum()) * channels * len(maps[index])
         used = maps[index][:: max(1, -(-size // MOST_VALUES))]
-        parts = []
-        for region in regions:
-            rows, columns = slice(region.rows.start, region.rows.stop), slice(region.columns.start, region.columns.stop)
-            parts += [value[rows, columns].reshape(-1) for value in used]
-        return np.concatenate(parts)
+        return np.concatenate([value[computed].reshape(-1) for value in used])
 
     def format(self, index: int, bits: int, values: NDArray) -> OutputPlan:
         """How a map is quantized at ``bits``: as it is at 8, else with the least squared error; settled once."""
@@ -190,7 +189,7 @@ class Searcher:
         node = self.nodes[index]
         if index in outputs:
             return outputs[index].bits
-        return self._bits(node.inputs[0], outputs) if node.layer.op in FOLLOWERS else node.layer.output.bits
+        return self._bits(node.inputs[0], outputs) if node.layer.op in FOLLOWERS else node.layer.output.value_bits
 
     def _macs_bits(self, position: tuple[int, int], index: int) -> int:
         """MACs of a node in a patch times bits of its weights."""
@@ -199,7 +198,7 @@ class Searcher:
             return 0
         pixels = self.regions[position][index].pixels
         share = pixels / (layer.output.shape[1] * layer.output.shape[2])
-        return round(cost.bitops(layer) / layer.inputs[0].bits * share)
+        return round(cost.bitops(layer) / layer.inputs[0].value_bits * share)
 
     def memory(self, outputs: Mapping[int, OutputPlan]) -> tuple[int, set[int]]:
         """Bytes of kept rows and buffers of the largest patch with these formats, and the maps alive at its peak."""

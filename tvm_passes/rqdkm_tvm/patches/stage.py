@@ -130,10 +130,10 @@ def branch_nodes(nodes: Sequence[Node], outputs: Mapping[str, OutputPlan]) -> tu
 def _output(layer: Layer, inputs: tuple[Tensor, ...], own: OutputPlan | None) -> Tensor:
     if layer.op in PRODUCERS and own is not None:
         scale = float(np.float32(own.scale))
-        return replace(layer.output, scale=scale, zero_point=own.zero_point, bits=own.bits)
+        return replace(layer.output, scale=scale, zero_point=own.zero_point, bits=own.stored, span=own.span)
     if layer.op in FOLLOWERS:
-        source = inputs[0]
-        return replace(layer.output, scale=source.scale, zero_point=source.zero_point, bits=source.bits)
+        x = inputs[0]
+        return replace(layer.output, scale=x.scale, zero_point=x.zero_point, bits=x.bits, span=x.span)
     return layer.output
 
 
@@ -144,10 +144,10 @@ def _reformatted(layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> La
     attrs = layer.attrs
     if "clamp" in attrs:
         before = Quantization(layer.output.scale, layer.output.zero_point)
-        after = Stored(Quantization(output.scale, output.zero_point), output.bits)
+        after = Stored(Quantization(output.scale, output.zero_point), output.value_bits)
         old = attrs["clamp"]
-        if layer.output.bits != 8:  # the ends of its own range are no activation function either
-            least = -(1 << (layer.output.bits - 1))
+        if layer.output.value_bits != 8:  # the ends of its own range are no activation function either
+            least = -(1 << (layer.output.value_bits - 1))
             old = (-128 if old[0] <= least else old[0], 127 if old[1] >= -least - 1 else old[1])
         attrs = {**attrs, "clamp": moved_bounds(old, before, after)}
     bias = layer.bias

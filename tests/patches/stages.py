@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -234,7 +235,8 @@ def random_formats(rng: Rng, nodes: Sequence[Node]) -> Mapping[str, OutputPlan]:
         channels = node.layer.output.shape[3]
         if node.layer.op in PRODUCERS and index not in fixed and rng.integers(5):
             bits = int(rng.choice([b for b in (8, 4, 2) if channels * b % 8 == 0]))
-            found[node.layer.name] = format_of(node.layer, bits)
+            own = format_of(node.layer, bits)
+            found[node.layer.name] = dataclasses.replace(own, packed=index % 2 == 0 or bits == 8)
     return {name: found[name] for name in found if _readable(nodes, name)}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rqdkm import branching, plan_files
-from rqdkm.branching import Brancher
+from rqdkm.branching import Brancher, with_packing
 from rqdkm.models import load
 from rqdkm.planning import partition
 from rqdkm_tvm.mixed import LowerMixedPrecision
@@ -123,6 +123,23 @@ def test_where_the_chip_decides_each_patch_is_run_once_in_all_its_ways(mod: obje
         assert 0 < share <= 1
         shares[patch.row, patch.column] = shares.get((patch.row, patch.column), 0.0) + share
     assert shares == pytest.approx({(r, c): 1.0 for r in range(4) for c in range(2)})
+
+
+def test_how_values_are_stored_changes_bytes_but_no_loss_and_no_bitops(mod: object) -> None:
+    """One measurement serves both ways; maps of a byte per value take 8 bits of memory and count as what they are."""
+    nodes = split_at(mod["main"], POOL).nodes  # type: ignore[index]
+    plan = everywhere(PatchPlan(POOL, (4, 1), "lines"))
+    frames = np.random.default_rng(5).integers(-128, 128, (12, 32, 56, 1)).astype(np.int8)
+    brancher = Brancher(mod, Plan(), frames, None, mode="static", max_drop=100.0)
+    loose = with_packing(plan, packed=False)
+    assert not any(output.packed for output in loose.branches[1].values())
+    assert with_packing(loose, packed=True) == plan
+    assert brancher.loss(loose) == brancher.loss(plan)
+    assert len(brancher._losses) == 1
+    packed, bytes_, whole = (Stage(nodes, p) for p in (plan, loose, PatchPlan(POOL, (4, 1), "lines")))
+    assert packed.bitops == bytes_.bitops < whole.bitops
+    kept = [sum(Patches(stage).kept_bytes.values()) for stage in (packed, bytes_, whole)]
+    assert kept[0] < kept[1] == kept[2]
 
 
 def test_a_loss_that_is_too_great_is_measured_no_further(mod: object, monkeypatch: pytest.MonkeyPatch) -> None:

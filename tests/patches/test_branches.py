@@ -67,6 +67,8 @@ def test_the_random_branches_are_of_every_kind() -> None:
     everything = [stage for seed in BATCHES for stage in batch(seed)]
     bits = {node.layer.output.bits for stage in everything for nodes in stage.branches for node in nodes}
     assert bits == {8, 4, 2}
+    outputs = [node.layer.output for stage in everything for nodes in stage.branches for node in nodes]
+    assert {x.value_bits for x in outputs if x.bits == 8} == {8, 4, 2}  # a byte per value
     assert {(s.plan.outliers is not None, s.plan.halo, s.plan.grid[1] == 1) for s in everything} == {
         (dynamic, halo, column) for dynamic in (True, False) for halo in stages.HALOS for column in (True, False)
     }

@@ -29,6 +29,9 @@ PLANS = {
     "lines, callback": PatchPlan("add", (3, 1), "lines", "callback"),
     "branches": dataclasses.replace(BRANCHED, outliers=None),
     "outliers": BRANCHED,
+    "a byte per value": dataclasses.replace(
+        BRANCHED, branches=({}, {"conv2d": dataclasses.replace(FORMAT, packed=False)})
+    ),
 }
 LAYERS = [LayerPlan("conv2d", "conv2d", "conv2d_s8_direct", {"rows": 4}), LayerPlan("dense", "fully_connected")]
 
@@ -40,6 +43,12 @@ def test_json_round_trip_keeps_every_byte(name: str) -> None:
     assert json.loads(text)["version"] == 3
     assert Plan.from_json(text) == plan
     assert Plan.from_json(text).to_json() == text
+
+
+def test_layers_outside_of_branches_are_packed() -> None:
+    text = VERSION_2.replace('"zero_point": -8}', '"zero_point": -8, "packed": false}')
+    with pytest.raises(PlanError, match="only the branches of patches"):
+        Plan.from_json(text)
 
 
 VERSION_2 = """\

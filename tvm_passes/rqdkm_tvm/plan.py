@@ -253,6 +253,12 @@ def _read_layer(entry: Any, at: str) -> LayerPlan:
     output = None
     if "output" in entry:
         output = read_output(entry["output"], f"{at}: output")
+        if not output.packed:
+            raise PlanError(
+                "only the branches of patches may store a byte per value",
+                where=f"{at}: output",
+                hint='leave "packed" out',
+            )
     return LayerPlan(entry["name"], entry["op"], entry.get("kernel", UNDECIDED), dict(config), tuple(weights), output)
 
 

@@ -171,7 +171,9 @@ class Patcher:
             return found[-1]
         slow = f"no fast kernel fits for parts of {_listed(found[-1])}" if found else "they do not fit"
         _log.warning("branches at this budget: %s; all patches stay as they were, a larger budget helps", slow)
-        self.branching = dataclasses.replace(self.branching, branches=(), weight=None)
+        # classes of the cut that is kept: those found last may be of another one
+        classes = brancher.classes(patches)
+        self.branching = dataclasses.replace(self.branching, classes=classes, branches=(), weight=None)
         return plain
 
 

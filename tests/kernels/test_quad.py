@@ -12,13 +12,14 @@ import pytest
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels.band_parts import plain_layer
 from rqdkm_tvm.kernels.conv2d import plan_finish
-from rqdkm_tvm.kernels.conv2d_quad import FIELD_BITS, Conv2dQuad
+from rqdkm_tvm.kernels.conv2d_quad import Conv2dQuad, first_bit
+from rqdkm_tvm.kernels.lanes import Form
 from rqdkm_tvm.layer import Layer, Tensor
+from rqdkm_tvm.lowbit import quantize_weights
 from tests.kernels import cortex_m4, harness, random_layers, tflite_arithmetic
 from tests.kernels.random_layers import Array
 
 KERNEL = Conv2dQuad()
-FIELD = (1 << FIELD_BITS) - 1
 
 
 def random_case(rng: np.random.Generator, widths: Sequence[int] = (4, 2), **fixed: Any) -> tuple[Layer, Array]:
@@ -38,7 +39,6 @@ def random_case(rng: np.random.Generator, widths: Sequence[int] = (4, 2), **fixe
         low, high = sorted(int(v) for v in rng.integers(-128, 128, 2)) if rng.integers(4) == 0 else (-8, 7)
         layer = replace(
             layer,
-            weights=np.maximum(layer.weights, -7),
             weight_scales=layer.weight_scales * np.float32(rng.choice([1.0, 1 / 64])),
             inputs=(replace(layer.inputs[0], zero_point=int(rng.integers(low, high + 1)), span=(low, high)),),
         )
@@ -75,26 +75,51 @@ def layer_of(weights: Array, span: tuple[int, int] = (-8, 7)) -> Layer:
     )
 
 
+def every_way(seed: int) -> list[tuple[Layer, Array]]:
+    """Random layers until every form, both places of the first pixel and both numbers of taps have met."""
+    rng = np.random.default_rng(seed)
+    made: list[tuple[Layer, Array]] = []
+    met: set[tuple[Form, int, int]] = set()
+    wanted = 2 * 2 * (len(Form) - 1)
+    while len(met) < wanted or len(made) < 30:
+        layer, x = random_case(rng)
+        assert layer.weights is not None
+        finish = plan_finish(layer)
+        assert finish is not None
+        way = (finish.form, first_bit(layer), layer.weights[0].size % 8)
+        if way not in met or len(met) == wanted:
+            made.append((layer, x))
+        met.add(way)
+    assert Form.WIDE not in {form for form, _, _ in met}
+    return made
+
+
 def test_random_layers_are_exact() -> None:
-    rng = np.random.default_rng(41)
-    made = [random_case(rng) for _ in range(70)]
-    assert len({plan_finish(layer).form for layer, _ in made}) == 5  # type: ignore[union-attr]
-    harness.check(*cases_and_outputs(made))
+    harness.check(*cases_and_outputs(every_way(41)))
 
 
 def test_the_cortex_m4_code_is_exact() -> None:
     rng = np.random.default_rng(42)
-    made = [random_case(rng) for _ in range(16)]
+    made = every_way(42)
     made += [random_case(rng, channels=(4 * quads, 8), kernel=(1, 1), size=(3, 5)) for quads in range(1, 9)]
     cortex_m4.check(*cases_and_outputs(made))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_field_may_be_full_and_not_fuller(sign: int) -> None:
-    """15 times the sum of absolute weights just below 2^14, all of one sign, inputs at both ends of their range."""
+@pytest.mark.parametrize("first", [4, 5])
+def test_a_field_may_be_full_and_not_fuller(sign: int, first: int) -> None:
+    """15 times the sum of absolute weights just below 2^14 or 2^13, of one sign, inputs at the ends of their range."""
+    most = (1 << (18 - first)) - 1
     weights = np.zeros((4, 160), np.int8)
-    weights[:, :156] = 7 * sign  # 1092 in all: 15 * 1092 = 16380
+    weights[:, : most // 15 // 7] = 7 * sign
+    weights[:, 159] = sign * (most // 15 % 7)
+    if first == 5:  # where a weight of -8 stands beside a negative one
+        weights[0, 157], weights[1, 157] = -1, -8
+        weights[0, 0] -= sign
+        weights[1, [0, 1]] -= sign * np.array([7, 1], np.int8)
     full = layer_of(weights)
+    assert first_bit(full) == first
+    assert 15 * np.abs(weights.astype(int)).sum(axis=1).max() > most - 15
     assert KERNEL.reject(full) is None
     rng = np.random.default_rng(43)
     shape = full.inputs[0].shape
@@ -102,9 +127,37 @@ def test_a_field_may_be_full_and_not_fuller(sign: int) -> None:
     cases, outputs = cases_and_outputs([(full, x.astype(np.int8)) for x in inputs])
     harness.check(cases, outputs)
     cortex_m4.check(cases, outputs)
-    weights[3, 156] = sign
-    assert f"{15 * 1093}, a field holds {FIELD}" in (KERNEL.reject(layer_of(weights)) or "")
+    weights[3, 158] = sign
+    assert f"{15 * (most // 15 + 1)}, of {most}" in (KERNEL.reject(layer_of(weights)) or "")
     assert KERNEL.reject(layer_of(weights, (-7, 7))) is None  # one value fewer
+
+
+def test_inputs_of_the_full_range_with_few_small_weights() -> None:
+    """2-bit weights on 8-bit maps: sum of absolute weights 64, inputs at both ends."""
+    weights = np.array([[-1] * 64, [1] * 64, [-2, 0] * 32, [1, -1] * 32], np.int8)
+    layer = replace(layer_of(weights, (-128, 127)), weight_bits=(2,) * 4)
+    assert KERNEL.reject(layer) is None
+    rng = np.random.default_rng(46)
+    shape = layer.inputs[0].shape
+    inputs = [np.full(shape, 127), np.full(shape, -128), rng.integers(-128, 128, shape)]
+    cases, outputs = cases_and_outputs([(layer, x.astype(np.int8)) for x in inputs])
+    harness.check(cases, outputs)
+    cortex_m4.check(cases, outputs)
+
+
+def test_layers_of_our_own_quantizer_are_taken() -> None:
+    """Weights of a trained shape at 4 bits, which use -8: what bit-widths are chosen for."""
+    rng = np.random.default_rng(47)
+    taken = 0
+    for channels in (16, 32, 64, 128):
+        values, scales = quantize_weights(rng.laplace(0, 1, (channels, channels)), (4,) * channels)
+        assert values.min() == -8
+        layer = replace(layer_of(values), weight_scales=(scales * 0.01).astype(np.float32))
+        taken += KERNEL.reject(layer) is None
+        if KERNEL.reject(layer) is None:
+            x = rng.integers(-8, 8, layer.inputs[0].shape).astype(np.int8)
+            harness.check(*cases_and_outputs([(layer, x)]))
+    assert taken == 4
 
 
 def test_rejects_what_it_cannot_do_with_a_reason() -> None:
@@ -114,19 +167,12 @@ def test_rejects_what_it_cannot_do_with_a_reason() -> None:
     assert "4 bits or less" in (KERNEL.reject(replace(plain, weight_bits=(8, 4, 4, 4, 4, 4))) or "")
     assert "4 output channels" in (KERNEL.reject(layer_of(weights[:3])) or "")
     assert "multiple of 4" in (KERNEL.reject(layer_of(weights[:, :6])) or "")
-    beside = weights.copy()
-    beside[0, 3], beside[1, 3] = -1, -8
-    assert "-8 beside a negative" in (KERNEL.reject(layer_of(beside)) or "")
-    beside[0, 3] = 0
-    fits = layer_of(beside)
-    assert KERNEL.reject(fits) is None
-    rng = np.random.default_rng(44)
-    harness.check(*cases_and_outputs([(fits, rng.integers(-8, 8, fits.inputs[0].shape).astype(np.int8))]))
-    padded = replace(plain, inputs=(replace(plain.inputs[0], zero_point=9),))
-    assert KERNEL.reject(padded) is None  # pads nothing
-    attrs = {**plain.attrs, "padding": (1, 1, 1, 1)}
-    padded = replace(padded, attrs=attrs, output=replace(plain.output, shape=(1, 6, 6, 6)))
-    assert "padding" in (KERNEL.reject(padded) or "")
+    outside = replace(plain, inputs=(replace(plain.inputs[0], zero_point=9),))
+    assert "padding" in (KERNEL.reject(outside) or "")
+    wide = replace(plain, weight_scales=np.full(6, 1e5, np.float32), output=replace(plain.output, zero_point=3))
+    form = plan_finish(wide)
+    assert form is not None and form.form is Form.WIDE
+    assert "64 bits" in (KERNEL.reject(wide) or "")
 
 
 def test_it_runs_layers_between_packed_maps_and_leaves_8_bits_alone() -> None:
@@ -141,6 +187,8 @@ def test_it_runs_layers_between_packed_maps_and_leaves_8_bits_alone() -> None:
     assert plain_layer(packed, own_clamp=True).inputs[0].span == (-8, 7)
     first, _ = registry.candidates(packed)[0]
     assert first.name == KERNEL.name  # expected to be the fastest there
+    for chosen in (packed, layer):  # what speed is measured against multiplies once for each product
+        assert KERNEL.name not in {kernel.name for kernel, _ in registry.candidates(chosen, "direct")}
     x = rng.integers(-8, 8, layer.inputs[0].shape).astype(np.int8)
     found = [case for case in harness.cases_for(packed, [x], configs=4) if case.kernel.name == KERNEL.name]
     wanted = tflite_arithmetic.conv2d(plain_layer(packed, own_clamp=True), x)

@@ -2,11 +2,10 @@
 #include "rqdkm/kernels/output.h"
 #include "rqdkm/kernels/quad.h"
 
-/* Two pixels of one channel: the fields of a word from bit `first` on. */
-RQDKM_INLINE void finish(int8_t *out, int32_t stride, uint32_t word, int32_t first, const rqdkm_quad_quant *quant,
-                         int32_t channel, rqdkm_requantize_form form) {
-  const uint32_t fields[2] = {word >> first & ((1u << RQDKM_QUAD_SECOND_PIXEL) - 1),
-                              word >> (first + RQDKM_QUAD_SECOND_PIXEL)};
+/* Two pixels of one channel: the fields of a word from bits `first` and `second` on. */
+RQDKM_INLINE void finish(int8_t *out, int32_t stride, uint32_t word, int32_t first, int32_t second,
+                         const rqdkm_quad_quant *quant, int32_t channel, rqdkm_requantize_form form) {
+  const uint32_t fields[2] = {word >> first & ((1u << (second - first)) - 1), word >> second};
   for (int32_t i = 0; i < 2; i++) {
     const uint32_t acc = (uint32_t)quant->channel[channel].bias + (fields[i] << RQDKM_LANE_SHIFT);
     out[i * stride + channel] =
@@ -32,8 +31,9 @@ void rqdkm_quad_row_c(const rqdkm_quad_row *row, rqdkm_requantize_form form) {
     }
     for (int32_t half = 0; half < 2; half++, out += 2 * row->stride) {
       for (int32_t pair = 0; pair < 2; pair++) {
-        finish(out, row->stride, (uint32_t)sums[pair][half], RQDKM_QUAD_FIRST, q, 2 * pair, form);
-        finish(out, row->stride, (uint32_t)(sums[pair][half] >> 32), 0, q, 2 * pair + 1, form);
+        finish(out, row->stride, (uint32_t)sums[pair][half], row->first, RQDKM_QUAD_SECOND, q, 2 * pair, form);
+        finish(out, row->stride, (uint32_t)(sums[pair][half] >> 32), 0, RQDKM_QUAD_SECOND - row->first, q, 2 * pair + 1,
+               form);
       }
     }
   }

@@ -35,8 +35,7 @@ from rqdkm_tvm.kernels.pack import (
 from rqdkm_tvm.kernels.registry import Config, register
 from rqdkm_tvm.layer import Layer, NDArray
 
-FIELD_BITS = 14
-_SECOND_PIXEL, _FIRST = 14, 4  # RQDKM_QUAD_SECOND_PIXEL, RQDKM_QUAD_FIRST
+SECOND = 18  # RQDKM_QUAD_SECOND: where the second field of a word begins; the first begins at 4 or 5
 
 
 @register
@@ -50,9 +49,7 @@ class Conv2dQuad(PackedConv2d):
         reason = super().reject(layer)
         if reason is None and max(channel_bits(layer)) > 4:
             reason = "weights of all output channels must have 4 bits or less"
-        if reason is None:
-            reason = self._reject_values(layer)
-        return reason
+        return reason or self._reject_values(layer)
 
     def _reject_shape(self, g: Geometry) -> str | None:
         if g.groups != 1:
@@ -62,16 +59,13 @@ class Conv2dQuad(PackedConv2d):
         return "there must be 4 output channels or more" if g.output_c < 4 else None
 
     def _reject_values(self, layer: Layer) -> str | None:
-        weights, (low, high) = _rows(layer), layer.inputs[0].span
-        worst = (high - low) * int(np.abs(weights).sum(axis=1).max())
-        if worst >= 1 << FIELD_BITS:
-            return f"greatest input times sum of absolute weights is {worst}, a field holds {(1 << FIELD_BITS) - 1}"
-        if not low <= layer.inputs[0].zero_point <= high and geometry(layer).pads:
+        finish, (low, high) = plan_finish(layer), layer.inputs[0].span
+        if finish is not None and finish.form is Form.WIDE:
+            return "its requantization takes 64 bits"
+        if not low <= layer.inputs[0].zero_point <= high:
             return "its padding is not among the values of its input"
-        first, second = weights[np.array(_pairs(layer))].transpose(1, 0, 2)
-        if ((second == -8) & (first < 0)).any():
-            return "a weight of -8 beside a negative one does not fit its operand"
-        return None
+        worst, most = _greatest_field(layer), (1 << (SECOND - first_bit(layer))) - 1
+        return None if worst <= most else f"greatest input times sum of absolute weights is {worst}, of {most}"
 
     def configs(self, layer: Layer) -> list[Config]:
         g = geometry(layer)
@@ -116,8 +110,9 @@ class Conv2dQuad(PackedConv2d):
         channels = np.stack([wrap_int32(bias), finish.multiplier, finish.offset, finish.shift], axis=1)
         fours = np.array(channel_fours(g.output_c))
         even, odd = below[fours[:, ::2]], below[fours[:, 1::2]]
-        lower = (even << _FIRST) + (even << (_FIRST + _SECOND_PIXEL))
-        start = np.stack([lower, odd + (odd << _SECOND_PIXEL)], axis=2)  # (fours, pair, low and high word)
+        first = first_bit(layer)
+        lower = (even << first) + (even << SECOND)
+        start = np.stack([lower, odd + (odd << (SECOND - first))], axis=2)  # (fours, pair, low and high word)
         table: Int32Array = np.concatenate(
             [wrap_int32(start).reshape(-1, 4), channels[fours].reshape(-1, 16)], axis=1
         ).astype(np.int32)
@@ -125,13 +120,26 @@ class Conv2dQuad(PackedConv2d):
         return finish.form, (packed, table.ravel(), np.array(bits, np.uint8))
 
     def _quant(self, layer: Layer, form: Form) -> str:
+        low, _ = layer.inputs[0].span
         return (
             f"  const rqdkm_quad_params quant = {{rqdkm_quad_row_{form.name.lower()}, (const rqdkm_quad_quant *)c1,\n"
-            f"                                   (const uint8_t *)c2, {layer.inputs[0].span[0]}}};\n"
+            f"                                   (const uint8_t *)c2, {low}, {first_bit(layer)}}};\n"
         )
 
     def _includes(self) -> tuple[str, ...]:
         return ("rqdkm/convolution.h", "rqdkm/kernels/quad.h")
+
+
+def first_bit(layer: Layer) -> int:
+    """Where operands and fields of the first pixel begin: 4 where that serves, else 5, which takes weights of -8 beside
+    negative ones, for half the sum."""
+    first, second = _rows(layer)[np.array(_pairs(layer))].transpose(1, 0, 2)
+    return 5 if ((second == -8) & (first < 0)).any() else 4
+
+
+def _greatest_field(layer: Layer) -> int:
+    low, high = layer.inputs[0].span
+    return (high - low) * int(np.abs(_rows(layer)).sum(axis=1).max())
 
 
 def _rows(layer: Layer) -> npt.NDArray[np.int64]:

@@ -2,8 +2,8 @@
 /* Cortex-M4 version of rqdkm_quad_row_c (quad.h): one asm statement for a row of blocks.
  *
  * Registers: r0 inputs, r1 weights, r2 r3 their words, r4 r5 the inputs'; sums of channels 0 and 1 in r6-r9, of 2 and 3
- * in r10-lr, low and high word of pixels 0 and 1, then of 2 and 3. s0-s19 hold a rqdkm_quad_quant, s20-s24 a
- * rqdkm_quad_state, s25 the inputs of the next block. A turn of the loop is 8 taps; tap 0 comes last and moves both
+ * in r10-lr, low and high word of pixels 0 and 1, then of 2 and 3. s0-s19 hold a rqdkm_quad_quant, s20-s25 a
+ * rqdkm_quad_state, s26 the inputs of the next block. A turn of the loop is 8 taps; tap 0 comes last and moves both
  * pointers on. */
 #ifndef RQDKM_KERNELS_QUAD_M4_H
 #define RQDKM_KERNELS_QUAD_M4_H
@@ -13,6 +13,7 @@ typedef struct {
   int8_t *out;                        /* s22 */
   int32_t stride;
   const int8_t *out_end;
+  int32_t tail; /* s25: taps after the unrolled loop, 0 or 4 */
 } rqdkm_quad_state;
 
 /* clang-format off */
@@ -32,8 +33,8 @@ typedef struct {
 
 /* Sum x of two pixels, in its low word (part 0) or its high one (1) -> accumulators x and y; r2 the bias. */
 #define RQDKM_QUAD_SPLIT(part, x, y)                                                  \
-  ".if " #part "\n lsr " y ", " x ", #14\n ubfx " x ", " x ", #0, #14\n"              \
-  ".else\n lsr " y ", " x ", #18\n ubfx " x ", " x ", #4, #14\n .endif\n"             \
+  ".if " #part "\n lsr " y ", " x ", #18-%c[first]\n ubfx " x ", " x ", #0, #18-%c[first]\n"   \
+  ".else\n lsr " y ", " x ", #18\n ubfx " x ", " x ", #%c[first], #18-%c[first]\n .endif\n" \
   "add " x ", r2, " x ", lsl #%c[lane]\n add " y ", r2, " y ", lsl #%c[lane]\n"
 
 /* Outputs of channel number o, four pixels in order; leaves r1 at the third, r2 the stride. */
@@ -48,25 +49,25 @@ typedef struct {
   RQDKM_QUAD_STORE(o, x, t, z, u)
 /* clang-format on */
 
-/* tail 1: taps need not be a multiple of 8. */
-RQDKM_INLINE void rqdkm_quad_row_asm(const rqdkm_quad_row *row, const int32_t tail, const rqdkm_requantize_form form) {
-  const rqdkm_quad_state state = {row->weights, row->weights + row->taps / 8 * 16, row->out, row->stride,
-                                  row->out + 4 * row->blocks * row->stride};
+RQDKM_INLINE void rqdkm_quad_row_asm(const rqdkm_quad_row *row, const int32_t first, const rqdkm_requantize_form form) {
+  const rqdkm_quad_state state = {row->weights, row->weights + row->taps / 8 * 16,        row->out,
+                                  row->stride,  row->out + 4 * row->blocks * row->stride, row->taps % 8};
   register const uint32_t *inputs_ __asm("r0") = row->inputs;
   register const rqdkm_quad_state *state_ __asm("r1") = &state;
   register const rqdkm_quad_quant *quant_ __asm("r2") = row->quant;
   /* clang-format off */
   __asm volatile(
-      ".set form, %c[form]\n .set tail, %c[tail]\n"
-      "vldmia r2, {s0-s19}\n vldmia r1, {s20-s24}\n"
+      ".set form, %c[form]\n"
+      "vldmia r2, {s0-s19}\n vldmia r1, {s20-s25}\n"
       ".balign 16\n 1:\n"
       "vmov r6, s0\n vmov r7, s1\n vmov r10, s2\n vmov r11, s3\n vmov r1, s20\n"
       "mov r8, r6\n mov r9, r7\n mov r12, r10\n mov lr, r11\n"
-      ".if tail\n vmov r2, s21\n cmp r1, r2\n beq.w 3f\n .endif\n"
+      "vmov r2, s21\n cmp r1, r2\n beq.w 3f\n"
       "2:\n" RQDKM_QUAD_TAPS(8)
       "vmov r2, s21\n cmp r1, r2\n bne.w 2b\n"
-      ".if tail\n 3:\n" RQDKM_QUAD_TAPS(4) ".endif\n"
-      "vmov s25, r0\n"
+      "vmov r2, s25\n cbz r2, 4f\n"
+      "3:\n" RQDKM_QUAD_TAPS(4)
+      "4: vmov s26, r0\n"
       /* channel 0 has two registers to spare, not four: pixels 0 and 1 first */
       "vmov r2, s4\n" RQDKM_QUAD_SPLIT(0, "r6", "r0")
       RQDKM_M4_REQUANTIZE("s5", "s6", "s7", "r6, r0")
@@ -77,13 +78,13 @@ RQDKM_INLINE void rqdkm_quad_row_asm(const rqdkm_quad_row *row, const int32_t ta
       RQDKM_QUAD_CHANNEL(1, 1, "r7", "r9", "r6", "r8", "s8", "s9", "s10", "s11")
       RQDKM_QUAD_CHANNEL(2, 0, "r10", "r12", "r6", "r8", "s12", "s13", "s14", "s15")
       RQDKM_QUAD_CHANNEL(3, 1, "r11", "lr", "r6", "r8", "s16", "s17", "s18", "s19")
-      "add r1, r1, r2, lsl #1\n sub r1, r1, #3\n vmov s22, r1\n vmov r3, s24\n vmov r0, s25\n cmp r1, r3\n bne.w 1b\n"
+      "add r1, r1, r2, lsl #1\n sub r1, r1, #3\n vmov s22, r1\n vmov r3, s24\n vmov r0, s26\n cmp r1, r3\n bne.w 1b\n"
       : "+r"(inputs_), "+r"(state_), "+r"(quant_)
-      : [form] "i"(form), [tail] "i"(tail), [lane] "i"(RQDKM_LANE_SHIFT), [right] "i"(RQDKM_RIGHT_SHIFT),
+      : [form] "i"(form), [first] "i"(first), [lane] "i"(RQDKM_LANE_SHIFT), [right] "i"(RQDKM_RIGHT_SHIFT),
         [half] "i"(-RQDKM_HALF_ADDEND(RQDKM_LANE_SHIFT))
       : "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6",
         "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "s16", "s17", "s18", "s19", "s20", "s21", "s22",
-        "s23", "s24", "s25", "cc", "memory");
+        "s23", "s24", "s25", "s26", "cc", "memory");
   /* clang-format on */
 }
 

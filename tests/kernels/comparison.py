@@ -13,6 +13,7 @@ import numpy as np
 from rqdkm import kernelbench
 from rqdkm_tvm.kernels.registry import Config, Kernel
 from rqdkm_tvm.layer import Layer, Tensor
+from rqdkm_tvm.lowbit import channel_axis, quantize_weights
 from tests.kernels import random_elementwise
 from tests.kernels.random_layers import Array
 
@@ -32,6 +33,7 @@ WINOGRAD = {"F(4x4,3x3)": ("f4x4", "f4x4s2"), "F(2x2,3x3)": ("f2x2",), "F(4,3)":
 #: Weights and both maps at 4 bits, with unpacking and packing of the maps: by direct kernels, and four products per
 #: multiplication.
 PACKED_MAPS = ("direct, 4-bit maps", "four products, 4-bit maps")
+TWO_BITS = "four products, 2 bits"  # between 8-bit maps
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,16 @@ def depthwise(index: int) -> tuple[Layer, Array]:
 
 
 def narrow(layer: Layer, bits: int) -> Layer:
-    """The layer with all weights at ``bits`` bits."""
+    """The layer with all weights at ``bits`` bits: what our quantizer makes of normally distributed ones."""
     assert layer.weights is not None and layer.weight_scales is not None
     channels = layer.output.shape[-1]
+    real = np.random.default_rng(bits).normal(0.0, 1.0, (channels, layer.weights.size // channels))
+    values, _ = quantize_weights(real, (bits,) * channels)
+    axis = channel_axis(layer.op)
+    moved = np.moveaxis(layer.weights, axis, 0).shape
     return replace(
         layer,
-        weights=np.maximum(layer.weights >> (8 - bits), 1 - (1 << (bits - 1))).astype(np.int8),  # symmetric
+        weights=np.ascontiguousarray(np.moveaxis(values.reshape(moved), 0, axis)),
         weight_scales=(layer.weight_scales * 2.0 ** (8 - bits)).astype(np.float32),
         weight_bits=(bits,) * channels,
     )
@@ -108,6 +114,8 @@ def variants(layer: Layer, x: Array) -> list[Variant]:
             find(f"direct, {bits} bits", low, None),
             find(f"F(4x4,3x3), {bits} bits", low, WINOGRAD["F(4x4,3x3)"]),
         ]
+    every = kernelbench.candidates_for(narrow(layer, 2), [x], configs=1, accept=four_products)
+    found.append(Variant(layer, TWO_BITS, tuple(every)))
     if layer.op == "conv2d" and layer.inputs[0].shape[3] % 2 == 0:  # whole bytes
         low = packed_maps(narrow(layer, 4))
         for column, wanted in zip(PACKED_MAPS, (lambda kernel, _: kernel.direct, four_products), strict=True):
@@ -124,7 +132,7 @@ def table(chosen: Sequence[Variant], results: Sequence[kernelbench.Measurement])
         measured = [next(remaining) for _ in variant.candidates]
         fastest.setdefault(id(variant.layer), {})[variant.column] = min(measured, key=lambda m: m.cycles or 0)
     ratios = [*WINOGRAD, *(f"{kind}, {bits} bits" for bits in (4, 2) for kind in ("direct", "F(4x4,3x3)"))]
-    ratios += PACKED_MAPS
+    ratios += (TWO_BITS, *PACKED_MAPS)
     lines = [
         f"| layer | direct | cycles | {' | '.join(ratios)} | flash: 8 / 4 / 2 bits |",
         f"|---|---|---:|{'---:|' * (len(ratios) + 1)}",

@@ -198,3 +198,30 @@ def test_it_runs_layers_between_packed_maps_and_leaves_8_bits_alone() -> None:
 
 def _bytes(layer: Layer) -> Tensor:
     return replace(layer.inputs[0], span=(-128, 127))
+
+
+def test_in_bands_with_padding_and_strides() -> None:
+    """What a network makes of it: a packed map in, bands of rows, a packed map or bytes out."""
+    rng = np.random.default_rng(48)
+    cases: list[harness.Case] = []
+    wanted: list[Array] = []
+    while len({(case.layer.attrs["strides"], case.layer.output.bits) for case in cases}) < 4:
+        stride = int(rng.integers(1, 3))
+        layer, _ = random_layers.conv_layer(
+            rng, size=(9, 8), channels=(8, int(rng.integers(4, 12))), kernel=(3, 3), stride=(stride, stride)
+        )
+        layer = random_layers.narrow_weights(rng, layer, (4, 2))
+        bits = 4 if layer.output.shape[3] % 2 == 0 and rng.integers(2) else 8
+        output = replace(layer.output, bits=bits, zero_point=-8, scale=layer.output.scale * 2 ** (8 - bits))
+        layer = replace(layer, inputs=(replace(layer.inputs[0], bits=4, zero_point=3),), output=output)
+        banded = registry.banded(KERNEL)
+        if registry.rejection(banded, layer) is not None:
+            continue
+        x = rng.integers(-8, 8, layer.inputs[0].shape).astype(np.int8)
+        configs = [config for config in banded.configs(layer) if int(config["band"]) < layer.output.shape[1]]
+        assert configs
+        found = [harness.Case(layer, (x,), banded, config) for config in (configs[0], configs[-1])]
+        cases += found
+        wanted += [tflite_arithmetic.conv2d(plain_layer(layer, own_clamp=True), x)] * len(found)
+    harness.check(cases, wanted)
+    cortex_m4.check(cases, wanted)

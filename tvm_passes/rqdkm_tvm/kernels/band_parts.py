@@ -100,7 +100,7 @@ def _plain(key: ByIdentity, own_clamp: bool) -> Layer:
     return replace(
         layer,
         inputs=tuple(_in_bytes(tensor) for tensor in own_inputs(layer)),
-        output=_in_bytes(layer.output),
+        output=_in_bytes(layer.output) if own_clamp else replace(layer.output, bits=8),
         attrs=clamped(layer, layer.output.bits) if own_clamp or not clamps(layer) else {**layer.attrs, "clamp": INT8},
         epilogue=None,
     )

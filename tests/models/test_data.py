@@ -49,6 +49,15 @@ def test_first_array_and_limit(loaded: Loaded, save: Callable[..., Path]) -> Non
     assert len(data.load_data(path, loaded(IMAGES), limit=3)) == 3
 
 
+def test_of_several_arrays_without_a_known_name_none_is_taken(loaded: Loaded, save: Callable[..., Path]) -> None:
+    path = save(
+        x_train=np.zeros((5, 32, 32, 3), np.uint8), y_train=np.zeros(5), x_val=np.zeros((2, 32, 32, 3), np.uint8)
+    )
+    with pytest.raises(DataError, match="x_train, y_train, x_val: which one") as caught:
+        data.load_data(path, loaded(IMAGES))
+    assert "as x and labels as y" in caught.value.hint
+
+
 def test_npy(loaded: Loaded, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 96, 96), np.float32))  # a channel of 1 may be left out
     assert data.load_data(tmp_path / "x.npy", loaded(FLOATS)).inputs[0].shape == (4, 96, 96, 1)

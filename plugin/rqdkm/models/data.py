@@ -74,7 +74,7 @@ def load_data(path: Path | str, model: LoadedModel, *, normalise: str = "auto", 
     """Read and check samples for ``model``.
 
     Args:
-        path: ``.npz`` (inputs under the model's input names, or ``x``/``inputs``, or the first array; labels under
+        path: ``.npz`` (inputs under the model's input names, or ``x``/``inputs``, or the only array; labels under
             ``y``/``labels``), ``.npy`` (inputs), or a folder of images, whose sub-folders, if any, are the classes in
             alphabetical order.
         normalise: for image folders and ``uint8`` arrays, one of :data:`NORMALISATIONS`, or ``auto``: the range that
@@ -233,7 +233,7 @@ def pick_inputs(arrays: Mapping[str, NDArray], names: Sequence[Sequence[str]], w
     Args:
         arrays: of a file, by name.
         names: spellings of all input names, the first complete one is taken; a single input may also be called one of
-            :data:`INPUT_KEYS` or stand first (labels do not count), several may be ``x0``, ``x1``, ...
+            :data:`INPUT_KEYS` or be the only one (labels do not count), several may be ``x0``, ``x1``, ...
 
     Raises:
         DataError: none of that.
@@ -245,7 +245,14 @@ def pick_inputs(arrays: Mapping[str, NDArray], names: Sequence[Sequence[str]], w
     if not unlabelled:
         raise DataError("it holds no input array", where=where, hint="save inputs as x and labels as y")
     if len(names[0]) == 1:
-        return [unlabelled[next((key for key in INPUT_KEYS if key in unlabelled), next(iter(unlabelled)))]]
+        known = next((key for key in INPUT_KEYS if key in unlabelled), None)
+        if known is None and len(unlabelled) > 1:
+            raise DataError(
+                f"it holds the arrays {', '.join(unlabelled)}: which one is the input is not clear",
+                where=where,
+                hint="save inputs as x and labels as y",
+            )
+        return [unlabelled[known or next(iter(unlabelled))]]
     numbered = [f"x{i}" for i in range(len(names[0]))]
     if all(key in arrays for key in numbered):
         return [arrays[key] for key in numbered]

@@ -81,6 +81,7 @@ def test_data_outside_the_models_range_is_pointed_out(
     loaded: Loaded, save: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     model = loaded(IMAGES)
+    caplog.set_level("WARNING", logger="rqdkm")  # a command that ran before may have been --quiet
     data.quantize_inputs(data.load_data(save(x=np.full((2, 32, 32, 3), 200.0)), model), model)
     assert "scaled as in training" in caplog.text
 

@@ -67,7 +67,7 @@ class Policy:
         Raises:
             DataError: as the chip would refuse it.
         """
-        hint = "write it anew with rqdkm dkm train"
+        hint = "give the bytes that Policy.to_bytes wrote"
         if len(blob) < _HEAD.size + 4:
             raise DataError("the policy is cut short", where=where, hint=hint)
         magic, version, kernels, h1, h2, s1, s2, *reserved = _HEAD.unpack_from(blob)

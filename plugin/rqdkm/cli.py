@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqdkm import __version__, cli_experiment, cli_plan, cli_tflm, log
+from rqdkm import __version__, cli_dkm, cli_experiment, cli_plan, cli_tflm, log
 from rqdkm.cli_options import (
     BoardOpt,
     CalibOpt,
@@ -29,6 +29,7 @@ from rqdkm.cli_options import (
     OutOpt,
     PatchOpt,
     PlanOpt,
+    PolicyOpt,
     ProjectArg,
     QuietOpt,
     RamOpt,
@@ -64,6 +65,7 @@ app.add_typer(board_app, name="board")
 app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_experiment.app, name="experiment")
 app.add_typer(cli_tflm.app, name="tflm")
+app.add_typer(cli_dkm.app, name="dkm")
 
 
 @app.callback(invoke_without_command=True)
@@ -94,6 +96,7 @@ def deploy(
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
+    policy: PolicyOpt = None,
     patch: PatchOpt = "off",
     split: SplitOpt = None,
     halo: HaloOpt = "auto",
@@ -123,6 +126,7 @@ def deploy(
         cycles=cycles,
         kernels=kernels,
         plan=plan,
+        policy=policy,
         force=force,
         patch=patch,
         split=split,
@@ -214,6 +218,7 @@ def build(
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
+    policy: PolicyOpt = None,
     patch: PatchOpt = "off",
     split: SplitOpt = None,
     halo: HaloOpt = "auto",
@@ -240,6 +245,7 @@ def build(
         cycles=cycles,
         kernels=kernels,
         plan=plan,
+        policy=policy,
         force=force,
         patch=patch,
         split=split,

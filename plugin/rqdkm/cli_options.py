@@ -67,6 +67,9 @@ MaxDropOpt = Annotated[
 ]
 CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
+PolicyOpt = Annotated[
+    Path | None, typer.Option(help="A policy.json that selects kernels of a morphing model (--config dkm, rq-dkm).")
+]
 PlanOpt = Annotated[Path | None, typer.Option(help="A plan.json to follow.")]
 PatchOpt = Annotated[
     str, typer.Option(metavar="auto|off|RxC|autoxC", help="First layers patch by patch: rows and columns of patches.")

@@ -39,13 +39,19 @@ def exactness_inputs(model: LoadedModel, count: int, seed: int) -> list[Int8]:
 
 
 def exactness(
-    model: LoadedModel, inputs: Sequence[Int8], outputs: Sequence[Sequence[NDArray]], *, mixed: Any = None
+    model: LoadedModel,
+    inputs: Sequence[Int8],
+    outputs: Sequence[Sequence[NDArray]],
+    *,
+    mixed: Any = None,
+    kernels: Sequence[int] = (),
 ) -> Exactness:
     """Compare every output byte with the reference.
 
     Args:
-        mixed: main function of the quantized module, where a plan has changed the model's bit-widths: the reference is
+        mixed: the quantized module, where a plan has changed the model's bit-widths or layers morph: the reference is
             then the NumPy interpreter on that.
+        kernels: of morphing layers, per sample; empty: the safe one.
 
     The reference is TFLite's own kernels where there is a TFLite file of the very network that runs (the one we wrote,
     for a model that we quantized); otherwise the NumPy interpreter of TFLite's arithmetic.
@@ -53,7 +59,7 @@ def exactness(
     if mixed is not None:
         from rqdkm.models import reference
 
-        expected, name = reference.run_function(mixed, inputs), reference.NAME
+        expected, name = _mixed_reference(mixed, inputs, kernels), reference.NAME
     elif model.tflite:
         expected, name = oracle.reference_outputs(model, inputs), oracle.NAME
     else:
@@ -71,6 +77,24 @@ def exactness(
     return Exactness(
         reference=name, samples=len(outputs), mismatches=mismatches, compared_bytes=compared, max_difference=largest
     )
+
+
+def _mixed_reference(mixed: Any, inputs: Sequence[Int8], kernels: Sequence[int]) -> list[NDArray]:
+    """Every sample by the network whose kernel ran."""
+    from rqdkm.models import reference
+    from rqdkm_tvm.morph.gather import FixKernel
+
+    if not kernels:
+        return list(reference.run_function(mixed["main"], inputs))
+    which = np.asarray(kernels)
+    expected: list[NDArray] = []
+    for kernel in np.unique(which):
+        rows = which == kernel
+        found = reference.run_function(FixKernel(int(kernel))(mixed)["main"], [array[rows] for array in inputs])
+        expected = expected or [np.zeros((len(which), *array.shape[1:]), array.dtype) for array in found]
+        for whole, part in zip(expected, found, strict=True):
+            whole[rows] = part
+    return expected
 
 
 def accuracy(

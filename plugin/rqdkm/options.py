@@ -16,7 +16,7 @@ KERNEL_SETS = ("auto", "reference")
 HALOS = ("auto", "recompute", "lines")
 INPUTS = ("frame", "callback")
 VDPC = ("off", "static", "dynamic", "all")  # all: none is an outlier patch, for comparison
-CONFIGS = ("int8", "baseline", "rq")  # dkm and rq-dkm join when they exist
+CONFIGS = ("int8", "baseline", "rq", "dkm", "rq-dkm")
 MAX_DROP = 0.5  # points
 
 _GRID = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,2}", re.IGNORECASE | re.ASCII)
@@ -47,10 +47,12 @@ class DeployOptions:
         flash_bytes: budget for code and constants; None: all the flash of the chip.
         config: what is done to the model; one of :data:`CONFIGS`. ``int8`` is the fastest exact int8 firmware,
             ``baseline`` leaves out kernels that multiply less often than the definition says (Winograd), ``rq`` plans
-            bit-widths from the calibration inputs and then does as ``int8``.
+            bit-widths from the calibration inputs and then does as ``int8``. ``dkm`` and ``rq-dkm`` are these two of a
+            morphing model.
         max_drop: loss of accuracy that the search of ``rq`` may cause, in points; None: :data:`MAX_DROP`.
         cycles: budget of one inference for that search, as the kernels estimate them; None: none.
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
+        policy: a ``policy.json`` by which the firmware of a morphing model selects a kernel before every frame.
         plan: a ``plan.json`` to follow instead of planning anew.
         force: replace ``out`` even if something else wrote it.
         patch: ``off``, ``auto`` (patches if the RAM budget needs them, where and as many as serve best) or the grid,
@@ -81,6 +83,7 @@ class DeployOptions:
     cycles: int | None = None
     kernels: str = "auto"
     plan: Path | None = None
+    policy: Path | None = None
     force: bool = False
     patch: str = "off"
     split: str | None = None
@@ -104,7 +107,9 @@ class DeployOptions:
             raise OptionError(f"must not be negative, got {self.seed}", where="--seed")
         self._check_patches()
         self._check_search()
-        _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan) if p is not None])
+        if self.policy is not None and not self.morphs:
+            raise OptionError("selects kernels of a morphing model", where="--policy", hint="add --config dkm")
+        _check_out(self.out, [p for p in (self.model, self.calib, self.data, self.plan, self.policy) if p is not None])
 
     def _check_patches(self) -> None:
         if self.patch not in ("auto", "off") and auto_columns(self.patch) is None:
@@ -153,12 +158,22 @@ class DeployOptions:
                 where=", ".join(given),
                 hint="leave it out to follow the plan, or leave out --plan to search anew",
             )
-        if given and self.config != "rq" and not vdqs:
+        if given and not self.plans_bits and not vdqs:
             raise OptionError(
                 f"only a search for bit-widths has such limits, and --config {self.config} makes none",
                 where=", ".join(given),
                 hint="add --config rq, or leave it out",
             )
+
+    @property
+    def plans_bits(self) -> bool:
+        """Whether bit-widths are planned, or a plan with some is followed."""
+        return self.config in ("rq", "rq-dkm")
+
+    @property
+    def morphs(self) -> bool:
+        """Whether the model must have morphing layers."""
+        return self.config in ("dkm", "rq-dkm")
 
     @property
     def allowed_drop(self) -> float:

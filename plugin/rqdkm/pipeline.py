@@ -19,15 +19,16 @@ import numpy.typing as npt
 
 from rqdkm import budget, judge, plan_files
 from rqdkm.board import run as board_run
+from rqdkm.dkm.policy_file import PolicyFile
+from rqdkm.export import metadata, size, toolchain
 from rqdkm.export import project as exporter
-from rqdkm.export import size, toolchain
 from rqdkm.models import data as datasets
 from rqdkm.models import load as loader
 from rqdkm.models.load import LoadedModel
 from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
 from rqdkm.report import html as page
-from rqdkm_tvm.errors import DataError, FlashBudgetError, PlanError, RqdkmError
+from rqdkm_tvm.errors import DataError, FlashBudgetError, ModelError, PlanError, RqdkmError
 from rqdkm_tvm.files import staged_directory
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.plan import Plan
@@ -75,7 +76,7 @@ class _Built:
     elf: Path
     sizes: size.Size
     toolchain: Toolchain
-    mixed: bool  # whether a plan has changed what the model computes
+    mixed: bool  # whether TFLite has no interpreter for what it computes
     branching: Branching | None = None
     patch_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -97,7 +98,7 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     progress(f"load: {options.model.name}")
     model = loader.load(options.model)
     if model.is_quantized:
-        if options.calib is not None and options.config != "rq" and options.vdpc == "off":
+        if options.calib is not None and not options.plans_bits and options.vdpc == "off":
             datasets.load_data(options.calib, model)  # a wrong file should not pass in silence
             _log.warning("%s computes in int8 already: --calib is not used", options.model.name)
         return Prepared(model, quantized_by_us=False)
@@ -140,8 +141,8 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     plan, parameters = None, None
     if options.plan is not None:
         plan, parameters = plan_files.read(options.plan)
-    if options.config != "rq" or (plan is not None and plan.is_mixed):
-        if options.config == "rq" and options.calib is not None:
+    if not options.plans_bits or (plan is not None and plan.is_mixed):
+        if options.plans_bits and options.calib is not None:
             _log.warning("%s has bit-widths already: --calib is not used", options.plan)
         return BitWidths(plan and plan_files.named(plan, parameters), parameters)
     if plan is not None:
@@ -173,11 +174,11 @@ def named(options: DeployOptions, planned: BitWidths) -> DeployOptions:
     Raises:
         PlanError: ``baseline``, which is 8 bits by definition.
     """
-    if planned.plan is None or not planned.plan.is_mixed or options.config == "rq":
+    if planned.plan is None or not planned.plan.is_mixed or options.plans_bits:
         return options
     if options.config == "baseline":
         raise PlanError("it has bit-widths, baseline has 8 bits", where=str(options.plan), hint="use --config rq")
-    return dataclasses.replace(options, config="rq")
+    return dataclasses.replace(options, config="rq-dkm" if options.morphs else "rq")
 
 
 def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
@@ -324,6 +325,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
 
     allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
     patcher = Patcher(options, model, planned.plan, planned.parameters, _prefixed("patches", progress))
+    policy = None if options.policy is None else PolicyFile.load(options.policy)
     while True:
         try:
             with budget.explained(allowance, _remedy(options)):
@@ -335,7 +337,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
                     ram_budget=allowance.arena,
                     flash_budget=flash.constants,
                     kernel_set=options.kernel_set,
-                    prices=MEMORY_PRICES if options.config == "rq" else DEFAULT_PRICES,
+                    prices=MEMORY_PRICES if options.plans_bits else DEFAULT_PRICES,
                     output_names=list(model.output_names),
                     progress=lambda text: progress(f"compile: {text}"),
                 )
@@ -346,10 +348,11 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
         if not allowance.may_hold(compiled):
             continue
         budget.check_weights(compiled, options.flash_bytes)
+        _check_kernels(options, compiled, policy)
         project_dir = staging / PROJECT
         shutil.rmtree(project_dir, ignore_errors=True)
         progress("export: C sources")
-        exporter.write_project(compiled, project_dir, name=model.name)
+        exporter.write_project(compiled, project_dir, name=model.name, policy=policy)
         elf = staging / ELF
         with _without_build_folders(project_dir):
             shutil.copy2(exporter.build(project_dir, progress=_prefixed("build", progress)), elf)
@@ -359,8 +362,26 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
             break
     budget.check_flash(sizes, compiled, options.flash_bytes)
     plan_files.write(staging, compiled.plan, planned.parameters)
-    mixed = compiled.plan.is_mixed or planned.parameters is not None
+    library = any(layer.layer.library is not None for layer in compiled.layers)
+    mixed = compiled.plan.is_mixed or planned.parameters is not None or library
     return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching, patcher.seconds)
+
+
+def _check_kernels(options: DeployOptions, compiled: CompiledModel, policy: PolicyFile | None) -> None:
+    """Whether there is something to select, and the policy selects among it."""
+    names = metadata.kernels(metadata.metadata(compiled, "", ""))[0]
+    if options.morphs and len(names) == 1:
+        raise ModelError(
+            "no layer of it morphs",
+            where=str(options.model),
+            hint="train it with MorphConv2D (docs/morph.md), or use --config int8 or rq",
+        )
+    if policy is not None and policy.names != names:
+        raise DataError(
+            f"it selects among {', '.join(policy.names)}; the model has {', '.join(names)}",
+            where=str(options.policy),
+            hint="train a policy for this model: rqdkm dkm costs, rqdkm dkm train",
+        )
 
 
 def _remedy(options: DeployOptions) -> str:
@@ -402,8 +423,9 @@ def _measure(
         board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
     )
     progress("reference: comparing outputs")
-    mixed = built.compiled.quantized["main"] if built.mixed else None
-    exactness = judge.exactness(model, inputs, ran.outputs, mixed=mixed)
+    mixed = built.compiled.quantized if built.mixed else None
+    kernels = [selection.selected for selection in ran.selections]
+    exactness = judge.exactness(model, inputs, ran.outputs, mixed=mixed, kernels=kernels)
     layer_cycles, folded = _profile(options, built, inputs, progress)
     accuracy = None
     if evaluation is not None and evaluation.labels is not None:

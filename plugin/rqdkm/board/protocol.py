@@ -45,6 +45,8 @@ class Message(enum.IntEnum):
     PAINT = 0x09
     EXIT = 0x0A
     RESET = 0x0B
+    CONTEXT = 0x0C
+    MORPH = 0x0D
     READY = 0xFD
     FAULT = 0xFE
     ERROR = 0xFF
@@ -98,6 +100,7 @@ class BoardInfo:
     clock_source: ClockSource
     has_cycles: bool
     has_layer_cycles: bool
+    has_policy: bool
     payload_max: int
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -121,6 +124,27 @@ class MemoryInfo:
     code: int
     weights: int
     flash: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the policy of a morphing model did.
+
+    Args:
+        kernels: that there are; ``safe`` and ``selected`` are numbers of them.
+        event: of the last frame: 0 decided, 1 a state that is no number, 2 no answer (``rqdkm_morph_event``).
+        frames: since the start.
+        fallbacks: of these, how often the safe kernel ran for want of an answer.
+        cycles: that looking at the last input and deciding took.
+    """
+
+    kernels: int
+    safe: int
+    selected: int
+    event: int
+    frames: int
+    fallbacks: int
+    cycles: int
 
 
 @dataclass(frozen=True)
@@ -206,6 +230,7 @@ class BoardClient:
             clock_source=ClockSource(source),
             has_cycles=bool(flags & 1),
             has_layer_cycles=bool(flags & 2),
+            has_policy=bool(flags & 4),
             payload_max=payload_max,
             inputs=tuple(self._tensor(0, index) for index in range(inputs)),
             outputs=tuple(self._tensor(1, index) for index in range(outputs)),
@@ -241,6 +266,18 @@ class BoardClient:
             request = struct.pack("<HH", len(cycles), count)
             cycles += struct.unpack(f"<{count}I", self._exactly(4 * count, Message.LAYER_CYCLES, request))
         return cycles
+
+    def context(self, load: float, memory: float, clock: float, slack: float) -> None:
+        """What the policy is told of the frames that follow, instead of what the firmware measures itself."""
+        self._exactly(0, Message.CONTEXT, struct.pack("<4f", load, memory, clock, slack))
+
+    def selection(self) -> Selection:
+        """What the policy selected for the last run.
+
+        Raises:
+            BoardError: the firmware has no policy (``info.has_policy``).
+        """
+        return Selection(*struct.unpack("<4B3I", self._exactly(16, Message.MORPH)))
 
     def memory(self) -> MemoryInfo:
         """Sizes, and the high-water marks since the start or the last :meth:`paint`."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rqdkm.board import qemu
 from rqdkm.board.openocd import OpenOcd
-from rqdkm.board.protocol import BoardClient, BoardInfo, MemoryInfo
+from rqdkm.board.protocol import BoardClient, BoardInfo, MemoryInfo, Selection
 from rqdkm.board.stream import ByteStream
 from rqdkm_tvm.errors import BoardError, DataError, ToolError
 
@@ -66,6 +66,7 @@ class RunResult:
         profile: cycles per function (virtual board with ``profile``), else empty.
         folded: cycles per call path ``outer;inner`` (likewise), of everything the firmware did.
         messages: the emulator's or debugger's own messages.
+        selections: per sample, what the firmware's policy selected; empty without one.
     """
 
     board: str
@@ -79,6 +80,7 @@ class RunResult:
     profile: dict[str, Any] = field(default_factory=dict)
     folded: dict[str, int] = field(default_factory=dict)
     messages: str = ""
+    selections: list[Selection] = field(default_factory=list)
 
     @property
     def clock_hz(self) -> int:
@@ -151,7 +153,7 @@ def run_samples(
         try:
             info = client.connect(ready_timeout_s=3.0 if board == "openocd" else 30.0)
             log.info("%s: %s at %.0f MHz (%s)", board, info.model, info.clock_hz / 1e6, info.clock_source.name)
-            outputs, cycles, layers = _run_all(client, inputs, options.progress, board)
+            outputs, cycles, layers, selections = _run_all(client, inputs, options.progress, board)
             memory = client.memory()
             ended = client.exit(0)
         finally:
@@ -174,6 +176,7 @@ def run_samples(
         profile=profile,
         folded=folded,
         messages=ended.messages,
+        selections=selections,
     )
 
 
@@ -182,20 +185,23 @@ def _run_all(
     inputs: Sequence[Sequence[npt.NDArray[Any]]],
     progress: Callable[[str], None],
     board: str,
-) -> tuple[list[list[npt.NDArray[Any]]], list[int], list[float] | None]:
-    """Outputs and cycles per sample, and the mean cycles per layer."""
+) -> tuple[list[list[npt.NDArray[Any]]], list[int], list[float] | None, list[Selection]]:
+    """Outputs and cycles per sample, the mean cycles per layer, and what a policy selected."""
     outputs: list[list[npt.NDArray[Any]]] = []
     cycles: list[int] = []
     layers: list[list[int]] = []
+    selections: list[Selection] = []
     for number, sample in enumerate(inputs, 1):
         progress(f"{board}: sample {number} of {len(inputs)}")
         result = client.infer(sample)
         outputs.append(result.outputs)
         cycles.append(result.cycles or 0)
+        if client.info.has_policy:
+            selections.append(client.selection())
         counted = client.layer_cycles()
         if counted is not None:
             layers.append(counted)
-    return outputs, cycles, [float(mean) for mean in np.mean(layers, axis=0)] if layers else None
+    return outputs, cycles, [float(mean) for mean in np.mean(layers, axis=0)] if layers else None, selections
 
 
 def _violation(entry: dict[str, Any]) -> str:

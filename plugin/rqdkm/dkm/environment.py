@@ -24,6 +24,7 @@ import numpy.typing as npt
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.state import RANGES, normalise
 from rqdkm.dkm.traces import Trace
+from rqdkm_tvm.errors import DataError
 
 Array = npt.NDArray[Any]
 
@@ -42,19 +43,34 @@ class Morphing(gymnasium.Env[Array, int]):
     """One episode is one trace.
 
     Observations are the seven numbers of :mod:`rqdkm.dkm.state` as the DQN on the chip sees them, int8 over 127;
-    actions are kernels. ``info`` of a step has ``seconds``, ``missed``, ``overrun``, ``right`` and ``rewards``, the
-    rewards that every kernel would have had.
+    actions are kernels. ``info`` of a step has ``seconds``, ``missed``, ``overrun``, ``right``, ``sample`` (which
+    one was seen), ``rewards`` (what every kernel would have had) and ``reference``: seconds, missed, right.
 
     Args:
         costs: of the network.
         traces: one is drawn per episode; with ``options={"trace": i}`` of ``reset`` that one.
         weights: of the reward.
+        reference: costs of another network on the same samples, with one kernel: what the frames would have cost it.
+
+    Raises:
+        DataError: the reference saw other samples or levels of noise.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own declaration)
 
-    def __init__(self, costs: Costs, traces: Sequence[Trace], weights: Weights = Weights()) -> None:
-        self.costs, self.traces, self.weights = costs, tuple(traces), weights
+    def __init__(
+        self, costs: Costs, traces: Sequence[Trace], weights: Weights = Weights(), reference: Costs | None = None
+    ) -> None:
+        self.costs, self.traces, self.weights, self.reference = costs, tuple(traces), weights, reference
+        if reference is not None and (
+            reference.right.shape[:2] != costs.right.shape[:2] or not np.array_equal(reference.levels, costs.levels)
+        ):
+            raise DataError(
+                f"it has {reference.right.shape[1]:,} samples at levels {reference.levels}, "
+                f"the morphing network {costs.right.shape[1]:,} at {costs.levels}",
+                where="costs of the reference",
+                hint="measure both on the same data, levels and seed",
+            )
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(RANGES),), np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(costs.names))  # type: ignore[assignment]
         self._safe_seconds = float(costs.cycles[costs.safe]) / FULL_CLOCK
@@ -75,7 +91,11 @@ class Morphing(gymnasium.Env[Array, int]):
             "overrun": bool(overrun[action]),
             "right": bool(self.right[action]),
             "rewards": rewards,
+            "sample": self.sample,
         }
+        if self.reference is not None:
+            taken = float(self.reference.cycles[0]) / (self.clock * (1.0 - self.load))
+            info["reference"] = (taken, taken > self.limit, self.reference_right)
         self.frame += 1
         done = self.frame >= len(self.trace)
         if not done:
@@ -96,9 +116,10 @@ class Morphing(gymnasium.Env[Array, int]):
         self.load, self.memory = float(self.trace.load[i]), float(self.trace.memory[i])
         self.clock, level = float(self.trace.clock[i]), int(self.trace.noise[i])
         self.limit = float(self.trace.limit[i]) * self._safe_seconds
-        sample = int(self.np_random.integers(self.costs.right.shape[1]))
+        sample = self.sample = int(self.np_random.integers(self.costs.right.shape[1]))
         self.statistics = self.costs.statistics[level, sample]
         self.right = self.costs.right[level, sample].astype(bool)
+        self.reference_right = self.reference is not None and bool(self.reference.right[level, sample, 0])
         self.seconds = self.costs.cycles / (self.clock * (1.0 - self.load))
 
     def state(self) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class Outcome:
         accuracy: share of frames whose class was right.
         missed: share of frames that took too long; overrun: that needed too much memory.
         shares: (kernels,) how often each was run.
+        frames: of all traces.
+        reference: what the reference network makes of the same frames; None without one.
     """
 
     name: str
@@ -39,6 +42,23 @@ class Outcome:
     overrun: float
     shares: Array
     frames: int
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network with one kernel on the frames of an :class:`Outcome`.
+
+    Args:
+        loss: of the outcome against it, as a fraction of the frames; negative where the outcome is better.
+        loss_ci95: two-sided; frames that show one sample are no independent ones, so it is by sample.
+    """
+
+    frames_per_second: float
+    accuracy: float
+    missed: float
+    loss: float
+    loss_ci95: tuple[float, float]
 
 
 def fixed(kernel: int) -> Choose:
@@ -88,6 +108,10 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
     """All traces of ``env``, each once. Every policy meets the same frames."""
     rng = np.random.default_rng(seed)
     rewards: list[float] = []
+    theirs = np.zeros(3)  # of the reference: seconds, frames missed and right
+    lost = np.zeros(
+        (env.costs.right.shape[1], 2)
+    )  # by sample: frames that it alone gets right less those we do; frames
     right = missed = overrun = frames = 0
     seconds = 0.0
     shares = np.zeros(len(env.costs.names))
@@ -103,6 +127,10 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
             missed += info["missed"]
             seconds += info["seconds"]
             overrun += info["overrun"]
+            if env.reference is not None:
+                taken, late, good = info["reference"]
+                theirs += (taken, late, good)
+                lost[info["sample"]] += (float(good) - float(info["right"]), 1.0)
         rewards.append(total / count)
         frames += count
     means = np.array(rewards)
@@ -116,7 +144,16 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
         overrun / frames,
         shares / frames,
         frames,
+        None if env.reference is None else _reference(theirs, lost, frames),
     )
+
+
+def _reference(theirs: Array, lost: Array, frames: int) -> Reference:
+    """Variance of the mean by sample: sum of squares of the samples' sums about it (cluster-robust)."""
+    loss = float(lost[:, 0].sum()) / frames
+    error = float(np.sqrt(((lost[:, 0] - loss * lost[:, 1]) ** 2).sum())) / frames
+    half = NormalDist().inv_cdf(0.975) * error
+    return Reference(frames / theirs[0], theirs[2] / frames, theirs[1] / frames, loss, (loss - half, loss + half))
 
 
 def compare(env: Morphing, policy: Policy, *, seed: int = 0, snr: float = 5.0) -> Sequence[Outcome]:

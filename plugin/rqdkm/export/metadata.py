@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from rqdkm import __version__
 from rqdkm.export.model_c import describe
 from rqdkm_tvm.compile import CompiledModel
+from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.tvm_import import tvm
 
 SCHEMA = "rqdkm.metadata"
@@ -49,6 +51,7 @@ def metadata(compiled: CompiledModel, name: str, board: str) -> dict[str, Any]:
                 "bits_output": layer.layer.stored.bits,
                 "scratch_bytes": layer.lowered.scratch_bytes,
                 "constant_bytes": layer.lowered.constant_bytes,
+                **_library(layer.layer),
             }
             for index, layer in enumerate(compiled.layers)
         ],
@@ -64,6 +67,28 @@ def metadata(compiled: CompiledModel, name: str, board: str) -> dict[str, Any]:
         ],
         "plan": json.loads(compiled.plan.to_json()),
     }
+
+
+def _library(layer: Layer) -> dict[str, Any]:
+    if layer.library is None:
+        return {}
+    return {"kernels": [path.name for path in layer.library.paths], "safe": layer.library.safe}
+
+
+def kernels(content: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
+    """Names of the kernels of a project's network, and the safe one; one, "fixed", where nothing morphs.
+
+    Kernel ``k`` of the network is kernel ``k`` of every morphing layer.
+    """
+    layers = [layer for layer in content["layers"] if "kernels" in layer]
+    if not layers:
+        return ("fixed",), 0
+    most = max(layers, key=lambda layer: len(layer["kernels"]))
+    names = []
+    for number in range(len(most["kernels"])):
+        found = [layer["kernels"][min(number, len(layer["kernels"]) - 1)] for layer in layers]
+        names.append(" / ".join(dict.fromkeys(found)))
+    return tuple(names), int(most["safe"])
 
 
 def identify(content: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rqdkm.dkm.policy_file import PolicyFile
 from rqdkm.export import library, metadata, model_c
 from rqdkm_tvm.aot import MODULE
 from rqdkm_tvm.compile import CompiledModel
@@ -44,7 +45,13 @@ def boards() -> list[str]:
 
 
 def write_project(
-    compiled: CompiledModel, out_dir: Path | str, *, name: str, board: str = "stm32f407", force: bool = False
+    compiled: CompiledModel,
+    out_dir: Path | str,
+    *,
+    name: str,
+    board: str = "stm32f407",
+    policy: PolicyFile | None = None,
+    force: bool = False,
 ) -> Project:
     """Write the project directory as a whole; nothing is left behind when it fails.
 
@@ -53,6 +60,7 @@ def write_project(
         out_dir: created; an older project of ours there is replaced.
         name: model name in the firmware.
         board: one of :func:`boards`.
+        policy: by which the firmware selects a kernel before every frame.
         force: replace ``out_dir`` whoever wrote it.
 
     Raises:
@@ -64,13 +72,13 @@ def write_project(
     content = metadata.metadata(compiled, name, board)
     model_id = metadata.identify(content)
     with staged_directory(out, replace=force) as stage:
-        populate(compiled, stage, name=name, board=board)
+        populate(compiled, stage, name=name, board=board, policy=policy)
         (stage / "metadata.json").write_text(metadata.to_json(content, model_id))
         (stage / "plan.json").write_text(compiled.plan.to_json())
     return Project(out, name, model_id)
 
 
-def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> None:
+def populate(compiled: CompiledModel, out: Path, *, name: str, board: str, policy: PolicyFile | None = None) -> None:
     """Fill the existing directory ``out`` with sources (everything but the JSON files)."""
     model = out / "model"
     model.mkdir()
@@ -88,6 +96,9 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> No
 
     root = tflm_ops_dir()
     texts = [compiled.layers_source, *([model_c.frame_source(compiled)] if compiled.fetched else [])]
+    if policy is not None:
+        (model / "policy.c").write_text(model_c.policy_source(policy))
+        texts.append((root / "src" / "port" / "dispatch.c").read_text())
     kernels = library.kernel_sources(root, texts)
     shutil.copytree(root / "include", out / "tflm_ops" / "include")
     shutil.copytree(root / "src" / "port", out / "tflm_ops" / "src" / "port")
@@ -101,7 +112,9 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> No
     sources = [f"model/{p.name}" for p in sorted(model.glob("*.c"))] + [f"tflm_ops/{k.as_posix()}" for k in kernels]
     cmake = (TEMPLATES / "CMakeLists.txt").read_text()
     listed = "\n".join(f"    {source}" for source in sources)
-    for key, value in {"@NAME@": identifier(name), "@SOURCES@": listed, "@BOARD@": board}.items():
+    values = {"@NAME@": identifier(name), "@SOURCES@": listed, "@BOARD@": board}
+    values["@DISPATCH@"] = "OFF" if policy is None else "ON"
+    for key, value in values.items():
         cmake = cmake.replace(key, value)
     (out / "CMakeLists.txt").write_text(cmake)
 

@@ -131,7 +131,7 @@ def _compiled(options: DeployOptions, model: LoadedModel, planned: BitWidths, pr
                 ram_budget=allowance.arena,
                 flash_budget=flash.constants,
                 kernel_set=options.kernel_set,
-                prices=MEMORY_PRICES if options.config == "rq" else DEFAULT_PRICES,
+                prices=MEMORY_PRICES if options.plans_bits else DEFAULT_PRICES,
                 output_names=list(model.output_names),
                 progress=lambda text: progress(f"compile: {text}"),
             )

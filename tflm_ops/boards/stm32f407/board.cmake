@@ -7,6 +7,7 @@
 #   endif()
 #   project(my_model C)
 #   include(board/board.cmake)
+#   set(RQDKM_DISPATCH ON)       # if the model has a policy.c, by which a kernel is selected before every frame
 #   rqdkm_add_firmware(firmware)
 #   target_sources(firmware PRIVATE model/rqdkm_model.c ...)      # rqdkm_model.h and whatever it needs
 #   target_include_directories(firmware PRIVATE model)
@@ -44,6 +45,9 @@ function(rqdkm_add_firmware target)
       ${RQDKM_BOARD_DIR}/io.c ${RQDKM_BOARD_DIR}/usart.c ${RQDKM_BOARD_DIR}/semihosting.c
       ${RQDKM_BOARD_DIR}/semihosting_io.c ${RQDKM_BOARD_DIR}/syscalls.c ${RQDKM_BOARD_DIR}/main.c
       ${port}/crc32.c ${port}/frame.c ${port}/paint.c ${port}/server.c)
+  if(RQDKM_DISPATCH)
+    list(APPEND own ${port}/dispatch.c)
+  endif()
   set(warnings ${RQDKM_WARNING_FLAGS})
   if(RQDKM_WERROR)
     list(APPEND warnings -Werror)
@@ -58,7 +62,7 @@ function(rqdkm_add_firmware target)
   string(JOIN " " flags ${RQDKM_CPU_FLAGS} ${RQDKM_OPTIMIZE_FLAGS})
   target_compile_definitions(
     ${target} PRIVATE RQDKM_BUILD_FLAGS="${flags}" RQDKM_HSE_HZ=${RQDKM_HSE_HZ} RQDKM_BAUD=${RQDKM_BAUD} RQDKM_IO=${io}
-                      RQDKM_PROFILE_LAYERS=$<BOOL:${RQDKM_PROFILE_LAYERS}>
+                      RQDKM_DISPATCH=$<BOOL:${RQDKM_DISPATCH}> RQDKM_PROFILE_LAYERS=$<BOOL:${RQDKM_PROFILE_LAYERS}>
                       $<$<BOOL:${RQDKM_USART_PA9}>:RQDKM_USART_PA9>)
   set(script ${RQDKM_BOARD_DIR}/stm32f407.ld)
   set_target_properties(${target} PROPERTIES LINK_DEPENDS ${script})

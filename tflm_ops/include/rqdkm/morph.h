@@ -42,6 +42,28 @@ typedef struct {
 void rqdkm_morph_measure_input(rqdkm_morph_state *state, const int8_t *input, int32_t count, int32_t pitch,
                                int32_t most);
 
+/* ---- the four numbers around it */
+
+/* What the chip knows of its own speed: cycles of a frame nobody disturbs, by kernel, as measured when the firmware was
+   made (0: not measured), and the load that frames have met since. */
+typedef struct {
+  const uint32_t *cycles; /* RQDKM_MORPH_KERNELS entries */
+  int32_t safe;           /* kernel that slack is reckoned with */
+  float load;             /* 0 to 0.95 */
+} rqdkm_morph_monitor;
+
+void rqdkm_morph_monitor_init(rqdkm_morph_monitor *monitor, const uint32_t cycles[RQDKM_MORPH_KERNELS], int32_t safe);
+
+/* A frame has been computed with `kernel` and took `elapsed` core cycles, interruptions included. What it took longer
+   than undisturbed is the others' share: load moves half the way to 1 - cycles / elapsed. Frames whose cycles are not
+   known, or which were faster, count as undisturbed. */
+void rqdkm_morph_observe(rqdkm_morph_monitor *monitor, int32_t kernel, uint32_t elapsed);
+
+/* Fills in load, memory, clock and slack. clock_hz: core clock. limit_s: time that the next frame may take, seconds;
+   0 or less: no limit, slack is 1. memory: 0 to 1, the share of the working memory that others hold. */
+void rqdkm_morph_sense(const rqdkm_morph_monitor *monitor, uint32_t clock_hz, float limit_s, float memory,
+                       rqdkm_morph_state *state);
+
 /* ---- the DQN */
 
 /* A policy as rqdkm exports it, 4-byte aligned, little-endian: head, then for each of three layers int32 biases and

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "dispatch.h"
 #include "fault.h"
 #include "frame.h"
 #include "paint.h"
@@ -16,6 +17,9 @@
 #endif
 #ifndef RQDKM_PROFILE_LAYERS
 #define RQDKM_PROFILE_LAYERS 0
+#endif
+#ifndef RQDKM_DISPATCH
+#define RQDKM_DISPATCH 0 /* the model has a policy.c */
 #endif
 
 enum { kByteTimeoutMs = 500, kIdleTimeoutMs = 1000 };
@@ -56,7 +60,8 @@ static uint32_t hello(const rqdkm_frame_decoder *request) {
   p = rqdkm_put_u32(p, rqdkm_model_id);
   p = rqdkm_put_u32(p, rqdkm_port_clock_hz());
   p = rqdkm_put_u8(p, (uint32_t)rqdkm_port_clock_source());
-  p = rqdkm_put_u8(p, (rqdkm_port_has_cycles() ? 1u : 0u) | (RQDKM_PROFILE_LAYERS ? 2u : 0u));
+  p = rqdkm_put_u8(p,
+                   (rqdkm_port_has_cycles() ? 1u : 0u) | (RQDKM_PROFILE_LAYERS ? 2u : 0u) | (RQDKM_DISPATCH ? 4u : 0u));
   p = rqdkm_put_u16(p, rqdkm_model_input_count);
   p = rqdkm_put_u16(p, rqdkm_model_output_count);
   p = rqdkm_put_u16(p, rqdkm_model_layer_count);
@@ -113,8 +118,14 @@ static uint32_t write_input(const rqdkm_frame_decoder *request) {
 static uint32_t run(const rqdkm_frame_decoder *request) {
   if (request->length != 0) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
   uint32_t start = rqdkm_port_cycles();
+#if RQDKM_DISPATCH
+  rqdkm_dispatch_frame();
+#endif
   int32_t status = rqdkm_model_run();
   uint32_t cycles = rqdkm_port_cycles() - start;
+#if RQDKM_DISPATCH
+  rqdkm_dispatch_done(cycles - rqdkm_dispatch_cycles());
+#endif
   uint8_t *p = rqdkm_put_u32(payload(), (uint32_t)status);
   return reply(request, rqdkm_put_u32(p, cycles));
 }
@@ -154,6 +165,28 @@ static uint32_t memory(const rqdkm_frame_decoder *request) {
   return reply(request, p);
 }
 
+#if RQDKM_DISPATCH
+static uint32_t context(const rqdkm_frame_decoder *request) {
+  float numbers[4];
+  if (request->length != sizeof numbers) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
+  memcpy(numbers, request->payload, sizeof numbers);
+  rqdkm_dispatch_given(numbers[0], numbers[1], numbers[2], numbers[3]);
+  return reply(request, payload());
+}
+
+static uint32_t morph(const rqdkm_frame_decoder *request) {
+  if (request->length != 0) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
+  const rqdkm_morph *found = rqdkm_dispatch_morph();
+  uint8_t *p = rqdkm_put_u8(payload(), (uint32_t)found->kernels);
+  p = rqdkm_put_u8(p, (uint32_t)found->safe);
+  p = rqdkm_put_u8(p, (uint32_t)found->selected);
+  p = rqdkm_put_u8(p, (uint32_t)found->last);
+  p = rqdkm_put_u32(p, found->frames);
+  p = rqdkm_put_u32(p, found->fallbacks);
+  return reply(request, rqdkm_put_u32(p, rqdkm_dispatch_cycles()));
+}
+#endif
+
 static void paint(void) {
   rqdkm_paint(rqdkm_model_arena(), rqdkm_model_arena_bytes());
   rqdkm_port_stack_paint();
@@ -181,6 +214,12 @@ static uint32_t serve(const rqdkm_frame_decoder *request) {
     case RQDKM_MSG_PAINT:
       paint();
       return reply(request, payload());
+#if RQDKM_DISPATCH
+    case RQDKM_MSG_CONTEXT:
+      return context(request);
+    case RQDKM_MSG_MORPH:
+      return morph(request);
+#endif
     case RQDKM_MSG_EXIT:
       if (request->length != 4) return error(request, RQDKM_PROTOCOL_BAD_SIZE, request->length);
       return reply(request, payload());
@@ -221,6 +260,9 @@ int32_t rqdkm_server_run(void) {
   int32_t exit_code = 0;
   rqdkm_frame_decoder_init(&rx);
   last.valid = false;
+#if RQDKM_DISPATCH
+  rqdkm_dispatch_init();
+#endif
   paint();
   uint8_t *p = rqdkm_put_u16(payload(), RQDKM_PROTOCOL_VERSION);
   send(finish(RQDKM_MSG_READY, 0, rqdkm_put_u32(p, rqdkm_model_id)));

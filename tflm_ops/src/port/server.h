@@ -20,6 +20,8 @@ typedef enum {
   RQDKM_MSG_PAINT = 0x09,        /* -> nothing; starts new high-water marks; input contents are lost */
   RQDKM_MSG_EXIT = 0x0A,         /* exit code -> nothing; the program ends */
   RQDKM_MSG_RESET = 0x0B,        /* -> nothing; the board restarts */
+  RQDKM_MSG_CONTEXT = 0x0C,      /* load, memory, clock, slack -> nothing; for the frames that follow */
+  RQDKM_MSG_MORPH = 0x0D,        /* -> the kernel that ran last, why, counters, what selecting cost */
   RQDKM_MSG_READY = 0xFD,        /* event: the program has started */
   RQDKM_MSG_FAULT = 0xFE,        /* event: the program has crashed and ends */
   RQDKM_MSG_ERROR = 0xFF,        /* reply: code, request type, detail */

@@ -3,7 +3,13 @@
    Ends with 0 after the last whole sample, 3 when a run failed, 4 when an input was cut short. */
 #include <stdio.h>
 
+#include "port/dispatch.h"
+#include "rqdkm/port.h"
 #include "rqdkm_model.h"
+
+/* What the board would tell the policy: nobody else runs, and the core at full speed. */
+uint32_t rqdkm_port_cycles(void) { return 0; }
+uint32_t rqdkm_port_clock_hz(void) { return 168000000u; }
 
 /* Bytes of input read; less than size only at the end of stdin. */
 static size_t read_input(uint32_t index) {
@@ -11,12 +17,18 @@ static size_t read_input(uint32_t index) {
 }
 
 int main(void) {
+#if RQDKM_DISPATCH
+  rqdkm_dispatch_init();
+#endif
   for (;;) {
     for (uint32_t i = 0; i < rqdkm_model_input_count; ++i) {
       size_t size = read_input(i);
       if (i == 0 && size == 0) return 0;
       if (size != rqdkm_model_inputs[i].bytes) return 4;
     }
+#if RQDKM_DISPATCH
+    rqdkm_dispatch_frame();
+#endif
     int32_t status = rqdkm_model_run();
     if (status != 0) {
       fprintf(stderr, "rqdkm_model_run returned %d\n", (int)status);

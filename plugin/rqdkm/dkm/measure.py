@@ -1,0 +1,107 @@
+"""Costs of a morphing network, measured on its own project: cycles and memory on the virtual board, classes on data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rqdkm import judge
+from rqdkm.board import run as board_run
+from rqdkm.board.describe import STM32F407
+from rqdkm.dkm import state
+from rqdkm.dkm.costs import Costs
+from rqdkm.export import host, project
+from rqdkm.export import metadata as described
+from rqdkm.models import data as datasets
+from rqdkm.models.graph import per_tensor
+from rqdkm_tvm.errors import DataError, ModelError
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str], None]
+
+LOOKED_AT = 512  # values of a frame that the chip measures
+LEVELS = (0.0, 0.1, 0.2, 0.3)  # noise, of an input that spans -1 to 1
+
+
+def measure(
+    directory: Path,
+    metadata: Mapping[str, Any],
+    data: Path,
+    *,
+    levels: Sequence[float] = LEVELS,
+    samples: int | None = None,
+    on_board: int = 2,
+    seed: int = 0,
+    progress: Progress = lambda _text: None,
+) -> Costs:
+    """Run every kernel of the project in ``directory``.
+
+    Args:
+        directory: a CMake project as ``rqdkm deploy`` writes it; built in place.
+        metadata: its metadata.json.
+        data: labelled samples, ``.npz``.
+        levels: standard deviations of the normal noise that is added to them, in the input's own unit.
+        samples: how many are taken; None: all.
+        on_board: samples that run on the virtual board for the cycles.
+        seed: of the noise.
+
+    Raises:
+        DataError: no labels, or data that does not fit.
+        ModelError: the network has several inputs, or one that is not int8.
+    """
+    clean, labels = _labelled(data, metadata, samples)
+    tensor = metadata["inputs"][0]
+    rng = np.random.default_rng(seed)
+    scale = per_tensor(float(tensor["scale"]), int(tensor["zero_point"]))
+    real = datasets.dequantize(clean, scale)
+    noisy = [
+        datasets.quantize(real + np.float32(level) * rng.standard_normal(real.shape, np.float32), scale)
+        if level
+        else clean
+        for level in levels
+    ]
+    names, safe = described.kernels(metadata)
+    channels = int(tensor["shape"][-1])
+    progress(f"measuring {len(clean):,} inputs at {len(levels)} levels of noise")
+    statistics = [[state.measure_input(frame, channels, LOOKED_AT) for frame in frames] for frames in noisy]
+    cycles, memory, right = [], [], np.empty((len(levels), len(clean), len(names)), bool)
+    for number, name in enumerate(names):
+        chosen = number if len(names) > 1 else None
+        progress(f"{name}: on the virtual board")
+        elf = project.build(directory, kernel=chosen)
+        ran = board_run.run_samples(elf, "virtual", judge.by_sample([noisy[0][:on_board]]))
+        assert ran.cycles is not None
+        cycles.append(float(np.mean(ran.cycles)))
+        used = ran.memory
+        whole = STM32F407.memory("sram").bytes
+        memory.append((used.data + used.bss + used.stack_used + used.arena_used) / whole)
+        runner = host.build_host_runner(directory, kernel=chosen)
+        for level, frames in enumerate(noisy):
+            progress(f"{name}: {len(frames):,} samples, level {level + 1} of {len(levels)}")
+            scores = host.run(runner, [frames])[0].reshape(len(frames), -1)
+            right[level, :, number] = scores.argmax(axis=1) == labels
+    return Costs(
+        names,
+        safe,
+        np.array(cycles),
+        np.array(memory),
+        np.array(levels, np.float64),
+        np.array(statistics, np.float32),
+        right,
+    )
+
+
+def _labelled(data: Path, metadata: Mapping[str, Any], samples: int | None) -> tuple[Array, Array]:
+    if len(metadata["inputs"]) != 1 or metadata["inputs"][0]["dtype"] != "int8":
+        raise ModelError("morphing needs one int8 input", where=str(metadata["model_name"]))
+    (inputs,) = judge.read_inputs(data, metadata, samples)
+    labels = datasets.read_arrays(data).get("y")
+    if labels is None or labels.shape[0] < len(inputs):
+        raise DataError(
+            "there are no labels to learn with", where=str(data), hint='save them as "y", one integer per sample'
+        )
+    return inputs, labels[: len(inputs)].astype(np.int64).ravel()

@@ -153,11 +153,20 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
             where="--config rq",
             hint="pass --calib with typical inputs, labelled if possible, or --plan with a plan made before",
         )
-    from rqdkm import planning
+    from rqdkm import morph_planning, planning
 
     began = time.monotonic()
     dataset = datasets.load_data(options.calib, model)
     step = _prefixed("plan", progress)
+    if morph_planning.morphs(model):
+        limits = budget.limits(options.allowed_drop, None, None, None)
+        kernels = morph_planning.plan(model, dataset, limits, kernel_set=options.kernel_set, progress=step)
+        return BitWidths(
+            plan_files.named(kernels.plan, kernels.parameters),
+            kernels.parameters,
+            None,
+            time.monotonic() - began,
+        )
     planner = planning.Planner(model, dataset, kernel_set=options.kernel_set, progress=step)
     # patches meet a RAM budget by themselves, bits of whole maps need not
     ram = options.ram_bytes if options.patch == "off" else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,8 @@ class Planner:
         kernel_set: of the firmware.
         metric: REP or, to compare with, another rule.
         methods: of repair.
+        mod: what to plan instead of the model's module, partitioned.
+        only: layers whose weights may change, and those whose results may; None: all.
     """
 
     def __init__(
@@ -137,9 +139,11 @@ class Planner:
         metric: MetricName = "rep",
         methods: tuple[Any, ...] = METHODS,
         progress: Progress = lambda _text: None,
+        mod: Any = None,
+        only: tuple[Collection[str], Collection[str]] | None = None,
     ) -> None:
-        self.progress, self.methods = progress, methods
-        self.mod = partition(model)
+        self.progress, self.methods, self.only = progress, methods, only
+        self.mod = partition(model) if mod is None else mod
         self.labels = dataset.labels
         self.inputs = datasets.quantize_inputs(dataset, model)
         # without labels: the error of the logits tells more than the loss of a trained network, see docs/rep.md
@@ -147,10 +151,25 @@ class Planner:
         self.calibration = Calibration(self._samples(self.drawn), metric=metric, progress=progress)
         self.calibration.bind(self.mod["main"])
         self.kernel_set: KernelSet = kernel_set
-        self.costs = mixed_costs(self.mod, kernel_set)
+        self.costs = self._costs(Limits())
         self.judged = self._spread(JUDGE_SAMPLES)
         progress(f"running the int8 network on {len(self.judged)} samples")
         self.before = self._classes(self.mod["main"])
+
+    def _costs(self, limits: Limits) -> Costs:
+        found = mixed_costs(self.mod, self.kernel_set, limits)
+        if self.only is None:
+            return found
+        weights, results = self.only
+        layers = (
+            dataclasses.replace(
+                layer,
+                flash_per_channel=layer.flash_per_channel if layer.name in weights else {},
+                ram=layer.ram if layer.name in results else {},
+            )
+            for layer in found.layers
+        )
+        return dataclasses.replace(found, layers=tuple(layers))
 
     def _spread(self, wanted: int) -> npt.NDArray[np.int64]:
         return spread(len(self.inputs[0]), wanted, self.labels)
@@ -182,8 +201,9 @@ class Planner:
         write(plan, self.mod["main"], assignment, outputs_of(self.calibration))
         samples = self._samples(self._spread(REPAIR_SAMPLES))
         self.progress("repair")
+        only = None if self.only is None else self.only[0]
         fixed = repair(
-            self.calibration.twin, assignment, self.calibration.quantizers, samples, self.methods, self.progress
+            self.calibration.twin, assignment, self.calibration.quantizers, samples, self.methods, self.progress, only
         )
         for entry in plan.layers:
             quantizer = fixed.activations.get(entry.name)
@@ -208,7 +228,7 @@ class Planner:
             BudgetError: no bit-widths meet the budgets, or those that do lose more than allowed.
         """
         check_samples(len(self.judged), limits.max_drop)
-        self.costs = mixed_costs(self.mod, self.kernel_set, limits)
+        self.costs = self._costs(limits)
         budgets = Budgets(flash=limits.flash, ram=limits.ram, cycles=limits.cycles)
         unquantized = self.calibration.derive(Assignment())
         items = items_of(unquantized, self.costs, level="group")

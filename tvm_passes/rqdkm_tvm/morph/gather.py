@@ -94,6 +94,29 @@ class _Substitute(relay.ExprMutator):  # type: ignore[misc]
         return function
 
 
+def _chains(call: Expr, paths: Sequence[Expr]) -> list[list[Expr]] | None:
+    """Every path's calls, its result first, back to what all of them read; None if they do not read one tensor."""
+    whole = [_chain(path) for path in paths]
+    source = next((x for x in whole[0][1:] if all(any(x.same_as(y) for y in c[1:]) for c in whole)), None)
+    if source is None:
+        return None
+    return [c[: next(i for i, x in enumerate(c) if x.same_as(source))] for c in whole]
+
+
+def kernel_layers(mod: Any) -> list[list[list[str]]]:
+    """Of a partitioned module whose morphing layers are not gathered yet: by layer, by kernel, the names of the layers
+    that the kernel alone runs, in order."""
+    function = mod["main"]
+    names = {site.call: site.name for site in read_sites(function)}
+    found = []
+    for call in calls(function):
+        picked = _selected(call)
+        chains = _chains(call, picked[0]) if picked is not None else None
+        if chains is not None:
+            found.append([[names[x] for x in reversed(chain) if x in names] for chain in chains])
+    return found
+
+
 def gather(mod: Any) -> Any:
     """See :func:`GatherMorphs`."""
     function = mod["main"]
@@ -105,13 +128,12 @@ def gather(mod: Any) -> Any:
     refusals: dict[str, str] = {}
     made: dict[Expr, Expr] = {}
     for call, (paths, safe) in found.items():
-        whole = [_chain(path) for path in paths]
-        source = next((x for x in whole[0][1:] if all(any(x.same_as(y) for y in c[1:]) for c in whole)), None)
+        chains = _chains(call, paths)
         name = source_name(call) or OP
-        if source is None:
+        if chains is None:
             refusals[name] = f"{OP}: its kernels do not read one tensor"
             continue
-        chains = [c[: next(i for i, x in enumerate(c) if x.same_as(source))] for c in whole]
+        source = chains[0][-1].args[0]
         reason = _refusal(chains, layers, readers)
         if reason is not None:
             refusals[name] = f"{OP}: {reason}"
@@ -157,6 +179,9 @@ def _fixed(mod: Any, kernel: int) -> Any:
 
     class Fixing(Rewriter):
         def rewrite(self, call: Expr, original: Expr) -> Expr:
+            picked = _selected(call)
+            if picked is not None:
+                return picked[0][kernel] if 0 <= kernel < len(picked[0]) else call
             if composite_name(call) != MORPHED or not 0 <= kernel < len(call.op.body.tuple_value.fields):
                 return call
             body = relay.TupleGetItem(call.op.body.tuple_value, kernel)
@@ -168,7 +193,8 @@ def _fixed(mod: Any, kernel: int) -> Any:
 def FixKernel(kernel: int) -> Any:  # noqa: N802 (passes are named like TVM's)
     """Pass: ``kernel`` becomes the safe one of every morphing layer that has so many kernels.
 
-    The module is then the network that the chip computes while that kernel is selected.
+    The module is then the network that the chip computes while that kernel is selected. Before layers are gathered
+    nothing but that kernel is left of them.
     """
     return module_pass("FixKernel", lambda mod: _fixed(mod, kernel))
 

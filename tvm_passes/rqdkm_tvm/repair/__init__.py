@@ -14,7 +14,7 @@ whose logits are no nearer to the float network's is handed back plain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,7 @@ def repair(
     samples: Samples,
     methods: Sequence[Method] = METHODS,
     progress: Progress = lambda _message: None,
+    only: Collection[str] | None = None,
 ) -> Repaired:
     """Integers for ``assignment``; without methods the plain ones, nearest to the model's weights.
 
@@ -85,6 +86,7 @@ def repair(
         assignment: bits; 8 for what it does not name.
         quantizers: of :func:`rqdkm_tvm.sensitivity.rep.calibrate`; only those of feature maps are used.
         samples: as for calibration, at least 2; some 100 and more give good results.
+        only: layers whose integers and scales may change; None: all. Equalisation, which rescales, needs None.
 
     Raises:
         DataError: fewer than 2 samples.
@@ -92,6 +94,8 @@ def repair(
     """
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}; known are {METHODS}")
+    if only is not None and "equalise" in methods:
+        raise ValueError("equalisation changes all layers")
     if len(samples) < 2:
         raise DataError("repair needs 2 samples or more", where="calibration data", hint="some 100 are better")
     fit, check = [samples[i] for i in range(0, len(samples), 2)], [samples[i] for i in range(1, len(samples), 2)]
@@ -103,7 +107,7 @@ def repair(
         plain_error = _logits_error(plain, simple, check, wanted)
         network = Network(twin, plain.bits, dict(plain.activations))
         equalised = equalise(network, fit, check, progress) if "equalise" in methods else []
-        parameters, rows = _repair_layers(network, fit, check, methods, progress)
+        parameters, rows = _repair_layers(network, fit, check, methods, progress, only)
         error = _logits_error(network, parameters, check, wanted)
         if error >= plain_error:
             rows = tuple(LayerRepair(r.name, r.plain, r.plain, 0) for r in rows)
@@ -137,7 +141,12 @@ def _logits_error(network: Network, parameters: Parameters, samples: Samples, wa
 
 
 def _repair_layers(
-    network: Network, fit: Samples, check: Samples, methods: Sequence[Method], progress: Progress
+    network: Network,
+    fit: Samples,
+    check: Samples,
+    methods: Sequence[Method],
+    progress: Progress,
+    only: Collection[str] | None,
 ) -> tuple[Parameters, tuple[LayerRepair, ...]]:
     twin = network.twin
     layers = weighted(twin)
@@ -149,6 +158,9 @@ def _repair_layers(
     done: dict[str, LayerParameters] = {}
     rows = []
     for index, x in enumerate(layers):
+        if only is not None and x.name not in only:
+            done[x.name] = network.store(x, network.plain(x), network.bias(x))
+            continue
         progress(f'repair: layer {index + 1} of {len(layers)}, "{x.name}"')
         network.set_quantized(done)
         real = rows_of(x.layer, network.weights(x))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from flatbuffers import flexbuffers
 
-from rqdkm.models.graph import Graph
-from rqdkm.models.tflite_write import CUSTOM, write_graph
-from rqdkm.tflm import options
+from rqdkm.models import custom_options as options
+from rqdkm.models.graph import CUSTOM, Graph
+from rqdkm.models.tflite_write import write_graph
 from tests.tflm import bad_worker, paths
 
 Change = Callable[[Graph], Graph]

@@ -14,8 +14,7 @@ from rqdkm.board import run as board_run
 from rqdkm.export import model_c, project
 from rqdkm.export.library import kernel_sources
 from rqdkm.models import reference
-from rqdkm.models.graph import Graph
-from rqdkm.models.tflite_write import CUSTOM
+from rqdkm.models.graph import CUSTOM, Graph
 from rqdkm.tflm import arena, generated, host
 from rqdkm.tflm.nodes import TYPES, Need
 from rqdkm_tvm.sources import tflm_ops_dir

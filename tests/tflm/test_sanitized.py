@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rqdkm.models import reference
-from rqdkm.models.graph import Graph
-from rqdkm.models.tflite_write import CUSTOM, write_graph
+from rqdkm.models.graph import CUSTOM, Graph
+from rqdkm.models.tflite_write import write_graph
 from rqdkm.tflm import generated, host
 from tests.tflm import cases, paths, wheel
 

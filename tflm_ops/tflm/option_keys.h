@@ -30,7 +30,17 @@
   KEY(clamp)          /* least and greatest value of the result */                                              \
   KEY(multipliers)    /* per feature map where they are scaled alone, then of the result */                     \
   KEY(shifts)         /* likewise; > 0 is to the left */                                                        \
-  KEY(count)          /* elements of the result, after how many the second operand repeats; batches */
+  KEY(count)          /* elements of the result, after how many the second operand repeats; batches */          \
+  /* RQDKM_MORPH_CONV_2D of a model file, before any export: "of a layer" is per layer of every kernel, in order */ \
+  KEY(kernels)        /* layers of every kernel */                                                              \
+  KEY(safe)           /* the kernel that runs until one is selected */                                          \
+  KEY(ops)            /* of a layer: 0 convolution, 1 depthwise */                                              \
+  KEY(strides)        /* of a layer: height, width */                                                           \
+  KEY(dilations)      /* of a layer: height, width */                                                           \
+  KEY(valid)          /* of a layer: 1 without padding ("VALID"), 0 with ("SAME") */                            \
+  KEY(activations)    /* of a layer: TFLite's number, 0 none, 1 relu, 3 relu6 */                                \
+  KEY(inner_scales)   /* of a layer that another one follows: the bits of its result's scale, a float32 */      \
+  KEY(inner_zeros)    /* likewise: zero point */
 /* clang-format on */
 
 #endif

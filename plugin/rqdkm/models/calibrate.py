@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from rqdkm.models.float_run import Floats, run_float
 from rqdkm.models.graph import Graph, Quantization, per_tensor
+from rqdkm.models.morph_file import variants
 from rqdkm_tvm.errors import DataError
 
 METHODS = ("minmax", "percentile", "mse")
@@ -41,7 +42,7 @@ def calibrate(
     method: str = "minmax",
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[int, Range]:
-    """Range of every activation of a float graph.
+    """Range of every activation of a float graph; of a morphing one with every kernel in turn.
 
     Args:
         graph: float, simplified.
@@ -98,10 +99,11 @@ def _pass(
     progress: Callable[[str], None],
     what: str,
 ) -> None:
-    count = len(inputs[0])
+    count, networks = len(inputs[0]), variants(graph)
     for start in range(0, count, BATCH):
         progress(f"calibrating: {what}, sample {start + 1} of {count}")
-        run_float(graph, [x[start : start + BATCH] for x in inputs], observe)
+        for variant in networks:
+            run_float(variant, [x[start : start + BATCH] for x in inputs], observe)
 
 
 def _percentile(span: Range, counts: npt.NDArray[np.int64]) -> Range:

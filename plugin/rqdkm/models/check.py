@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rqdkm.models.graph import Graph, Operator, Quantization, TensorInfo, layer_names, shortened
+from rqdkm.models.graph import SELECT, Graph, Operator, Quantization, TensorInfo, layer_names, shortened
 from rqdkm_tvm.errors import ModelError
 
 _DAMAGED = "the file is damaged, or its converter did something unusual; export it again"
@@ -260,6 +260,15 @@ def _concatenation(graph: Graph, operator: Operator) -> None:
     _need(total == out.shape[axis], "its operands do not add up to its output")
 
 
+def _select(graph: Graph, operator: Operator) -> None:
+    """A morphing layer's kernels, see :mod:`rqdkm.models.morph_file`."""
+    out = _output(graph, operator)
+    for place in range(len(operator.inputs)):
+        result = _tensor(graph, operator, place)
+        _need(result.shape == out.shape, f"kernel {place} gives {result.shape}, the layer {out.shape}")
+        _need(result.dtype == out.dtype, f"kernel {place} gives {result.dtype}, the layer {out.dtype}")
+
+
 def _pad(graph: Graph, operator: Operator) -> None:
     data, amounts, out = _tensor(graph, operator, 0), _tensor(graph, operator, 1), _output(graph, operator)
     _need(amounts.is_constant and amounts.dtype in ("int32", "int64"), "its padding amounts are not constant")
@@ -298,6 +307,7 @@ _RULES: dict[str, Callable[[Graph, Operator], None]] = {
     "RELU": _unchanged_shape,
     "RELU6": _unchanged_shape,
     "CONCATENATION": _concatenation,
+    SELECT: _select,
     "PAD": _pad,
     "PADV2": _pad,
     "MEAN": _reduce,

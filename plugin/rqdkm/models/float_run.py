@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.models.check import same_padding
-from rqdkm.models.graph import Graph, Operator, layer_names
+from rqdkm.models.graph import SELECT, Graph, Operator, layer_names
 from rqdkm_tvm.errors import UnsupportedOperatorError
 
 Floats = npt.NDArray[np.float32]
@@ -200,4 +200,5 @@ _FUNCTIONS: Mapping[str, Callable[[Graph, Operator, list[Any]], Floats]] = {
     "CONCATENATION": lambda _g, operator, operands: np.concatenate(operands, axis=operator.attrs["axis"]),
     "TRANSPOSE": lambda _g, _o, operands: operands[0].transpose(tuple(int(a) for a in operands[1])),
     "MEAN": _mean,
+    SELECT: lambda _g, operator, operands: operands[operator.attrs["safe"]],
 }

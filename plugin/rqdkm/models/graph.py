@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 NDArray = npt.NDArray[Any]
 
+CUSTOM = "custom_options"  # attribute of a custom operator: the bytes of its options
+SELECT = "RQDKM_SELECT"  # takes one kernel's result of a morphing layer, see rqdkm.models.morph_file
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -142,6 +145,23 @@ def prune(graph: Graph) -> Graph:
             kept.append(operator)
             wanted.update(operator.inputs)
     return replace(graph, operators=tuple(reversed(kept)))
+
+
+def compact(graph: Graph) -> Graph:
+    """Without tensors that no operator reads or writes; tensors get new numbers."""
+    used = {*graph.inputs, *graph.outputs}
+    for operator in graph.operators:
+        used.update(i for i in (*operator.inputs, *operator.outputs) if i >= 0)
+    number = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+
+    def renumbered(indices: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(number[i] for i in indices)
+
+    operators = tuple(
+        replace(op, inputs=renumbered(op.inputs), outputs=renumbered(op.outputs)) for op in graph.operators
+    )
+    tensors = tuple(graph.tensors[i] for i in sorted(used))
+    return Graph(graph.name, tensors, operators, renumbered(graph.inputs), renumbered(graph.outputs))
 
 
 _WEIGHTED = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "MatMul"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from rqdkm.models.check import same_padding
 from rqdkm.models.fixedpoint import activation_range
-from rqdkm.models.graph import Graph, NDArray, Operator, TensorInfo, layer_names
+from rqdkm.models.graph import SELECT, Graph, NDArray, Operator, TensorInfo, layer_names
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.layer import Layer, Tensor
 
@@ -55,6 +55,7 @@ OPERATORS = {
     "RELU6": "requantize",
     "QUANTIZE": "requantize",
     "MEAN": "mean",
+    SELECT: "reshape",  # the safe kernel's result as it is
 }
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _ONE_INPUT = ("PAD", "RESHAPE", "MEAN")  # their further inputs are constants that become attributes
@@ -72,7 +73,7 @@ def _layer(graph: Graph, operator: Operator, name: str) -> WiredLayer:
     if op is None or output.dtype != "int8":
         raise UnsupportedOperatorError(f"operator {operator.op} has no int8 kernel", where=f"layer {name!r}")
     count = 1 if operator.op in (*_WEIGHTED, *_ONE_INPUT) else len(operator.inputs)
-    inputs = operator.inputs[:count]
+    inputs = operator.inputs[:count] if operator.op != SELECT else (operator.inputs[operator.attrs["safe"]],)
     weights: NDArray | None = None
     scales: NDArray | None = None
     bias: NDArray | None = None

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tvm
 
-from rqdkm.models import check, relay_import, tflite_read
-from rqdkm.models.graph import Graph, TensorInfo, layer_names, prune
-from rqdkm_tvm.errors import ModelError
+from rqdkm.models import check, morph_file, relay_import, tflite_read, tflite_write
+from rqdkm.models.graph import Graph, TensorInfo, compact, layer_names, prune
+from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 
 MAX_FILE_BYTES = 256 << 20
 
@@ -52,7 +52,8 @@ class LoadedModel:
         output_names: C identifiers of the outputs.
         is_quantized: computes in int8; False means it must go through ``quantize`` before it can be deployed.
         layer_names: full tensor name of a layer's output -> short unique name, in execution order.
-        tflite: FlatBuffer with these inputs and outputs, for the reference interpreter; empty for ONNX.
+        tflite: FlatBuffer with these inputs and outputs, for the reference interpreter; empty for ONNX. Of a model
+            with morphing layers the network that its safe kernels make.
     """
 
     path: Path
@@ -92,17 +93,22 @@ def load_graph(path: Path | str) -> Graph:
     if path.suffix.lower() == ".onnx":
         return load_onnx(data, path).graph
     graph = tflite_read.read_graph(data, str(path), identifier(path))
-    return prune(tflite_read.strip_boundary(data, graph)[1])
+    return prune(morph_file.expand(tflite_read.strip_boundary(data, graph)[1], str(path)))
 
 
 def load_tflite(data: bytes, path: Path) -> LoadedModel:
     """:func:`load` for the bytes of a ``.tflite`` file; ``path`` names it."""
     where = str(path)
     original = tflite_read.read_graph(data, where, identifier(path))
+    expanded = morph_file.expand(original, where)
+    if expanded is not original:
+        original, data = expanded, _written(expanded, where)
     stripped, graph = tflite_read.strip_boundary(data, original)
     relay_import.check_supported(graph, where)
     check.check(graph, where)
     module = relay_import.from_tflite(stripped, graph, where)
+    if morph_file.kernel_count(graph):
+        stripped = _written(morph_file.without_selects(graph), where)
     short = layer_names(graph)
     return LoadedModel(
         path=path,
@@ -120,6 +126,15 @@ def load_tflite(data: bytes, path: Path) -> LoadedModel:
         layer_names={graph.tensors[op.outputs[0]].name: name for op, name in zip(graph.operators, short, strict=True)},
         tflite=stripped,
     )
+
+
+def _written(graph: Graph, where: str) -> bytes:
+    try:
+        return tflite_write.write_graph(compact(graph))
+    except UnsupportedOperatorError as error:
+        error.where = error.where or where
+        error.hint = error.hint or "replace it: a model with morphing layers is written anew before it is imported"
+        raise
 
 
 def load_onnx(data: bytes, path: Path) -> LoadedModel:

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.models import calibrate as calibration
-from rqdkm.models import float_run, oracle, reference, tflite_write
+from rqdkm.models import float_run, morph_file, oracle, reference, tflite_write
 from rqdkm.models.data import Dataset, dequantize, quantize_inputs
-from rqdkm.models.graph import Graph, Operator, Quantization, TensorInfo, layer_names, per_tensor, prune
+from rqdkm.models.graph import SELECT, Graph, Operator, Quantization, TensorInfo, layer_names, per_tensor, prune
 from rqdkm.models.simplify import simplify
 from rqdkm_tvm.errors import DataError, ModelError, UnsupportedOperatorError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # TFLite Micro's RELU6 clamps without rescaling, so its scale must not change either
-_SAME_SCALE = ("RESHAPE", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "TRANSPOSE", "CONCATENATION", "RELU6")
+_SAME_SCALE = ("RESHAPE", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "TRANSPOSE", "CONCATENATION", "RELU6", SELECT)
 # outputs whose quantization the specification fixes
 _FIXED = {"SOFTMAX": per_tensor(1 / 256, -128), "LOGISTIC": per_tensor(1 / 256, -128), "TANH": per_tensor(1 / 128, 0)}
 _REPORT_SAMPLES = 64
@@ -71,6 +71,7 @@ class Quantized:
         layers: per layer, in order of execution.
         agreement: fraction of the reported samples whose top-1 output is that of the float model.
         compared: number of samples compared.
+        kernels: of a model with morphing layers ``agreement`` with every kernel.
     """
 
     model: LoadedModel
@@ -79,6 +80,7 @@ class Quantized:
     layers: tuple[LayerError, ...]
     agreement: float
     compared: int
+    kernels: tuple[float, ...] = ()
 
     @property
     def output_sqnr_db(self) -> float:
@@ -128,40 +130,65 @@ def quantize_and_compare(
     ranges = calibration.calibrate(graph, inputs, method, progress)
     progress("quantizing weights")
     quantized = prune(_to_int8(graph, ranges))
-    loaded = _load(model, tflite_write.write_graph(quantized, f"int8, calibrated by {method} on {len(data)} samples"))
+    description = f"int8, calibrated by {method} on {len(data)} samples"
+    loaded = _load(model, tflite_write.write_graph(morph_file.fold(quantized), description))
     progress("comparing with the float model")
-    layers, agreement, compared = compare(graph, loaded, data)
-    return Quantized(loaded, method, len(data), layers, agreement, compared)
+    found = compare(graph, loaded, data)
+    return Quantized(loaded, method, len(data), found.layers, found.agreement, found.compared, found.kernels)
 
 
-def compare(graph: Graph, model: LoadedModel, data: Dataset) -> tuple[tuple[LayerError, ...], float, int]:
-    """Layer errors, top-1 agreement and number of samples of an int8 ``model`` against the float ``graph``."""
+@dataclass(frozen=True)
+class Comparison:
+    """An int8 model beside the float one; fields as in :class:`Quantized`."""
+
+    layers: tuple[LayerError, ...]
+    agreement: float
+    compared: int
+    kernels: tuple[float, ...]
+
+
+def compare(graph: Graph, model: LoadedModel, data: Dataset) -> Comparison:
+    """Layer errors and top-1 agreement of an int8 ``model`` against the float ``graph``."""
     some = data.head(_REPORT_SAMPLES)
-    floats: dict[str, Floats] = {}
+    samples, ints = [np.asarray(x, np.float32) for x in some.inputs], quantize_inputs(some, model)
+    errors: dict[str, LayerError] = {}
+    agreements = []
+    # what runs unless a kernel is selected comes last: layers that all kernels have are judged by that
+    for kernel in (*range(morph_file.kernel_count(graph)), None):
+        integer = morph_file.fixed(model.graph, kernel)
+        floats, outputs = _floats(morph_file.fixed(graph, kernel), samples)
+        values = _every_tensor(integer, ints)
+        for operator in integer.operators:
+            index = operator.outputs[0]
+            tensor = integer.tensors[index]
+            if tensor.name in floats and tensor.quantization is not None and index in values:
+                name = model.layer_names[tensor.name]
+                real = floats[tensor.name]
+                errors[name] = _layer_error(name, operator.op, real, values[index], tensor.quantization)
+        chosen = values[integer.outputs[0]].reshape(len(some), -1).argmax(axis=1)
+        wanted = outputs[0].reshape(len(some), -1).argmax(axis=1)
+        agreements.append(float((chosen == wanted).mean()))
+    layers = tuple(errors[name] for name in layer_names(model.graph) if name in errors)
+    return Comparison(layers, agreements[-1], len(some), tuple(agreements[:-1]))
+
+
+def _floats(graph: Graph, inputs: list[Floats]) -> tuple[dict[str, Floats], list[Floats]]:
+    """Every activation, by name, and the outputs."""
+    found: dict[str, Floats] = {}
     outputs = float_run.run_float(
-        graph,
-        [np.asarray(x, np.float32) for x in some.inputs],
-        lambda index, values: floats.__setitem__(graph.tensors[index].name, values),
+        graph, inputs, lambda index, values: found.__setitem__(graph.tensors[index].name, values)
     )
-    ints = _every_tensor(model, quantize_inputs(some, model))
-    layers = []
-    for operator, name in zip(model.graph.operators, layer_names(model.graph), strict=True):
-        tensor = model.graph.tensors[operator.outputs[0]]
-        if tensor.name in floats and tensor.quantization is not None:
-            real = floats[tensor.name]
-            layers.append(_layer_error(name, operator.op, real, ints[operator.outputs[0]], tensor.quantization))
-    chosen = ints[model.graph.outputs[0]].reshape(len(some), -1).argmax(axis=1)
-    wanted = outputs[0].reshape(len(some), -1).argmax(axis=1)
-    return tuple(layers), float((chosen == wanted).mean()), len(some)
+    return found, outputs
 
 
-def _every_tensor(model: LoadedModel, inputs: list[npt.NDArray[np.int8]]) -> dict[int, npt.NDArray[np.int8]]:
+def _every_tensor(graph: Graph, inputs: list[npt.NDArray[np.int8]]) -> dict[int, npt.NDArray[np.int8]]:
     """All activations; by TFLite's interpreter where the NumPy reference lacks an operator."""
     try:
-        return reference.run_graph(model.graph, inputs, every_tensor=True)
+        return reference.run_graph(graph, inputs, every_tensor=True)
     except UnsupportedOperatorError:
-        by_name = oracle.reference_layers(model, inputs)
-        return {i: by_name[t.name] for i, t in enumerate(model.graph.tensors) if t.name in by_name}
+        plain = morph_file.without_selects(graph)
+        by_name = oracle.reference_layers(tflite_write.write_graph(plain), inputs)
+        return {i: by_name[t.name] for i, t in enumerate(graph.tensors) if t.name in by_name}
 
 
 def _layer_error(name: str, op: str, real: Floats, values: npt.NDArray[np.int8], q: Quantization) -> LayerError:
@@ -210,8 +237,9 @@ def _to_int8(graph: Graph, ranges: dict[int, calibration.Range]) -> Graph:
 def _activation_scales(graph: Graph, ranges: dict[int, calibration.Range]) -> dict[int, Quantization]:
     """One quantization per activation; tensors that must share one get the union of their ranges.
 
-    An operator of :data:`_SAME_SCALE` ties its output to its input. Concatenations tie all their inputs, except those
-    with a fixed scale or one that is tied elsewhere: these get a QUANTIZE in between (see :class:`_Builder`).
+    An operator of :data:`_SAME_SCALE` ties its output to its input, a morphing layer to the results of all its kernels.
+    Concatenations tie all their inputs, except those with a fixed scale or one that is tied elsewhere: these get a
+    QUANTIZE in between (see :class:`_Builder`).
     """
     fixed = {op.outputs[0]: _FIXED[op.op] for op in graph.operators if op.op in _FIXED}
     root = {index: index for index in ranges}
@@ -226,7 +254,7 @@ def _activation_scales(graph: Graph, ranges: dict[int, calibration.Range]) -> di
         if operator.op not in _SAME_SCALE:
             continue
         output = find(operator.outputs[0])
-        for index in graph.activations(operator)[: None if operator.op == "CONCATENATION" else 1]:
+        for index in graph.activations(operator)[: None if operator.op in ("CONCATENATION", SELECT) else 1]:
             source = find(index)
             if source == output:
                 continue

@@ -3,6 +3,7 @@
 ``relay.frontend.from_tflite`` takes the converter class as an argument; :class:`Converter` is ours. It differs in
 
 * fully connected layers with one weight scale per output channel (TVM 0.19 asserts that there is only one),
+* morphing layers (:data:`rqdkm.models.morph_file.SELECT`),
 * the clamp of a fused activation, rounded as TFLite does (float32 division, ties away from zero),
 * errors, which name the layer.
 """
@@ -19,14 +20,15 @@ from tvm import relay
 from tvm.relay.frontend.tflite import OperatorConverter
 
 from rqdkm.models.fixedpoint import activation_range
-from rqdkm.models.graph import Graph, layer_names, shortened
+from rqdkm.models.graph import SELECT, Graph, Operator, layer_names, shortened
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
 from rqdkm_tvm.graph import Rewriter, rebuild
+from rqdkm_tvm.morph.gather import select
 
 
 def supported_operators() -> frozenset[str]:
-    """TFLite builtin names that TVM's importer knows."""
-    return frozenset(OperatorConverter(None, None, None).convert_map)
+    """Operators that TVM's importer knows, and ours."""
+    return frozenset(OperatorConverter(None, None, None).convert_map) | {SELECT}
 
 
 def check_supported(graph: Graph, where: str) -> None:
@@ -62,6 +64,7 @@ def from_tflite(data: bytes, graph: Graph, where: str) -> tvm.IRModule:
         """The converter, knowing where it is."""
 
         layers = names
+        operators = graph.operators
         file = where
 
     try:
@@ -173,12 +176,14 @@ class Converter(OperatorConverter):  # type: ignore[misc]
     """TVM's TFLite converter with the additions named in the module's docstring."""
 
     layers: list[str] = []  # noqa: RUF012 - set by from_tflite's subclass
+    operators: tuple[Operator, ...] = ()
     file = ""
     convert_map: dict[str, Callable[[Any], Any]]
 
     def __init__(self, model: Any, subgraph: Any, exp_tab: Any) -> None:
         super().__init__(model, subgraph, exp_tab)
         self._position = 0
+        self.convert_map[SELECT] = self.convert_select
         self.convert_map = {name: self._named(name, convert) for name, convert in self.convert_map.items()}
 
     def _named(self, name: str, convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -197,6 +202,18 @@ class Converter(OperatorConverter):  # type: ignore[misc]
                 ) from error
 
         return run
+
+    def get_op_code_str(self, op: Any) -> str:
+        """As TVM's, which refuses custom operators."""
+        code = self.model.OperatorCodes(op.OpcodeIndex())
+        if code.BuiltinCode() == tflite.BuiltinOperator.CUSTOM and code.CustomCode() == SELECT.encode():
+            return SELECT
+        return str(super().get_op_code_str(op))
+
+    def convert_select(self, op: Any) -> Any:
+        """Results of a morphing layer's kernels -> :func:`rqdkm_tvm.morph.gather.select`."""
+        paths = [self.get_tensor_expr(tensor) for tensor in self.get_input_tensors(op)]
+        return select(paths, int(self.operators[self._position - 1].attrs["safe"]))
 
     def convert_qnn_fused_activation_function(
         self, expr: Any, fused_activation_fn: int, scale: float, zero_point: int, dtype: str

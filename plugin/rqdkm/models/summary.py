@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from rqdkm.models import relay_import
-from rqdkm.models.graph import Graph, Operator, TensorInfo, layer_names
+from rqdkm.models import morph_file, relay_import
+from rqdkm.models.graph import SELECT, Graph, Operator, TensorInfo, layer_names
 from rqdkm.models.layers import OPERATORS as _KERNEL_OPS
 from rqdkm.models.load import load_graph
 
@@ -83,7 +83,7 @@ class ModelSummary:
         inputs: as deployed (int8 where the file quantizes right behind its input).
         outputs: likewise.
         layers: in order of execution.
-        macs: sum over the layers.
+        macs: sum over the layers; of a morphing layer the safe kernel's.
         parameters: sum over the layers, shared constants once.
         weights_bytes: flash for weights and biases, shared constants once.
         ram_peak_bytes: the largest live set.
@@ -117,7 +117,8 @@ def summarize(path: Path | str) -> ModelSummary:
 
 def summarize_graph(graph: Graph, path: Path) -> ModelSummary:
     """:func:`summarize` for a graph that is already there."""
-    live = live_sets(graph)
+    live = _live(graph)
+    ran = {operator.outputs[0] for operator in morph_file.fixed(graph).operators}
     importable = relay_import.supported_operators()
     layers = tuple(
         _layer(graph, operator, name, ram, importable)
@@ -134,7 +135,7 @@ def summarize_graph(graph: Graph, path: Path) -> ModelSummary:
         inputs=tuple(_tensor(graph.tensors[i]) for i in graph.inputs),
         outputs=tuple(_tensor(graph.tensors[i]) for i in graph.outputs),
         layers=layers,
-        macs=sum(layer.macs for layer in layers),
+        macs=sum(x.macs for x, op in zip(layers, graph.operators, strict=True) if op.outputs[0] in ran),
         parameters=sum(graph.tensors[i].size for i in constants),
         weights_bytes=sum(_deployed_bytes(graph.tensors[i]) for i in constants),
         ram_peak_bytes=live[peak],
@@ -142,11 +143,20 @@ def summarize_graph(graph: Graph, path: Path) -> ModelSummary:
     )
 
 
+def _live(graph: Graph) -> list[int]:
+    """:func:`live_sets`; of morphing layers only one kernel exists at a time."""
+    found: dict[int, int] = {}
+    for variant in morph_file.variants(graph):
+        for operator, size in zip(variant.operators, live_sets(variant), strict=True):
+            found[operator.outputs[0]] = max(size, found.get(operator.outputs[0], 0))
+    return [found[operator.outputs[0]] for operator in graph.operators]
+
+
 def live_sets(graph: Graph) -> list[int]:
     """Bytes of the activations that exist while each operator runs, in order."""
     root = {i: i for i in range(len(graph.tensors))}
     for operator in graph.operators:
-        if operator.op in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
+        if operator.op in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", SELECT):
             root[operator.outputs[0]] = root[operator.inputs[0]]
     born = {root[i]: -1 for i in graph.inputs}
     last = {root[i]: len(graph.operators) for i in graph.outputs}
@@ -218,6 +228,8 @@ def _layer(graph: Graph, operator: Operator, name: str, ram: int, importable: fr
 
 def _detail(graph: Graph, operator: Operator) -> str:
     attrs: Mapping[str, Any] = operator.attrs
+    if operator.op == SELECT:
+        return f"{len(operator.inputs)} kernels, {operator.attrs['safe']} is safe"
     parts = []
     window = attrs.get("window")
     if operator.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):

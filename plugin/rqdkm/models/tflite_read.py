@@ -14,7 +14,7 @@ import numpy as np
 import tflite
 
 from rqdkm.models.flatbuffer import FlatbufferError, Table, root_table
-from rqdkm.models.graph import Graph, NDArray, Operator, Quantization, TensorInfo, shortened
+from rqdkm.models.graph import CUSTOM, Graph, NDArray, Operator, Quantization, TensorInfo, shortened
 from rqdkm_tvm.errors import ModelError
 
 IDENTIFIER = b"TFL3"
@@ -199,8 +199,10 @@ def _operator(table: Table, index: int, opcodes: list[str], where: str) -> Opera
         raise ModelError(f"operator {index} uses code {code}, there are {len(opcodes)}", where=where)
     options = table.table(4)
     kind = _enum("BuiltinOptions").get(table.integer(3, "<B"), "NONE")
-    if options is None:
-        attrs: dict[str, Any] = {}
+    if opcodes[code].startswith("CUSTOM("):
+        attrs: dict[str, Any] = {CUSTOM: table.array(5, "<u1").tobytes()}
+    elif options is None:
+        attrs = {}
     else:
         attrs = _attributes(kind, options, f"{where}: operator {index} ({opcodes[code]})")
     return Operator(opcodes[code], _indices(table, 1), _indices(table, 2), attrs)

@@ -13,7 +13,7 @@ import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 import tflite
 
-from rqdkm.models.graph import Graph, NDArray, Operator, Quantization, TensorInfo
+from rqdkm.models.graph import CUSTOM, Graph, NDArray, Operator, Quantization, TensorInfo
 from rqdkm_tvm.errors import UnsupportedOperatorError
 
 _TYPES = {
@@ -23,7 +23,6 @@ _TYPES = {
     "int8": tflite.TensorType.INT8,
     "uint8": tflite.TensorType.UINT8,
 }
-CUSTOM = "custom_options"  # attribute of a custom operator: the bytes of its options
 _ACTIVATION = tflite.ActivationFunctionType
 _PADDING = tflite.Padding
 # operator version that introduced the int8 kernel

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm.models.graph import Graph, Operator, TensorInfo, per_tensor
-from rqdkm.models.tflite_write import CUSTOM
-from rqdkm.tflm import options
+from rqdkm.models import custom_options as options
+from rqdkm.models.graph import CUSTOM, Graph, Operator, TensorInfo, per_tensor
 from rqdkm_tvm.layer import Tensor
 
 Array = npt.NDArray[Any]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rqdkm.models.custom_options import Value
 from rqdkm.tflm.generated import NAMES
 from rqdkm.tflm.nodes import NOTHING, Need, Nodes
-from rqdkm.tflm.options import Value
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels.add import add_params, broadcast_period

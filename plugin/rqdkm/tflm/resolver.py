@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rqdkm.models.graph import Graph
-from rqdkm.models.tflite_write import CUSTOM
+from rqdkm.models.graph import CUSTOM, Graph
 from rqdkm.tflm.generated import Converted
 
 # TFLM's resolver methods by builtin operator

@@ -1,0 +1,174 @@
+"""Joint training of a network of :class:`~rqdkm.train.morph_layer.MorphConv2D` layers: every kernel has to work.
+
+The sandwich rule (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", 2019): each step
+sees the leader, which learns the labels, and the cheapest kernel and some at random, which learn the leader's answers
+too (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015). Their gradients are added up to one update::
+
+    leader   CE(y, p) + T^2 KL(t || p)               t: mean answer of the teachers, if there are any
+    others   (1 - d) CE(y, p) + d T^2 KL(t || p)     t: the teachers' or else the leader's
+
+The divergence is between answers softened by the temperature T. Imports TensorFlow and nothing of TVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from rqdkm.train.morph_layer import morphing, use_kernel
+
+NDArray = npt.NDArray[Any]
+Samples = tuple[NDArray, NDArray]
+
+LEAST_PROBABILITY = 1e-7
+NOT_DECAYED = ["gamma", "beta", "bias"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a network did on the validation samples.
+
+    Args:
+        epoch: after which this is.
+        loss: mean of the epoch's steps, all kernels together.
+        accuracy: per kernel.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: tuple[float, ...]
+
+
+def train_jointly(
+    model: Any,
+    data: Samples,
+    validation: Samples,
+    *,
+    epochs: int = 30,
+    batch: int = 64,
+    rate: float = 2e-3,
+    decay: float = 1e-4,
+    seed: int = 0,
+    augment: Callable[[Any, Any], tuple[Any, Any]] | None = None,
+    teachers: Sequence[Callable[[Any], Any]] = (),
+    leader: int | None = None,
+    sampled: int = 2,
+    distill: float = 0.7,
+    temperature: float = 2.0,
+    every: int = 5,
+    progress: Callable[[Judged], None] = lambda _judged: None,
+) -> list[Judged]:
+    """Train ``model`` in place, by AdamW with a rate that falls as a cosine.
+
+    Args:
+        model: Keras, its answer are class probabilities (it ends in a softmax), all its morphing layers have the same
+            number of kernels.
+        data: inputs and class numbers to learn from.
+        validation: to judge by; nothing is chosen by it.
+        decay: of weights per step, relative to the rate; normalisation and biases are left alone.
+        augment: of one sample and its label, as ``tf.data.Dataset.map`` takes it.
+        teachers: Keras models, or functions, of a batch of inputs that give class probabilities.
+        leader: the kernel that learns from labels; the one with most products unless given.
+        sampled: kernels beside leader and cheapest that every step sees.
+        distill: the share ``d`` of the leader's answer in the others' loss.
+        every: epochs between judgements; the last is after the last epoch.
+
+    Returns:
+        The judgements, the last one being that of the trained model.
+    """
+    layers = morphing(model)
+    counts = {len(layer.kernels) for layer in layers}
+    if len(counts) != 1:
+        raise ValueError("morphing layers of one network need the same number of kernels, and there has to be one")
+    (count,) = counts
+    tf.keras.utils.set_random_seed(seed)
+    products = [sum(layer.macs(k) for layer in layers) for k in range(count)]
+    first = int(np.argmax(products)) if leader is None else leader
+    if not 0 <= first < count:
+        raise ValueError(f"there is no kernel {first} to lead")
+    cheapest = int(np.argmin(products))
+    others = [k for k in range(count) if k not in (first, cheapest)]
+
+    samples = tf.data.Dataset.from_tensor_slices((data[0], data[1].astype(np.int64)))
+    samples = samples.shuffle(len(data[0]), seed=seed)
+    samples = (samples.map(augment) if augment is not None else samples).batch(batch).prefetch(1)
+    steps = epochs * -(-len(data[0]) // batch)
+    optimizer = tf.keras.optimizers.AdamW(tf.keras.optimizers.schedules.CosineDecay(rate, steps), weight_decay=decay)
+    optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def gradients(x: Any, y: Any, teacher: Any, labels: Any, teaching: Any) -> Any:
+        """Gradients, loss and answer of the kernel in use."""
+        with tf.GradientTape() as tape:
+            p = model(x, training=True)
+            loss = labels * _cross_entropy(y, p) + teaching * temperature**2 * _divergence(teacher, p, temperature)
+        found = tape.gradient(loss, variables)
+        found = [tf.zeros_like(v) if g is None else g for g, v in zip(found, variables, strict=True)]
+        return found, loss, tf.stop_gradient(p)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def update(found: Any) -> None:
+        optimizer.apply(found, variables)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def taught(x: Any) -> Any:
+        return tf.add_n([tf.convert_to_tensor(teacher(x)) for teacher in teachers]) / len(teachers)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def answer(x: Any) -> Any:
+        return model(x, training=False)
+
+    draw = np.random.default_rng((seed, 1))
+    judged: list[Judged] = []
+    for epoch in range(1, epochs + 1):
+        losses = []
+        for x, y in samples:
+            chosen = [int(k) for k in draw.permutation(others)[:sampled]]
+            wanted = taught(x) if teachers else None
+            use_kernel(model, first)
+            unknown = tf.zeros((len(y), 1)) if wanted is None else wanted
+            total, loss, p = gradients(x, y, unknown, tf.constant(1.0), tf.constant(0.0 if wanted is None else 1.0))
+            losses.append(float(loss))
+            for k in [*chosen, *([cheapest] if cheapest != first else [])]:
+                use_kernel(model, k)
+                found, loss, _ = gradients(
+                    x, y, p if wanted is None else wanted, tf.constant(1.0 - distill), tf.constant(distill)
+                )
+                total = [a + b for a, b in zip(total, found, strict=True)]
+                losses.append(float(loss))
+            update(total)
+        if epoch % every == 0 or epoch == epochs:
+            right = tuple(_accuracy(model, k, answer, validation, batch) for k in range(count))
+            judged.append(Judged(epoch, float(np.mean(losses)), right))
+            progress(judged[-1])
+    for layer in layers:
+        layer.kernel.assign(layer.safe)
+    return judged
+
+
+def _accuracy(model: Any, kernel: int, answer: Callable[[Any], Any], samples: Samples, batch: int) -> float:
+    use_kernel(model, kernel)
+    x, y = samples
+    right = 0
+    for start in range(0, len(x), batch):
+        found = np.asarray(answer(tf.constant(x[start : start + batch]))).argmax(axis=-1)
+        right += int((found == y[start : start + batch]).sum())
+    return right / len(x)
+
+
+def _cross_entropy(labels: Any, p: Any) -> Any:
+    return tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(labels, p))
+
+
+def _divergence(teacher: Any, p: Any, temperature: float) -> Any:
+    """Mean KL divergence of the softened answers. Logarithms of probabilities are logits."""
+    a = tf.nn.log_softmax(tf.math.log(teacher + LEAST_PROBABILITY) / temperature)
+    b = tf.nn.log_softmax(tf.math.log(p + LEAST_PROBABILITY) / temperature)
+    return tf.reduce_mean(tf.reduce_sum(tf.exp(a) * (a - b), axis=-1))

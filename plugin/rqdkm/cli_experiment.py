@@ -120,6 +120,56 @@ def patches(
 
 
 @app.command()
+def morphing(
+    deployment: Annotated[
+        list[str], typer.Argument(metavar="NAME=DIR...", help="Deployments by configuration, the baseline first.")
+    ],
+    learn: Annotated[Path, typer.Option(help="Labelled samples that policies learn on.")],
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of costs and policies.")] = Path("morphing"),
+    penalty: Annotated[float, typer.Option(min=0.0, help="Of the reward: throughput - penalty * violation.")] = 1.0,
+    wrong: Annotated[float, typer.Option(min=0.0, help="What a wrong class counts in the violation.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=1000, help="Frames that a policy learns from.")] = 60_000,
+    frames: Annotated[int, typer.Option(min=100, help="Of every trace.")] = 2000,
+    markdown: MarkdownOpt = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Kernel morphing",
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
+) -> None:
+    """Networks with fixed and with morphing kernels over one mixed trace of loads, clocks, limits and noise."""
+    from rqdkm.dkm import dqn
+    from rqdkm.dkm.environment import Weights
+    from rqdkm.experiment import morphing as experiment
+
+    deployments = {}
+    for text in deployment:
+        name, given, directory = text.partition("=")
+        if not (name and given and directory):
+            raise OptionError(f"{text!r} is no deployment", where="NAME=DIR", hint="write baseline=out/baseline")
+        deployments[name] = Path(directory)
+    with log.Progress() as progress:
+        rows = experiment.run(
+            deployments,
+            learn,
+            data,
+            out,
+            weights=Weights(penalty, wrong),
+            training=dqn.Training(steps=steps),
+            frames=frames,
+            progress=progress,
+        )
+    if markdown is not None:
+        experiment.write_markdown(title, rows, markdown, _command())
+    print(experiment.table(rows), end="")
+    found = experiment.verdicts(rows)
+    for name, judged in found.items():
+        for verdict in judged:
+            print(f"{'✓' if verdict.met else '✗'} {name}: {verdict.text}")
+    if check and not all(verdict.met for judged in found.values() for verdict in judged):
+        print("error: a target was missed", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
 def vdqs(
     model: ModelArg,
     calib: CalibOpt,

@@ -26,7 +26,7 @@ class Outcome:
         reward: mean per frame.
         rewards: mean per frame of every trace, for intervals.
         frames_per_second: frames over the time they took.
-        accuracy: share of frames whose class was right.
+        accuracy: share of frames whose class was right; clean: the same of frames at the first level of noise.
         missed: share of frames that took too long; overrun: that needed too much memory.
         shares: (kernels,) how often each was run.
         frames: of all traces.
@@ -38,6 +38,7 @@ class Outcome:
     rewards: Array
     frames_per_second: float
     accuracy: float
+    clean: float
     missed: float
     overrun: float
     shares: Array
@@ -56,6 +57,7 @@ class Reference:
 
     frames_per_second: float
     accuracy: float
+    clean: float
     missed: float
     loss: float
     loss_ci95: tuple[float, float]
@@ -108,7 +110,8 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
     """All traces of ``env``, each once. Every policy meets the same frames."""
     rng = np.random.default_rng(seed)
     rewards: list[float] = []
-    theirs = np.zeros(3)  # of the reference: seconds, frames missed and right
+    theirs = np.zeros(4)  # of the reference: seconds, frames missed and right, right ones that are clean
+    clean = np.zeros(2)  # frames without added noise, those of them that are right
     lost = np.zeros(
         (env.costs.right.shape[1], 2)
     )  # by sample: frames that it alone gets right less those we do; frames
@@ -120,16 +123,18 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
         total, count, done = 0.0, 0, False
         while not done:
             action = choose(env, state, rng)
+            untouched = int(env.trace.noise[env.frame]) == 0
             state, reward, done, _, info = env.step(action)
             total, count = total + reward, count + 1
             shares[action] += 1
             right += info["right"]
+            clean += (untouched, untouched and info["right"])
             missed += info["missed"]
             seconds += info["seconds"]
             overrun += info["overrun"]
             if env.reference is not None:
                 taken, late, good = info["reference"]
-                theirs += (taken, late, good)
+                theirs += (taken, late, good, untouched and good)
                 lost[info["sample"]] += (float(good) - float(info["right"]), 1.0)
         rewards.append(total / count)
         frames += count
@@ -140,20 +145,28 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
         means,
         frames / seconds,
         right / frames,
+        float(clean[1] / clean[0]) if clean[0] else float("nan"),
         missed / frames,
         overrun / frames,
         shares / frames,
         frames,
-        None if env.reference is None else _reference(theirs, lost, frames),
+        None if env.reference is None else _reference(theirs, lost, frames, int(clean[0])),
     )
 
 
-def _reference(theirs: Array, lost: Array, frames: int) -> Reference:
+def _reference(theirs: Array, lost: Array, frames: int, clean: int) -> Reference:
     """Variance of the mean by sample: sum of squares of the samples' sums about it (cluster-robust)."""
     loss = float(lost[:, 0].sum()) / frames
     error = float(np.sqrt(((lost[:, 0] - loss * lost[:, 1]) ** 2).sum())) / frames
     half = NormalDist().inv_cdf(0.975) * error
-    return Reference(frames / theirs[0], theirs[2] / frames, theirs[1] / frames, loss, (loss - half, loss + half))
+    return Reference(
+        frames / theirs[0],
+        theirs[2] / frames,
+        theirs[3] / clean if clean else float("nan"),
+        theirs[1] / frames,
+        loss,
+        (loss - half, loss + half),
+    )
 
 
 def compare(env: Morphing, policy: Policy, *, seed: int = 0, snr: float = 5.0) -> Sequence[Outcome]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rqdkm.board import run as board_run
 from rqdkm.board.describe import STM32F407
 from rqdkm.dkm import state
 from rqdkm.dkm.costs import Costs
+from rqdkm.dkm.policy_file import PolicyFile
 from rqdkm.export import host, project
 from rqdkm.export import metadata as described
 from rqdkm.models import data as datasets
@@ -65,6 +68,7 @@ def measure(
         for level in levels
     ]
     names, safe = described.kernels(metadata)
+    sample = host.sample_shape(tensor["shape"])
     channels = int(tensor["shape"][-1])
     progress(f"measuring {len(clean):,} inputs at {len(levels)} levels of noise")
     statistics = [[state.measure_input(frame, channels, LOOKED_AT) for frame in frames] for frames in noisy]
@@ -82,7 +86,7 @@ def measure(
         runner = host.build_host_runner(directory, kernel=chosen)
         for level, frames in enumerate(noisy):
             progress(f"{name}: {len(frames):,} samples, level {level + 1} of {len(levels)}")
-            scores = host.run(runner, [frames])[0].reshape(len(frames), -1)
+            scores = host.run(runner, [frames.reshape(len(frames), *sample)])[0].reshape(len(frames), -1)
             right[level, :, number] = scores.argmax(axis=1) == labels
     return Costs(
         names,
@@ -93,6 +97,22 @@ def measure(
         np.array(statistics, np.float32),
         right,
     )
+
+
+def decision_cycles(
+    directory: Path, metadata: Mapping[str, Any], data: Path, policy: PolicyFile, *, samples: int = 8
+) -> float:
+    """Cycles that looking at an input and deciding take on the virtual board, mean of ``samples`` frames.
+
+    ``directory`` is a project without a policy; a copy of it gets ``policy``.
+    """
+    (inputs,) = judge.read_inputs(data, metadata, samples)
+    with tempfile.TemporaryDirectory(prefix="rqdkm-policy-") as folder:
+        copy = Path(folder) / "project"
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("build*"))
+        project.add_policy(copy, policy)
+        ran = board_run.run_samples(project.build(copy), "virtual", judge.by_sample([inputs]))
+    return float(np.mean([selection.cycles for selection in ran.selections]))
 
 
 def _labelled(data: Path, metadata: Mapping[str, Any], samples: int | None) -> tuple[Array, Array]:

@@ -53,7 +53,7 @@ def train(
 
 
 def compare(
-    policy: Policy,
+    policy: Policy | None,
     costs: Costs,
     reference: Costs | None,
     weights: Weights,
@@ -64,6 +64,7 @@ def compare(
     """``policy`` beside fixed kernels, rule, chance and oracle on mixed traces that no training saw.
 
     Args:
+        policy: None: the network has one kernel, and is measured alone.
         costs: of the same network as in training, on other samples.
         reference: costs of the network that its speed and accuracy are compared with.
 
@@ -73,7 +74,8 @@ def compare(
     progress(f"{len(HELD_OUT)} held-out traces of {frames:,} frames")
     unseen = _traces(HELD_OUT, ("mixed",), frames, len(costs.levels))
     env = Morphing(costs, unseen, weights, reference)
-    return Result(evaluate.compare(env, policy), costs, weights, frames)
+    outcomes = evaluate.compare(env, policy) if policy is not None else [evaluate.run(env, "fixed", evaluate.fixed(0))]
+    return Result(outcomes, costs, weights, frames)
 
 
 def passed(result: Result) -> bool:
@@ -114,15 +116,28 @@ def table(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown(title: str, result: Result, command: str) -> str:
-    """The page of docs/, complete."""
-    costs = result.costs
+def kernels_table(costs: Costs) -> str:
+    """Markdown: what each kernel costs and gets right."""
     rows = [
         f"| {name} | {costs.cycles[k]:,.0f} | {costs.memory[k]:.1%} | "
         + " | ".join(f"{value:.2%}" for value in costs.accuracy[:, k])
         + " |"
         for k, name in enumerate(costs.names)
     ]
+    return "\n".join(
+        [
+            f"The kernels: cycles on the virtual board (modelled), share of the SRAM, and right classes of "
+            f"{costs.right.shape[1]:,} samples by level of noise. Safe: {costs.names[costs.safe]}.\n",
+            "| kernel | cycles | SRAM | " + " | ".join(f"noise {level:g}" for level in costs.levels) + " |",
+            "|---|--:|--:|" + "--:|" * len(costs.levels),
+            *rows,
+            "",
+        ]
+    )
+
+
+def markdown(title: str, result: Result, command: str) -> str:
+    """The page of docs/, complete."""
     return "\n".join(
         [
             f"# {title}\n",
@@ -132,12 +147,6 @@ def markdown(title: str, result: Result, command: str) -> str:
             f"Reward: throughput - {result.weights.penalty:g} x violation, in which a wrong class counts "
             f"{result.weights.wrong:g} (docs/morph.md). Intervals of rewards are over traces.\n",
             table(result),
-            "## The kernels\n",
-            f"Cycles on the virtual board (modelled), share of the SRAM, and right classes of "
-            f"{costs.right.shape[1]:,} samples by level of noise. Safe: {costs.names[costs.safe]}.\n",
-            "| kernel | cycles | SRAM | " + " | ".join(f"noise {level:g}" for level in costs.levels) + " |",
-            "|---|--:|--:|" + "--:|" * len(costs.levels),
-            *rows,
-            "",
+            kernels_table(result.costs),
         ]
     )

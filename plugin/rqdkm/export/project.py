@@ -72,13 +72,15 @@ def write_project(
     content = metadata.metadata(compiled, name, board)
     model_id = metadata.identify(content)
     with staged_directory(out, replace=force) as stage:
-        populate(compiled, stage, name=name, board=board, policy=policy)
+        populate(compiled, stage, name=name, board=board)
+        if policy is not None:
+            add_policy(stage, policy)
         (stage / "metadata.json").write_text(metadata.to_json(content, model_id))
         (stage / "plan.json").write_text(compiled.plan.to_json())
     return Project(out, name, model_id)
 
 
-def populate(compiled: CompiledModel, out: Path, *, name: str, board: str, policy: PolicyFile | None = None) -> None:
+def populate(compiled: CompiledModel, out: Path, *, name: str, board: str) -> None:
     """Fill the existing directory ``out`` with sources (everything but the JSON files)."""
     model = out / "model"
     model.mkdir()
@@ -96,9 +98,6 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str, polic
 
     root = tflm_ops_dir()
     texts = [compiled.layers_source, *([model_c.frame_source(compiled)] if compiled.fetched else [])]
-    if policy is not None:
-        (model / "policy.c").write_text(model_c.policy_source(policy))
-        texts.append((root / "src" / "port" / "dispatch.c").read_text())
     kernels = library.kernel_sources(root, texts)
     shutil.copytree(root / "include", out / "tflm_ops" / "include")
     shutil.copytree(root / "src" / "port", out / "tflm_ops" / "src" / "port")
@@ -112,11 +111,18 @@ def populate(compiled: CompiledModel, out: Path, *, name: str, board: str, polic
     sources = [f"model/{p.name}" for p in sorted(model.glob("*.c"))] + [f"tflm_ops/{k.as_posix()}" for k in kernels]
     cmake = (TEMPLATES / "CMakeLists.txt").read_text()
     listed = "\n".join(f"    {source}" for source in sources)
-    values = {"@NAME@": identifier(name), "@SOURCES@": listed, "@BOARD@": board}
-    values["@DISPATCH@"] = "OFF" if policy is None else "ON"
-    for key, value in values.items():
+    for key, value in {"@NAME@": identifier(name), "@SOURCES@": listed, "@BOARD@": board}.items():
         cmake = cmake.replace(key, value)
     (out / "CMakeLists.txt").write_text(cmake)
+
+
+def add_policy(project_dir: Path, policy: PolicyFile) -> None:
+    """Give a written project the policy by which its firmware selects a kernel before every frame."""
+    (project_dir / "model" / "policy.c").write_text(model_c.policy_source(policy))
+    morph = Path("src") / "morph"
+    shutil.copytree(tflm_ops_dir() / morph, project_dir / "tflm_ops" / morph, dirs_exist_ok=True)
+    cmake = project_dir / "CMakeLists.txt"
+    cmake.write_text(cmake.read_text().replace("set(RQDKM_DISPATCH OFF)", "set(RQDKM_DISPATCH ON)"))
 
 
 def build(

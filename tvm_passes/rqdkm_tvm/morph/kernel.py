@@ -34,15 +34,18 @@ class _Option:
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer of a path; offsets in scratch, None where it reads the morphing layer's input or writes its output."""
+    """A layer of a path; ``source`` and ``target`` are offsets in scratch, or ``in0`` and ``out``."""
 
     layer: Layer
-    source: int | None
-    target: int | None
+    source: int | str
+    target: int | str
     free: int  # first byte behind the buffers in use
 
     def options(self) -> list[_Option]:
-        return list(_options(ByIdentity(self.layer)))
+        found = _options(ByIdentity(self.layer))
+        if self.source != self.target:
+            return list(found)
+        return [option for option in found if 0 in option.kernel.in_place(self.layer, option.config)]
 
     def best(self, scratch: int) -> _Option | None:
         """The fastest within ``scratch`` bytes in all."""
@@ -67,17 +70,38 @@ def _bytes(tensor: Tensor) -> int:
     return aligned(size)
 
 
-def _steps(path: Path) -> list[_Step]:
-    """Results in between lie at the start of the scratch, by turns at either end of the largest two."""
+def _steps(path: Path, over: bool) -> list[_Step]:
+    """Results in between lie at the start of the scratch, by turns at either end of the largest two.
+
+    Args:
+        over: the last of them lies in the morphing layer's own result, where it is written over.
+    """
     between = [_bytes(layer.stored) for layer in path.layers[:-1]]
-    rooms = (max(between[0::2], default=0), max(between[1::2], default=0))
-    offsets = (0, rooms[0])
-    steps = []
-    for i, layer in enumerate(path.layers):
-        source = None if i == 0 else offsets[(i - 1) % 2]
-        target = None if i == len(path.layers) - 1 else offsets[i % 2]
-        steps.append(_Step(layer, source, target, sum(rooms)))
-    return steps
+    scratch = between[:-1] if over else between
+    rooms = (max(scratch[0::2], default=0), max(scratch[1::2], default=0))
+    places: list[int | str] = ["in0", *((0, rooms[0])[i % 2] for i in range(len(between))), "out"]
+    if over:
+        places[-2] = "out"
+    return [_Step(x, places[i], places[i + 1], sum(rooms)) for i, x in enumerate(path.layers)]
+
+
+def _layouts(path: Path) -> list[list[_Step]]:
+    """Where the path's results may lie."""
+    found = [_steps(path, over=False)]
+    if len(path.layers) > 1 and _bytes(path.layers[-2].stored) <= _bytes(path.layers[-1].stored):
+        found.append(_steps(path, over=True))
+    return [steps for steps in found if all(step.options() for step in steps)]
+
+
+def _best(path: Path, scratch: int) -> list[tuple[_Step, _Option]] | None:
+    """The fastest layout and kernels within ``scratch`` bytes."""
+    found = []
+    for steps in _layouts(path):
+        chosen = [(step, option) for step in steps if (option := step.best(scratch)) is not None]
+        if len(chosen) == len(steps):
+            found.append(chosen)
+    worst = [(any(o.kernel.reference for _, o in x), sum(o.cycles for _, o in x)) for x in found]
+    return found[worst.index(min(worst))] if found else None
 
 
 @register
@@ -92,9 +116,9 @@ class MorphKernel(Kernel):
     def reject(self, layer: Layer) -> str | None:
         assert layer.library is not None
         for path in layer.library.paths:
-            for step in _steps(path):
-                if not step.options():
-                    return f'no kernel runs "{step.layer.name}"'
+            for layer_ in path.layers:
+                if not _options(ByIdentity(layer_)):
+                    return f'no kernel runs "{layer_.name}"'
         return None
 
     def configs(self, layer: Layer) -> list[Config]:
@@ -114,9 +138,9 @@ class MorphKernel(Kernel):
         includes: dict[str, None] = {"rqdkm/morph.h": None}
         for number, path in enumerate(paths):
             lines = ""
-            for index, step in enumerate(_steps(path)):
-                option = step.best(int(config[SCRATCH]))
-                assert option is not None
+            chosen = _best(path, int(config[SCRATCH]))
+            assert chosen is not None
+            for index, (step, option) in enumerate(chosen):
                 call = option.kernel.lower(step.layer, option.config)
                 includes |= dict.fromkeys(call.includes)
                 name = f"rqdkm_{identifier(layer.name)}_{number}_{index}"
@@ -125,9 +149,9 @@ class MorphKernel(Kernel):
                 arguments += ["void *scratch"] if call.scratch_bytes else []
                 text = f"{{\n{call.body.rstrip()}\n}}\n"
                 prelude += f"{call.prelude}static int32_t {name}({', '.join(arguments)}) {text}"
-                given = ["in0" if step.source is None else _memory(step.source)]
+                given = [_memory(step.source)]
                 given += [f"c{constants.number(constant)}" for constant in call.constants]
-                given.append("out" if step.target is None else _memory(step.target))
+                given.append(_memory(step.target))
                 given += [_memory(step.free)] if call.scratch_bytes else []
                 lines += f"      status = {name}({', '.join(given)});\n"
                 lines += "      if (status != 0) return status;\n" if index + 1 < len(path.layers) else ""
@@ -146,8 +170,10 @@ class MorphKernel(Kernel):
         )
 
 
-def _memory(offset: int) -> str:
-    return f"(int8_t *)scratch + {offset}"
+def _memory(place: int | str) -> str:
+    if isinstance(place, str):
+        return place
+    return f"(int8_t *)scratch + {place}"
 
 
 @lru_cache(maxsize=64)
@@ -155,9 +181,13 @@ def _sizes(key: ByIdentity) -> tuple[int, ...]:
     """Sizes of which none is both larger and slower than another, fastest first, the least last."""
     library = key.layer.library
     assert library is not None
-    steps = [step for path in library.paths for step in _steps(path)]
-    least = max(step.free + min(o.scratch for o in step.options()) for step in steps)
-    wanted = sorted({aligned(max(least, step.free + o.scratch)) for step in steps for o in step.options()})
+    layouts = [_layouts(path) for path in library.paths]
+    least = max(
+        min(max(step.free + min(o.scratch for o in step.options()) for step in steps) for steps in found)
+        for found in layouts
+    )
+    every = [step for found in layouts for steps in found for step in steps]
+    wanted = sorted({aligned(max(least, step.free + o.scratch)) for step in every for o in step.options()})
     kept: list[int] = []
     for size in wanted:
         if not kept or _cycles(key, size) < _cycles(key, kept[-1]) * 0.999:
@@ -171,6 +201,9 @@ def _sizes(key: ByIdentity) -> tuple[int, ...]:
 def _cycles(key: ByIdentity, scratch: int) -> float:
     library = key.layer.library
     assert library is not None
-    chosen = [step.best(scratch) for path in library.paths for step in _steps(path)]
-    assert all(option is not None for option in chosen)
-    return sum(option.cycles for option in chosen if option is not None) / len(library.paths)
+    total = 0.0
+    for path in library.paths:
+        chosen = _best(path, scratch)
+        assert chosen is not None
+        total += sum(option.cycles for _, option in chosen)
+    return total / len(library.paths)

@@ -1,0 +1,202 @@
+"""The four configurations over one mixed trace: a network with fixed kernels, and those that morph, by their policies.
+
+Deployments in, a table out. Every network is measured on the same noisy samples (:mod:`rqdkm.dkm.measure`); policies
+learn on one set of samples and traces and are judged on others. What a frame takes is ``cycles / (clock (1 - load))``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rqdkm import pipeline
+from rqdkm.dkm import dqn, measure, study
+from rqdkm.dkm.costs import Costs
+from rqdkm.dkm.environment import Weights
+from rqdkm.dkm.policy_file import PolicyFile
+from rqdkm.experiment.configurations import Verdict
+from rqdkm.experiment.configurations import memory as memory_of
+from rqdkm.report import codec
+from rqdkm.report.schema import Report
+from rqdkm_tvm.errors import DataError
+from rqdkm_tvm.files import write_atomic
+
+Progress = Callable[[str], None]
+
+# by configuration: times the baseline's frames per second, share of its memory, points of loss
+TARGETS: Mapping[str, tuple[float, float, float]] = {"dkm": (3.0, 0.85, 0.2), "rq-dkm": (4.0, 0.65, 0.0)}
+DECISION = 0.005  # of a frame's cycles, that looking at the input and deciding may take
+
+
+@dataclass(frozen=True)
+class Row:
+    """One deployment over the trace.
+
+    Args:
+        study: its policy beside others, on the baseline's frames; of a network that does not morph, its one kernel.
+        decision: cycles of looking at the input and deciding; None where nothing is decided.
+    """
+
+    name: str
+    report: Report
+    costs: Costs
+    study: study.Result
+    policy: PolicyFile | None
+    decision: float | None
+
+
+def run(
+    deployments: Mapping[str, Path],
+    learn: Path,
+    data: Path,
+    out: Path,
+    *,
+    weights: Weights,
+    levels: Sequence[float] = measure.LEVELS,
+    training: dqn.Training,
+    frames: int = 2000,
+    progress: Progress = lambda _text: None,
+) -> list[Row]:
+    """Measure, learn and compare.
+
+    Args:
+        deployments: directories of ``rqdkm deploy`` by configuration; the first is the baseline. Morphing ones come
+            without a policy.
+        learn: labelled samples that policies learn on.
+        data: labelled samples that nothing has seen.
+        out: costs and policies go there.
+
+    Raises:
+        DataError: a directory without a report, or data that does not fit.
+    """
+    check_names(deployments)
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for name, directory in deployments.items():
+        step = _prefixed(name, progress)
+        project = pipeline.find_project(directory)
+        metadata = pipeline.read_metadata(project)
+        report = codec.read(directory / "report.json")
+        costs = measure.measure(project, metadata, data, levels=levels, progress=step)
+        costs.save(out / f"{name}.test.npz")
+        reference = rows[0].costs if rows else costs
+        policy = decision = None
+        if len(costs.names) > 1:
+            seen = measure.measure(project, metadata, learn, levels=levels, progress=step)
+            seen.save(out / f"{name}.learn.npz")
+            found = study.train(seen, weights, training, step)
+            policy = PolicyFile(seen.names, seen.safe, tuple(round(float(n)) for n in seen.cycles), found)
+            policy.save(out / f"{name}.policy.json")
+            decision = measure.decision_cycles(project, metadata, data, policy)
+            costs = dataclasses.replace(costs, cycles=costs.cycles + decision)
+        result = study.compare(
+            None if policy is None else policy.policy, costs, reference, weights, frames=frames, progress=step
+        )
+        rows.append(Row(name, report, costs, result, policy, decision))
+    return rows
+
+
+def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
+    """What was to be reached, by configuration."""
+    found: dict[str, tuple[Verdict, ...]] = {}
+    for row in rows[1:]:
+        if row.name not in TARGETS or row.policy is None or row.decision is None:
+            continue
+        speed, share, loss = TARGETS[row.name]
+        reference = row.study.policy.reference
+        assert reference is not None
+        times = row.study.policy.frames_per_second / reference.frames_per_second
+        memory = memory_of(row.report) / memory_of(rows[0].report)
+        clean = 100 * (reference.clean - row.study.policy.clean)
+        cost = row.decision / float(row.costs.cycles.min())
+        beaten = study.passed(row.study)
+        found[row.name] = (
+            Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
+            Verdict(f"{memory:.3f} of its memory, target at most {share:g}", memory <= share),
+            Verdict(
+                f"loss over the trace {100 * reference.loss:+.2f} points, target at most {loss:g}",
+                100 * reference.loss <= loss,
+            ),
+            Verdict(f"loss on clean frames {clean:+.2f} points, target at most {loss:g}", clean <= loss),
+            Verdict("its policy has a greater reward than fixed kernels, rule and chance", beaten),
+            Verdict(
+                f"deciding takes {cost:.2%} of the shortest frame, target at most {DECISION:.1%}", cost <= DECISION
+            ),
+        )
+    return found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, one row per configuration."""
+    lines = [
+        "| config | frames/s | speed-up | RAM peak, KiB | weights, KiB | both | less by | right over the trace "
+        "| loss, points | 95 % | right, clean | too late |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|",
+    ]
+    base = memory_of(rows[0].report)
+    for row in rows:
+        outcome, totals = row.study.policy, row.report.totals
+        reference = outcome.reference
+        assert reference is not None
+        low, high = (100 * value for value in reference.loss_ci95)
+        lines.append(
+            f"| {row.name} | {outcome.frames_per_second:.1f} "
+            f"| {outcome.frames_per_second / reference.frames_per_second:.2f}x | {totals.ram_peak_bytes / 1024:.1f} "
+            f"| {totals.weights_bytes / 1024:.1f} | {memory_of(row.report) / 1024:.1f} "
+            f"| {1 - memory_of(row.report) / base:.0%} | {outcome.accuracy:.2%} | {100 * reference.loss:+.2f} "
+            f"| {low:+.2f} to {high:+.2f} | {outcome.clean:.2%} | {outcome.missed:.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def markdown(title: str, rows: Sequence[Row], command: str) -> str:
+    """The page of docs/, complete."""
+    judged = [
+        f"- {name}: {'met' if x.met else '**missed**'}: {x.text}" for name, y in verdicts(rows).items() for x in y
+    ]
+    costs = rows[0].costs
+    parts = [
+        f"# {title}\n",
+        f"Generated by `{command}`; do not edit.\n",
+        f"Mixed traces of load, clock, time limits and noise (docs/morph.md), {len(study.HELD_OUT)} of "
+        f"{rows[0].study.frames:,} frames, the same for all; {costs.right.shape[1]:,} labelled samples that nothing "
+        f"saw before, with noise of {', '.join(f'{level:g}' for level in costs.levels)} added. Cycles are *modelled* "
+        "(virtual board); those of a morphing network contain what deciding takes. Loss is against the first row, "
+        "paired by frame, its interval by sample; negative is better. Clean: without added noise.\n",
+        table(rows),
+        "## Targets\n",
+        *judged,
+        "",
+    ]
+    for row in rows:
+        if row.policy is not None:
+            parts += [
+                f"## {row.name}\n",
+                f"Deciding takes {row.decision:,.0f} cycles, the look at the input included. Policies on the same "
+                "traces, by mean reward:\n",
+                study.table(row.study),
+                study.kernels_table(row.costs),
+            ]
+    return "\n".join(parts)
+
+
+def write_markdown(title: str, rows: Sequence[Row], path: Path, command: str) -> None:
+    write_atomic(path, markdown(title, rows, command))
+
+
+def check_names(deployments: Mapping[str, Path]) -> None:
+    """
+    Raises:
+        DataError: a directory that no deployment is in.
+    """
+    for name, directory in deployments.items():
+        if not (directory / "report.json").is_file():
+            raise DataError(
+                "there is no report.json", where=f"{name}: {directory}", hint="give a directory of rqdkm deploy"
+            )
+
+
+def _prefixed(name: str, progress: Progress) -> Progress:
+    return lambda text: progress(f"{name}: {text}")

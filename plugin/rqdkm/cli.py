@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqdkm import __version__, cli_dkm, cli_experiment, cli_plan, cli_tflm, log
+from rqdkm import __version__, cli_dkm, cli_experiment, cli_model, cli_plan, cli_tflm, log
 from rqdkm.cli_options import (
     BoardOpt,
     CalibOpt,
@@ -66,6 +66,8 @@ app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_experiment.app, name="experiment")
 app.add_typer(cli_tflm.app, name="tflm")
 app.add_typer(cli_dkm.app, name="dkm")
+app.command()(cli_model.inspect)
+app.command()(cli_model.quantize)
 
 
 @app.callback(invoke_without_command=True)
@@ -182,27 +184,6 @@ def tune(
     plan_files.write_to(out, tuned.plan, tuned.parameters)
     print(tuning.table(tuned), end="")
     print_hint(f"plan     {out}", False)
-
-
-@app.command()
-def inspect(
-    model: ModelArg,
-    json: JsonOpt = False,
-    verbose: VerboseOpt = 0,
-    quiet: QuietOpt = False,
-) -> None:
-    """A model's layers, shapes, MACs, quantization and the RAM of its feature maps. Builds nothing."""
-    from rqdkm import pipeline
-    from rqdkm.report import model_table
-
-    with log.Progress() as progress:
-        progress("reading the model")
-        summary = pipeline.inspect(model)
-    if json:
-        print(model_table.to_json(summary), end="")
-    else:
-        screen = console()
-        screen.print(model_table.render(summary, width=screen.width))
 
 
 @app.command()

@@ -55,8 +55,10 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
             action = int(rng.integers(actions))
         else:
             action = int(forward(net, state[None])[-1][0].argmax())
-        following, reward, done, _, _ = env.step(action)
-        memory.add(state, action, reward, following, done)
+        following, reward, done, _, info = env.step(action)
+        # Less what the frame would have brought on average: what no choice changes need not be learned, and hard frames
+        # would drown what a choice changes. The best choices stay the same, for no choice changes what comes next.
+        memory.add(state, action, reward - float(info["rewards"].mean()), following, done)
         state = following if not done else env.reset()[0]
         if step >= settings.warm_up:
             rate = settings.rate * (1.0 - 0.9 * step / settings.steps)

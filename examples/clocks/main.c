@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands, one a line: a letter and up to two numbers.
 
-     c POINT       go to a clock point             r           start the real-time clock again
+     c POINT       go to a clock point             r 0|1       start the real-time clock: internal, or 32 kHz crystal
      s KIND US     stop for that long (0 to 2)     p 0|1       PLL from internal oscillator, or crystal
      z US          sleep for that long             w           watch the crystal
      b US          stay busy for that long         q LEVEL     priority
      l HZ          timer interrupt, or 0: none     o COUNT     set the cycle counter
+     e             interrupt by PA0 (the button)   f           stop until an interrupt, at most 60 s
      x CODE        end (where a host listens)
 
-   Each is answered by one line: status, point, HCLK in Hz, microseconds, cycles, timer interrupts since the last, 1
-   when on the crystal, and faults: refused, crystal, PLL. */
+   Each is answered by one line: status, point, HCLK in Hz, microseconds, cycles, interrupts since the last line, 1 when
+   on the crystal, and faults: refused, crystal, PLL. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,10 +25,10 @@
 #define TIM2_CNT REG32(0x40000024u)
 #define TIM2_PSC REG32(0x40000028u)
 #define TIM2_ARR REG32(0x4000002Cu)
-enum { kIrqTim2 = 28, kTimerUrgency = 8, kUpdateByOverflowOnly = 4 };
+enum { kIrqExti0 = 6, kIrqTim2 = 28, kTimerUrgency = 8, kUpdateByOverflowOnly = 4 };
 
 static const rqdkm_aras_port *port;
-static volatile uint32_t timer_interrupts;
+static volatile uint32_t interrupts;
 
 void NMI_Handler(void);
 void NMI_Handler(void) { board_clock_nmi(); }
@@ -36,7 +37,21 @@ void TIM2_IRQHandler(void);
 void TIM2_IRQHandler(void) {
   TIM2_SR = 0;
   (void)TIM2_SR; /* the request must be gone before the handler returns */
-  timer_interrupts++;
+  interrupts++;
+}
+
+void EXTI0_IRQHandler(void);
+void EXTI0_IRQHandler(void) {
+  EXTI_PR = 1;
+  (void)EXTI_PR;
+  interrupts++;
+}
+
+static void button_start(void) { /* SYSCFG selects port A after reset */
+  RCC_AHB1ENR |= RCC_AHB1ENR_GPIOAEN;
+  EXTI_RTSR |= 1;
+  EXTI_IMR |= 1;
+  NVIC_ISER(0) = 1u << kIrqExti0;
 }
 
 /* The timer counts microseconds whatever its clock is. */
@@ -94,6 +109,11 @@ static rqdkm_aras_status obey(char command, uint32_t a, uint32_t b) {
     case 'w':
       board_clock_watch_crystal();
       return RQDKM_ARAS_OK;
+    case 'e':
+      button_start();
+      return RQDKM_ARAS_OK;
+    case 'f':
+      return port->stop(NULL, port->now_us(NULL) + 60000000);
     case 'q':
       return port->set_priority(NULL, a);
     case 'o':
@@ -121,6 +141,8 @@ static bool read_line(char *line, uint32_t size) {
 int main(void) {
   rqdkm_port_init();
   port = board_aras_port();
+  ITM_TCR = 1; /* the virtual board's time line, or a debugger, sees the board's time beside its own */
+  ITM_TER = 1;
   uint32_t told = 0;
   for (char line[40];;) {
     if (!read_line(line, sizeof line)) continue;
@@ -130,12 +152,14 @@ int main(void) {
     const uint64_t start = port->now_us(NULL);
     const uint32_t cycles = port->cycles(NULL);
     const rqdkm_aras_status status = obey(line[0], a, b);
-    const uint32_t spent = port->cycles(NULL) - cycles, us = (uint32_t)(port->now_us(NULL) - start);
-    const uint32_t point = port->clock(NULL), ticks = timer_interrupts;
+    const uint32_t spent = port->cycles(NULL) - cycles;
+    const uint32_t us = (uint32_t)(port->now_us(NULL) - start);
+    ITM_STIM(0) = (uint32_t)port->now_us(NULL);
+    const uint32_t point = port->clock(NULL), count = interrupts;
     const board_clock_faults faults = board_clock_fault_counts();
     printf("%d %lu %lu %lu %lu %lu %d %lu %lu %lu\n", (int)status, point, rqdkm_port_clock_hz(), us, spent,
-           ticks - told, board_clock_on_crystal(), faults.refused, faults.crystal, faults.pll);
+           count - told, board_clock_on_crystal(), faults.refused, faults.crystal, faults.pll);
     fflush(stdout);
-    told = ticks;
+    told = count;
   }
 }

@@ -32,12 +32,13 @@ rqdkm_clock_point board_clock_point(void);
    accurate, the internal oscillator (1 %) is there 2 ms earlier after stop mode; the crystal is switched off with it.
  */
 void board_clock_prefer_crystal(bool crystal);
-bool board_clock_on_crystal(void); /* does the crystal drive the core? */
+bool board_clock_on_crystal(void);    /* does the crystal drive the core? */
+bool board_clock_wants_crystal(void); /* will the next lock wait for it? */
 
 board_clock_faults board_clock_fault_counts(void);
 
 /* Whoever derives something from a clock (a timer's prescaler, a baud rate) is told when it has changed. The node is
-   the caller's and stays linked. */
+   the caller's; link it once. */
 typedef struct board_clock_listener {
   void (*changed)(void *context, const board_clock *clock, uint32_t timer_mhz); /* timer_mhz: of TIM2 to TIM7 */
   void *context;
@@ -50,9 +51,6 @@ void board_clock_listen(board_clock_listener *listener);
    board_clock_watch_crystal() does nothing while the crystal is off. */
 void board_clock_watch_crystal(void);
 void board_clock_nmi(void);
-
-/* For power.c: the chip is back from stop mode, on the internal oscillator with the prescalers of before. */
-void board_clock_woke(void);
 
 /* What the timers TIM2 to TIM7 count at the moment, MHz. */
 uint32_t board_clock_timer_mhz(void);

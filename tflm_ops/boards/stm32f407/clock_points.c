@@ -31,7 +31,7 @@ static const point kPoints[RQDKM_CLOCK_POINTS] = {
     [RQDKM_CLOCK_42_DIVIDED] = {168, 7, 1, true, RCC_CFGR_HPRE_DIV4},
 };
 
-static bool avoid_crystal, crystal_failed;
+static bool avoid_crystal, crystal_failed, looked;
 static volatile bool crystal_lost; /* set by the NMI; listeners have not been told yet */
 static board_clock_faults faults;
 static board_clock_listener *listeners;
@@ -44,11 +44,13 @@ static uint32_t core_mhz_before_ahb(void) { return runs_on_pll() ? pll_n() : kHs
  */
 static uint32_t shift_of(uint32_t field, uint32_t half) { return field < half ? 0 : field - half + 1; }
 
-uint32_t board_clock_timer_mhz(void) {
-  const uint32_t cfgr = RCC_CFGR, apb1 = shift_of((cfgr >> 10) & 7u, 4);
-  const uint32_t hclk = core_mhz_before_ahb() >> shift_of((cfgr >> 4) & 15u, 8);
-  return apb1 ? hclk * 2 >> apb1 : hclk; /* twice a divided bus clock (RM0090 7.2) */
+/* log2 of core clock before AHB : timers; these run at twice a divided bus clock (RM0090 7.2). */
+static uint32_t timer_shift(uint32_t cfgr) {
+  const uint32_t apb1 = shift_of((cfgr >> 10) & 7u, 4);
+  return shift_of((cfgr >> 4) & 15u, 8) + (apb1 ? apb1 - 1 : 0);
 }
+
+uint32_t board_clock_timer_mhz(void) { return core_mhz_before_ahb() >> timer_shift(RCC_CFGR); }
 
 static board_clock describe(void) {
   const uint32_t cfgr = RCC_CFGR, hclk = core_mhz_before_ahb() * 1000000u >> shift_of((cfgr >> 4) & 15u, 8);
@@ -77,15 +79,20 @@ rqdkm_clock_point board_clock_point(void) {
   return RQDKM_CLOCK_16; /* a clock that this driver did not set: the next request sets it anew */
 }
 
-/* `safe` are prescalers that suit the source of before and the new one: in force while the core changes over. Time goes
-   on at the new rate; what the timer missed in between is below 1 us. */
+/* `safe` are prescalers that suit the source of before and the new one: in force while the core changes over. */
 static bool change_over(uint32_t source, uint32_t safe, uint32_t prescalers) {
-  const uint32_t others = RCC_CFGR & ~(RCC_CFGR_PRESCALERS | RCC_CFGR_SW);
-  RCC_CFGR = others | safe | (RCC_CFGR & RCC_CFGR_SW);
+  const uint32_t state = rqdkm_port_irq_save(); /* nothing between the change and the look at the timer */
+  const uint32_t before = RCC_CFGR, others = before & ~(RCC_CFGR_PRESCALERS | RCC_CFGR_SW);
+  RCC_CFGR = others | safe | (before & RCC_CFGR_SW);
+  const uint32_t count = board_time_count();
   RCC_CFGR = others | safe | source;
+  rqdkm_port_irq_restore(state);
   const bool switched = wait_for(&RCC_CFGR, RCC_CFGR_SWS, source << 2, kPolls);
   RCC_CFGR = others | prescalers | source;
-  board_time_rate_changed();
+  /* meanwhile the timer counted more slowly by the prescalers that have gone now */
+  const uint32_t slow = board_time_count(), gone = timer_shift(safe) - timer_shift(prescalers);
+  const uint32_t since = slow - ((slow - count) << gone);
+  board_time_rate_changed(count, since);
   return switched;
 }
 
@@ -98,8 +105,10 @@ static void go_internal(void) {
   (void)wait_for(&RCC_CR, RCC_CR_PLLRDY, 0, kPolls);
 }
 
+bool board_clock_wants_crystal(void) { return !avoid_crystal && !crystal_failed; }
+
 static bool crystal_ready(void) {
-  if (avoid_crystal || crystal_failed) {
+  if (!board_clock_wants_crystal()) {
     RCC_CR &= ~(RCC_CR_HSEON | RCC_CR_CSSON);
     return false;
   }
@@ -120,7 +129,7 @@ static bool lock(const point *to, bool crystal) {
 /* From the internal oscillator to a point on the PLL. */
 static bool go_pll(const point *to) {
   const bool crystal = crystal_ready();
-  if (!crystal && !avoid_crystal && !crystal_failed) {
+  if (!crystal && board_clock_wants_crystal()) {
     RCC_CR &= ~RCC_CR_HSEON;
     crystal_failed = true;
     faults.crystal++;
@@ -144,13 +153,23 @@ static bool divide(const point *to) {
   return switched;
 }
 
+/* board_clock_init() went to the internal oscillator because the crystal did not start. */
+static void look_at_start(void) {
+  if (looked) return;
+  looked = true;
+  if (avoid_crystal || !runs_on_pll() || board_clock_on_crystal()) return;
+  crystal_failed = true;
+  faults.crystal++;
+}
+
 rqdkm_aras_status board_clock_set(uint32_t which) {
+  look_at_start();
   if (which >= RQDKM_CLOCK_POINTS) {
     faults.refused++;
     return RQDKM_ARAS_REFUSED;
   }
   const point *to = &kPoints[which];
-  const bool keeps_source = board_clock_on_crystal() || avoid_crystal || crystal_failed;
+  const bool keeps_source = board_clock_on_crystal() || !board_clock_wants_crystal();
   if (board_clock_point() == which && (to->n == 0 ? (RCC_CR & RCC_CR_PLLON) == 0 : keeps_source)) return RQDKM_ARAS_OK;
   board_io_flush();
   bool reached = true;
@@ -173,17 +192,19 @@ rqdkm_aras_status board_clock_set(uint32_t which) {
   return reached ? RQDKM_ARAS_OK : RQDKM_ARAS_FALLBACK;
 }
 
-void board_clock_prefer_crystal(bool crystal) { avoid_crystal = !crystal; }
-board_clock_faults board_clock_fault_counts(void) { return faults; }
+void board_clock_prefer_crystal(bool crystal) {
+  look_at_start();
+  avoid_crystal = !crystal;
+}
+
+board_clock_faults board_clock_fault_counts(void) {
+  look_at_start();
+  return faults;
+}
 
 void board_clock_listen(board_clock_listener *listener) {
   listener->next = listeners;
   listeners = listener;
-}
-
-void board_clock_woke(void) {
-  crystal_lost = false;
-  board_time_rate_changed();
 }
 
 void board_clock_watch_crystal(void) {

@@ -67,11 +67,18 @@ uint64_t board_time_us(void) {
   return us;
 }
 
-void board_time_rate_changed(void) {
+uint32_t board_time_count(void) { return TIM5_CNT; }
+
+void board_time_rate_changed(uint32_t until, uint32_t since) {
   if (now.mhz == 0) return; /* time has not been started */
   const uint32_t state = rqdkm_port_irq_save();
-  catch_up();
-  change_rate(board_clock_timer_mhz());
+  if (lost.pending) {
+    catch_up();
+  } else {
+    if ((int32_t)(until - now.count) > 0) advance_to(until);
+    now.count = since;
+    change_rate(board_clock_timer_mhz());
+  }
   rqdkm_port_irq_restore(state);
 }
 
@@ -144,6 +151,7 @@ enum {
 };
 
 static uint32_t tick_us_q16; /* microseconds per tick x 65536; 0: no clock */
+static uint32_t part_q16;    /* of a microsecond, left over from the last stop */
 
 static void rtc_lock(bool locked) {
   if (locked) {
@@ -172,27 +180,23 @@ static uint32_t ticks_between(uint32_t from, uint32_t to) {
   return to >= from ? to - from : to + 86400u * kSecondTicks - from; /* midnight */
 }
 
-static bool next_tick(uint32_t *sub) {
+/* Returns at the beginning of a tick; false when the clock stands still. */
+static bool next_tick(void) {
   const uint32_t before = RTC_SSR;
-  for (uint32_t polls = kRtcPolls; polls; polls--) {
-    *sub = RTC_SSR;
-    if (*sub != before) return true;
-  }
+  for (uint32_t polls = kRtcPolls; polls; polls--)
+    if (RTC_SSR != before) return true;
   return false;
 }
 
 static bool measure_tick(void) {
-  uint32_t first, last = 0;
   const uint32_t state = rqdkm_port_irq_save();
-  bool ok = next_tick(&first);
-  const uint32_t start = TIM5_CNT;
-  for (uint32_t k = 0; ok && k < kMeasuredTicks; k++) ok = next_tick(&last);
-  const uint32_t timer_ticks = TIM5_CNT - start;
+  bool ok = next_tick();
+  const uint32_t start = TIM5_CNT, first = RTC_SSR;
+  for (uint32_t k = 0; ok && k < kMeasuredTicks; k++) ok = next_tick();
+  const uint32_t timer_ticks = TIM5_CNT - start, ticks = (first - RTC_SSR) & (kSecondTicks - 1);
   rqdkm_port_irq_restore(state);
-  if (!ok) return false;
-  const uint32_t ticks = (first - last) & (kSecondTicks - 1);
-  tick_us_q16 = (uint32_t)(((uint64_t)timer_ticks << 16) / (now.mhz * ticks));
-  return true;
+  if (ok) tick_us_q16 = (uint32_t)(((uint64_t)timer_ticks << 16) / (now.mhz * ticks));
+  return ok;
 }
 
 static bool low_speed_clock(bool crystal) {
@@ -201,8 +205,10 @@ static bool low_speed_clock(bool crystal) {
     return wait_for(&RCC_CSR, RCC_CSR_LSIRDY, RCC_CSR_LSIRDY, kPolls);
   }
   RCC_BDCR |= RCC_BDCR_LSEON;
-  for (const uint64_t start = board_time_us(); board_time_us() - start < kLseTimeoutUs;)
+  for (const uint64_t start = board_time_us(); board_time_us() - start < kLseTimeoutUs;) {
     if (RCC_BDCR & RCC_BDCR_LSERDY) return true;
+    board_sleep(board_time_us() + 1000);
+  }
   return false;
 }
 
@@ -236,7 +242,7 @@ bool board_rtc_start(bool crystal) {
 /* ---- stop ---- */
 
 enum {
-  kWakeUpMarginTicks = 3, /* the timer starts up to two ticks late, and the first one is cut short */
+  kWakeUpMarginTicks = 4, /* the timer starts up to two ticks late, and a tick begins before and after the stop */
   kShortestTicks = 8,
   kLongestCount = 65536,
   kLockUs = 320,     /* DS8626: 300 us at most for the fastest VCO, and the switch */
@@ -282,21 +288,29 @@ static void enter_stop(board_stop_kind kind) {
   SCB_SCR &= ~SCB_SCR_SLEEPDEEP;
 }
 
-/* One stop of at most `ticks`, with interrupts masked. Returns true when the timer was what ended it. */
-static bool stop_once(uint32_t ticks, board_stop_kind kind) {
+typedef enum { STOP_IMPOSSIBLE, STOP_INTERRUPTED, STOP_TIMED_OUT } stop_end;
+
+/* One stop of at most `ticks`, with interrupts masked. Both ends are timed at the beginning of a tick, where the two
+   clocks can be compared to the microsecond; that costs a tick of waiting at most. */
+static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   EXTI_PR = EXTI_RTC_WAKE_UP;
   EXTI_IMR |= EXTI_RTC_WAKE_UP;
   irq_enable(kIrqRtcWakeUp);
-  const bool armed = wake_up_after(ticks);
-  catch_up();
-  const uint32_t before = rtc_ticks();
-  if (armed) enter_stop(kind);
-  const uint32_t passed = ticks_between(before, rtc_ticks());
-  now.us += (uint64_t)passed * tick_us_q16 >> 16; /* what TIM5 has counted meanwhile is part of it */
-  now.count = TIM5_CNT;
-  const bool timed_out = armed && (RTC_ISR & RTC_ISR_WUTF);
+  stop_end end = STOP_IMPOSSIBLE;
+  if (wake_up_after(ticks) && next_tick()) {
+    catch_up();
+    const uint32_t before = rtc_ticks();
+    enter_stop(kind);
+    (void)next_tick();
+    now.count = TIM5_CNT; /* what it has counted since `before` is part of the ticks */
+    const uint64_t us_q16 = (uint64_t)ticks_between(before, rtc_ticks()) * tick_us_q16 + part_q16;
+    now.us += us_q16 >> 16;
+    part_q16 = (uint32_t)us_q16 & 0xffffu;
+    change_rate(board_clock_timer_mhz());
+    end = RTC_ISR & RTC_ISR_WUTF ? STOP_TIMED_OUT : STOP_INTERRUPTED;
+  }
   wake_up_off();
-  return timed_out;
+  return end;
 }
 
 rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
@@ -305,25 +319,21 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
     board_sleep(until_us);
     return kind > BOARD_STOP_DEEP ? RQDKM_ARAS_REFUSED : RQDKM_ARAS_NO_TIMER;
   }
-  const uint32_t back_us =
-      kWakeUpUs[kind] + (point == RQDKM_CLOCK_16 ? 0 : kLockUs) + (board_clock_on_crystal() ? kCrystalUs : 0);
+  const uint32_t back_us = kWakeUpUs[kind] + (point == RQDKM_CLOCK_16 ? 0 : kLockUs) +
+                           (point != RQDKM_CLOCK_16 && board_clock_wants_crystal() ? kCrystalUs : 0);
   rqdkm_aras_status status = RQDKM_ARAS_OK;
-  bool timed_out = true, stopped = false;
+  stop_end end = STOP_TIMED_OUT;
   board_io_flush();
   const uint32_t state = rqdkm_port_irq_save();
-  for (;;) {
+  while (end == STOP_TIMED_OUT) {
     catch_up();
     const uint64_t left = until_us > now.us + back_us ? until_us - now.us - back_us : 0;
     const uint64_t ticks = left > 1u << 30 ? 16u * kLongestCount : (left << 16) / tick_us_q16;
-    if (ticks < kShortestTicks + kWakeUpMarginTicks || !timed_out) break;
-    timed_out = stop_once((uint32_t)ticks - kWakeUpMarginTicks, kind);
-    stopped = true;
+    if (ticks < kShortestTicks + kWakeUpMarginTicks) break;
+    end = stop_once((uint32_t)ticks - kWakeUpMarginTicks, kind);
   }
-  if (stopped) {
-    board_clock_woke();
-    if (point != RQDKM_CLOCK_16) status = board_clock_set(point);
-  }
+  if (board_clock_point() != point) status = board_clock_set(point);
   rqdkm_port_irq_restore(state);
-  if (timed_out) board_sleep(until_us);
-  return status;
+  if (end != STOP_INTERRUPTED) board_sleep(until_us);
+  return status == RQDKM_ARAS_OK && end == STOP_IMPOSSIBLE ? RQDKM_ARAS_NO_TIMER : status;
 }

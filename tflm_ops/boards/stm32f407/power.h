@@ -2,8 +2,8 @@
 /* Time that goes on over clock changes and stop mode, sleep and stop until a time, and interrupt priorities.
 
    Time is TIM5, counting its bus clock in run and sleep, and the real-time clock in stop mode, whose tick (31 us) is
-   measured against TIM5 once: so a stop shifts time by at most one tick either way. Neither needs an interrupt handler:
-   the wake-up requests are taken back while interrupts are masked. */
+   measured against TIM5 once and compared with it at both ends of a stop. Neither needs an interrupt handler: the
+   wake-up requests are taken back while interrupts are masked. */
 #ifndef RQDKM_BOARD_POWER_H
 #define RQDKM_BOARD_POWER_H
 
@@ -16,8 +16,10 @@ void board_time_start(void);
 /* Microseconds since board_time_start(). Callable from interrupts; at least once in 51 s, or time is lost. */
 uint64_t board_time_us(void);
 
-/* For clock_points.c: TIM5 counts at another rate from now on; the same when the NMI notices. */
-void board_time_rate_changed(void);
+/* For clock_points.c: TIM5 counted at the rate of before until it showed `until`, and counts at the rate of now as if
+   it had shown `since` then; and a change that the NMI notices. */
+uint32_t board_time_count(void);
+void board_time_rate_changed(uint32_t until, uint32_t since);
 void board_time_rate_lost(void);
 
 /* Starts the real-time clock and measures its tick (2 ms): from the internal low-speed oscillator (17 to 47 kHz, so
@@ -34,10 +36,10 @@ typedef enum {
   BOARD_STOP_DEEP,      /* and flash in deep power-down: 0.28 mA, 110 us */
 } board_stop_kind;
 
-/* Stops, comes back to the clock of before, and sleeps what is left until that time. When stopping does not pay, sleeps
-   all the time. Ended early by an EXTI interrupt (stopped) or any interrupt (asleep); its handler runs when the clock
-   is back. RQDKM_ARAS_NO_TIMER: board_rtc_start() has not succeeded, it slept. RQDKM_ARAS_FALLBACK: awake, but at 16
-   MHz. */
+/* Stops, comes back to the clock of before, and sleeps what is left until that time; when there is no time to come
+   back, sleeps all of it. Ended early by an EXTI interrupt (stopped) or any interrupt (asleep); its handler runs when
+   the clock is back, in 0.4 ms, or 2.4 ms on the crystal. RQDKM_ARAS_NO_TIMER: the real-time clock does not run, it
+   slept. RQDKM_ARAS_FALLBACK: awake, but at 16 MHz. */
 rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind);
 
 /* Urgency of an interrupt (0 to 81): 0, most urgent, to 15. False: no such interrupt or urgency. */

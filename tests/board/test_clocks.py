@@ -149,8 +149,8 @@ def test_stop_ends_on_time_with_the_clock_of_before(times: ModuleType, drive: Ca
         for point, reply in zip(points, done.replies[3::2], strict=True):
             assert (reply.status, reply.point, reply.on_crystal) == (OK, point, crystal and point != INTERNAL)
             assert 20_000 <= reply.microseconds < 20_030, "and the line is readable, so the baud rate is right"
-        # the PLL's 0.32 ms and the crystal's 2.5 ms are slept when they are not needed; the rest is ticks of 31 us
-        assert modes(done, "stop") > 8 * (20 - wake_up_ms - 0.32 - 2.5 * crystal - 0.5)
+        # the PLL's 0.36 ms and the crystal's 2.5 ms are slept when they are not needed; the rest is ticks of 31 us
+        assert modes(done, "stop") > 8 * (20 - wake_up_ms - 0.36 - 2.5 * crystal - 0.5)
         assert modes(done, "wake-up") == pytest.approx(8 * wake_up_ms, abs=1e-6)
         assert max(map(abs, time_errors(done))) < 40
 

@@ -164,16 +164,16 @@ static void rtc_lock(bool locked) {
 
 static uint32_t two_digits(uint32_t bcd) { return (bcd >> 4) * 10 + (bcd & 15u); }
 
-/* Ticks since midnight, below 2^32. The sub-second register counts down; a second may begin between two reads. */
+/* Ticks since midnight, below 2^32. The sub-second register counts down. Registers are read without shadows, so that
+   one may change while it is read: two equal readings are right (RM0090 26.3.6). */
 static uint32_t rtc_ticks(void) {
-  for (uint32_t tries = 0;; tries++) {
-    const uint32_t time = RTC_TR, sub = RTC_SSR;
-    if (time == RTC_TR || tries == 3) {
-      const uint32_t seconds =
-          two_digits(time >> 16 & 0x3f) * 3600 + two_digits(time >> 8 & 0x7f) * 60 + two_digits(time & 0x7f);
-      return seconds * kSecondTicks + (kSecondTicks - 1 - sub);
-    }
+  uint32_t time = RTC_TR, sub = RTC_SSR;
+  for (uint32_t tries = 0; tries < 4 && (time != RTC_TR || sub != RTC_SSR); tries++) {
+    time = RTC_TR;
+    sub = RTC_SSR;
   }
+  const uint32_t minutes = two_digits(time >> 16 & 0x3fu) * 60 + two_digits(time >> 8 & 0x7fu);
+  return (minutes * 60 + two_digits(time & 0x7fu)) * kSecondTicks + (kSecondTicks - 1 - sub);
 }
 
 static uint32_t ticks_between(uint32_t from, uint32_t to) {
@@ -191,9 +191,9 @@ static bool next_tick(void) {
 static bool measure_tick(void) {
   const uint32_t state = rqdkm_port_irq_save();
   bool ok = next_tick();
-  const uint32_t start = TIM5_CNT, first = RTC_SSR;
+  const uint32_t start = TIM5_CNT, first = rtc_ticks();
   for (uint32_t k = 0; ok && k < kMeasuredTicks; k++) ok = next_tick();
-  const uint32_t timer_ticks = TIM5_CNT - start, ticks = (first - RTC_SSR) & (kSecondTicks - 1);
+  const uint32_t timer_ticks = TIM5_CNT - start, ticks = ticks_between(first, rtc_ticks());
   rqdkm_port_irq_restore(state);
   if (ok) tick_us_q16 = (uint32_t)(((uint64_t)timer_ticks << 16) / (now.mhz * ticks));
   return ok;
@@ -245,7 +245,7 @@ enum {
   kWakeUpMarginTicks = 4, /* the timer starts up to two ticks late, and a tick begins before and after the stop */
   kShortestTicks = 8,
   kLongestCount = 65536,
-  kLockUs = 320,     /* DS8626: 300 us at most for the fastest VCO, and the switch */
+  kLockUs = 360,     /* DS8626: 300 us at most for the fastest VCO; the rest is the way there and back */
   kCrystalUs = 2500, /* 2 ms typical */
 };
 static const uint16_t kWakeUpUs[] = {[BOARD_STOP_MAIN] = 20, [BOARD_STOP_LOW_POWER] = 40, [BOARD_STOP_DEEP] = 120};

@@ -96,7 +96,13 @@ static bool change_over(uint32_t source, uint32_t safe, uint32_t prescalers) {
   return switched;
 }
 
+static bool is_internal(void) {
+  return (RCC_CFGR & (RCC_CFGR_SW | RCC_CFGR_SWS | RCC_CFGR_PRESCALERS)) == 0 &&
+         (RCC_CR & (RCC_CR_PLLON | RCC_CR_HSION)) == RCC_CR_HSION && (FLASH_ACR & FLASH_ACR_LATENCY) == 0;
+}
+
 static void go_internal(void) {
+  if (is_internal()) return;
   RCC_CR |= RCC_CR_HSION;
   (void)wait_for(&RCC_CR, RCC_CR_HSIRDY, RCC_CR_HSIRDY, kPolls);
   (void)change_over(0, RCC_CFGR & RCC_CFGR_PRESCALERS, 0);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -243,6 +244,37 @@ def test_the_crystal_stops_while_the_core_runs_from_it(drive: Callable[..., Any]
     assert after.interrupts in (19, 20, 21), "the timer follows"
     assert (again.status, again.point, again.on_crystal) == (OK, 0, 0)
     assert max(map(abs, time_errors(done))) < 10
+
+
+def test_the_crystal_may_stop_at_any_moment(drive: Callable[..., Any]) -> None:
+    """In the middle of changes, sleep and stop: no rule is broken, time goes on, and the clock comes back."""
+    commands = [
+        "w",
+        "l 5000",
+        "c 3",
+        "c 0",
+        "c 6",
+        "c 0",
+        "z 300",
+        "w",
+        "s 1 5000",
+        "w",
+        "c 1",
+        "c 0",
+        "b 900",
+        "b 900",
+    ]
+    end = drive(*commands).stats["time_ms"]
+    moments = random.Random(1)
+    for _ in range(25):
+        moment = moments.uniform(6.3, end - 2)  # the firmware has begun to watch at 6.2 ms
+        done = drive(*commands, options=("--hse-stops", f"{moment:.6f}"))
+        statuses = [reply.status for reply in done.replies]
+        assert statuses.count(FALLBACK) <= 1 and set(statuses) <= {OK, FALLBACK}, moment
+        last = done.replies[-1]
+        assert (last.on_crystal, last.pll_faults) == (0, 0) and last.crystal_faults in (1, 2), moment
+        assert last.interrupts in (4, 5), moment
+        assert max(map(abs, time_errors(done))) < 30, moment  # a marker that the NMI holds up is 10 us late
 
 
 def test_without_a_watch_a_crystal_that_stops_stops_the_core(drive: Callable[..., Any]) -> None:

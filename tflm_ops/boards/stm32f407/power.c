@@ -16,7 +16,7 @@ static struct {
 /* Left by the NMI, which may have interrupted the functions below. */
 static volatile struct {
   bool pending;
-  uint32_t count;
+  uint32_t count, mhz; /* counts at this rate since it showed this */
 } lost;
 
 static void advance_to(uint32_t count) {
@@ -36,12 +36,15 @@ static void change_rate(uint32_t mhz) {
   now.mhz = mhz;
 }
 
+static void catch_up_loss(void) {
+  if (!lost.pending) return;
+  advance_to(lost.count);
+  lost.pending = false;
+  change_rate(lost.mhz);
+}
+
 static void catch_up(void) {
-  if (lost.pending) {
-    advance_to(lost.count);
-    lost.pending = false;
-    change_rate(board_clock_timer_mhz());
-  }
+  catch_up_loss();
   advance_to(TIM5_CNT);
 }
 
@@ -72,18 +75,18 @@ uint32_t board_time_count(void) { return TIM5_CNT; }
 void board_time_rate_changed(uint32_t until, uint32_t since) {
   if (now.mhz == 0) return; /* time has not been started */
   const uint32_t state = rqdkm_port_irq_save();
-  if (lost.pending) {
-    catch_up();
-  } else {
-    if ((int32_t)(until - now.count) > 0) advance_to(until);
+  catch_up_loss();
+  if ((int32_t)(until - now.count) > 0) {
+    advance_to(until);
     now.count = since;
-    change_rate(board_clock_timer_mhz());
   }
+  change_rate(board_clock_timer_mhz());
   rqdkm_port_irq_restore(state);
 }
 
 void board_time_rate_lost(void) {
   lost.count = TIM5_CNT;
+  lost.mhz = board_clock_timer_mhz();
   lost.pending = now.mhz != 0;
 }
 

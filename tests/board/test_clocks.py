@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -25,14 +25,18 @@ SAME_PLL = [{0, 6, 7}, {3, 4}]
 
 
 @pytest.fixture(scope="module")
-def times() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("clock_times", EXAMPLE / "times.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def example() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of the example's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLE))
+        yield importlib.import_module
+    for name in ("times", "energy"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def times(example: Callable[[str], ModuleType]) -> ModuleType:
+    return example("times")
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +284,16 @@ def test_the_crystal_may_stop_at_any_moment(drive: Callable[..., Any]) -> None:
 def test_without_a_watch_a_crystal_that_stops_stops_the_core(drive: Callable[..., Any]) -> None:
     done = drive("b 20000", options=("--hse-stops", "12"), code=124)
     assert "clock security is off" in done.messages
+
+
+def test_energy_of_the_worked_example(example: Callable[[str], ModuleType], elf: Path) -> None:
+    energy = example("energy")
+    start = energy.energy_mj(elf)
+    cost = {name: energy.energy_mj(elf, energy.WORK, *commands) - start for name, commands in energy.WAYS.items()}
+    busy, asleep, divided, slow, main, low, deep = cost.values()
+    assert busy == pytest.approx(3.3 * 40 * 0.1, rel=0.002)
+    assert asleep == pytest.approx(3.3 * (40 * 0.01 + 12 * 0.09), rel=0.005)
+    assert busy > asleep > divided > slow > main > low > deep > 3.3 * 40 * 0.01
 
 
 # --- images ---

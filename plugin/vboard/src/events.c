@@ -111,7 +111,7 @@ static void sleep_lightly(bool for_event) {
   residency_mode(MODE_RUN);
 }
 
-/* Stop mode (RM0090 5.3.5). Entry is ignored while a wake-up source is pending. */
+/* Stop mode (RM0090 5.3.4). Entry is ignored while a wake-up source is pending. */
 static void sleep_deeply(bool for_event) {
   if (awake(for_event) || exti_pending() || rtc_pending()) return;
   residency_mode(MODE_STOP);

@@ -168,7 +168,7 @@ static void lose_crystal(void) {
 /* The detector works from when the crystal was ready. */
 static bool crystal_ran(void) { return is_on(SOURCE_HSE) && ready_ns[SOURCE_HSE] <= machine.options.hse_stops_ns; }
 
-/* Deep sleep stops every fast clock and comes back on the internal oscillator (RM0090 5.3.5); prescalers, wait states
+/* Deep sleep stops every fast clock and comes back on the internal oscillator (RM0090 5.3.4); prescalers, wait states
  * and the regulator's scale stay as they were. */
 void rcc_stop(void) {
   rcc[CR] = (rcc[CR] | 1u) & ~(1u << on_bit[SOURCE_HSE] | 1u << on_bit[SOURCE_PLL] | 1u << 26);

@@ -252,22 +252,7 @@ def test_the_crystal_stops_while_the_core_runs_from_it(drive: Callable[..., Any]
 
 def test_the_crystal_may_stop_at_any_moment(drive: Callable[..., Any]) -> None:
     """In the middle of changes, sleep and stop: no rule is broken, time goes on, and the clock comes back."""
-    commands = [
-        "w",
-        "l 5000",
-        "c 3",
-        "c 0",
-        "c 6",
-        "c 0",
-        "z 300",
-        "w",
-        "s 1 5000",
-        "w",
-        "c 1",
-        "c 0",
-        "b 900",
-        "b 900",
-    ]
+    commands = "w,l 5000,c 3,p 0,c 1,p 1,c 0,c 6,z 300,s 1 5000,c 0,b 900,b 900".split(",")
     end = drive(*commands).stats["time_ms"]
     moments = random.Random(1)
     for _ in range(25):

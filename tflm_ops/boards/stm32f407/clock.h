@@ -46,9 +46,9 @@ typedef struct board_clock_listener {
 } board_clock_listener;
 void board_clock_listen(board_clock_listener *listener);
 
-/* Watches the crystal: when it stops, the hardware goes to 16 MHz and raises the NMI. The application owns that vector:
-     void NMI_Handler(void) { board_clock_nmi(); }
-   board_clock_watch_crystal() does nothing while the crystal is off. */
+/* Watches the crystal from now on, whenever it runs: when it stops, the hardware goes to 16 MHz and raises the NMI. The
+   application owns that vector:
+     void NMI_Handler(void) { board_clock_nmi(); } */
 void board_clock_watch_crystal(void);
 void board_clock_nmi(void);
 

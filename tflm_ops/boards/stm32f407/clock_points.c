@@ -31,7 +31,7 @@ static const point kPoints[RQDKM_CLOCK_POINTS] = {
     [RQDKM_CLOCK_42_DIVIDED] = {168, 7, 1, true, RCC_CFGR_HPRE_DIV4},
 };
 
-static bool avoid_crystal, crystal_failed, looked;
+static bool avoid_crystal, crystal_failed, watched, looked;
 static volatile bool crystal_lost; /* set by the NMI; listeners have not been told yet */
 static board_clock_faults faults;
 static board_clock_listener *listeners;
@@ -119,7 +119,9 @@ static bool crystal_ready(void) {
     return false;
   }
   RCC_CR |= RCC_CR_HSEON;
-  return wait_for(&RCC_CR, RCC_CR_HSERDY, RCC_CR_HSERDY, kCrystalPolls);
+  if (!wait_for(&RCC_CR, RCC_CR_HSERDY, RCC_CR_HSERDY, kCrystalPolls)) return false;
+  if (watched) RCC_CR |= RCC_CR_CSSON;
+  return true;
 }
 
 /* From the internal oscillator to the PLL. False: nothing has changed for the core. */
@@ -214,6 +216,7 @@ void board_clock_listen(board_clock_listener *listener) {
 }
 
 void board_clock_watch_crystal(void) {
+  watched = true;
   if (RCC_CR & RCC_CR_HSERDY) RCC_CR |= RCC_CR_CSSON;
 }
 

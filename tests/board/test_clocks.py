@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.board.conftest import run as run_command
@@ -252,7 +253,7 @@ def test_the_crystal_stops_while_the_core_runs_from_it(drive: Callable[..., Any]
 
 def test_the_crystal_may_stop_at_any_moment(drive: Callable[..., Any]) -> None:
     """In the middle of changes, sleep and stop: no rule is broken, time goes on, and the clock comes back."""
-    commands = "w,l 5000,c 3,p 0,c 1,p 1,c 0,c 6,z 300,s 1 5000,c 0,b 900,b 900".split(",")
+    commands = ["w", "l 5000", "c 3", "p 0", "c 1", "p 1", "c 0", "c 6", "z 300", "s 1 5000", "c 0", "b 900", "b 900"]
     end = drive(*commands).stats["time_ms"]
     moments = random.Random(1)
     for _ in range(25):
@@ -279,6 +280,14 @@ def test_energy_of_the_worked_example(example: Callable[[str], ModuleType], elf:
     assert busy == pytest.approx(3.3 * 40 * 0.1, rel=0.002)
     assert asleep == pytest.approx(3.3 * (40 * 0.01 + 12 * 0.09), rel=0.005)
     assert busy > asleep > divided > slow > main > low > deep > 3.3 * 40 * 0.01
+
+
+def test_the_page_says_what_is_measured(times: ModuleType, elf: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clocks.md").read_text()
+    lines = page[page.index("| us, from") :].splitlines()[2 : 2 + len(times.POINTS)]
+    said = [[int(word) for word in line.strip("| ").split("|")[1:]] for line in lines]
+    found = [[reply.microseconds for reply in row] for row in times.transitions(elf)]
+    np.testing.assert_allclose(said, found, atol=8)
 
 
 # --- images ---

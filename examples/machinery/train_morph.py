@@ -19,11 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 from dataset import BANDS, FRAMES, normalise
-from train import build as plain
 
 from rqdkm.train.morph import Judged, train_jointly
 from rqdkm.train.morph_export import export_tflite
 from rqdkm.train.morph_layer import MorphConv2D
+from train import build as plain
 
 L = tf.keras.layers
 KERNELS = ("3x3", "5x5", "separable 3x3", "separable 5x5", "1x1")

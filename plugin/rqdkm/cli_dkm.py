@@ -28,7 +28,7 @@ def costs(
     out: Annotated[Path, typer.Option("-o", "--out", help="The file to write.")] = Path("costs.npz"),
     levels: Annotated[
         str, typer.Option(metavar="A,B,...", help="Standard deviations of noise added to the inputs.")
-    ] = "0,0.1,0.2,0.3",
+    ] = "0,0.05,0.1,0.15",
     samples: Annotated[int | None, typer.Option(min=1, help="How many inputs; by default all.")] = None,
     seed: SeedOpt = 0,
     verbose: VerboseOpt = 0,

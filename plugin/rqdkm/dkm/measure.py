@@ -26,8 +26,8 @@ from rqdkm_tvm.errors import DataError, ModelError
 Array = npt.NDArray[Any]
 Progress = Callable[[str], None]
 
-LOOKED_AT = 512  # values of a frame that the chip measures
-LEVELS = (0.0, 0.1, 0.2, 0.3)  # noise, of an input that spans -1 to 1
+LOOKED_AT = 256  # values of a frame that the chip measures
+LEVELS = (0.0, 0.05, 0.1, 0.15)  # noise, of an input that spans -1 to 1
 
 
 def measure(

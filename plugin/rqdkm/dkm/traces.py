@@ -102,8 +102,8 @@ def make(seed: int, kind: str, *, frames: int, levels: int) -> Trace:
         load = LOADS[kind](rng, n)
     return Trace(
         load=np.clip(load, 0.0, 0.9),
-        memory=_held(rng, n, rng.uniform(0.0, 0.75, 8), 100),
+        memory=_held(rng, n, rng.uniform(0.0, 0.6, 8), 100),
         clock=_held(rng, n, np.array(CLOCKS), 200),
-        limit=_held(rng, n, rng.uniform(0.3, 2.0, 16), 60),
+        limit=_held(rng, n, rng.uniform(0.5, 5.0, 16), 60),
         noise=_held(rng, n, np.arange(levels), 80).astype(np.int64),
     )

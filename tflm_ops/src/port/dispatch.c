@@ -6,7 +6,7 @@
 #include "rqdkm/port.h"
 #include "rqdkm_model.h"
 
-enum { kLookedAt = 512 }; /* values of a frame; rqdkm.dkm.measure has the same */
+enum { kLookedAt = 256 }; /* values of a frame; rqdkm.dkm.measure has the same */
 
 static rqdkm_policy policy;
 static rqdkm_morph morph;

@@ -19,7 +19,7 @@ from rqdkm_tvm.memory import aligned
 from rqdkm_tvm.morph.library import OP, Path
 
 SCRATCH = "scratch"  # key of a configuration: bytes for buffers and scratch of every path
-_MOST_SIZES = 12  # configurations that are offered
+_MOST_SIZES = 40  # configurations that are offered
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     def other(wired: list[int]) -> None:
         wired[1] = wired[5]  # depthwise weights in a convolution
 
-    with pytest.raises(ModelError, match="layer 'one/0.0'"):
+    with pytest.raises(ModelError, match=r"layer 'one/0\.0'"):
         load.load_tflite(morphs.changed(morphs.int8_file(), lambda _o: None, other), PATH)
 
 

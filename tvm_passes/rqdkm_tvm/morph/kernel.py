@@ -67,10 +67,14 @@ def _bytes(tensor: Tensor) -> int:
     return aligned(size)
 
 
-def _steps(path: Path) -> list[_Step]:
-    """Results in between lie at the start of the scratch, by turns at either end of the largest two."""
+def rooms_of(path: Path) -> tuple[int, int]:
+    """Bytes of the two rooms at the start of the scratch in which results in between lie by turns."""
     between = [_bytes(layer.stored) for layer in path.layers[:-1]]
-    rooms = (max(between[0::2], default=0), max(between[1::2], default=0))
+    return max(between[0::2], default=0), max(between[1::2], default=0)
+
+
+def _steps(path: Path) -> list[_Step]:
+    rooms = rooms_of(path)
     offsets = (0, rooms[0])
     steps = []
     for i, layer in enumerate(path.layers):

@@ -30,6 +30,10 @@ from rqdkm.models.graph import CUSTOM, SELECT, compact
 from rqdkm_tvm.compile import CompiledModel, compile_model
 from rqdkm_tvm.errors import ModelError
 from rqdkm_tvm.morph.gather import FixKernel
+from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.passes import prepare
+from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
+from rqdkm_tvm.sites import read_sites
 from tests.models import morphs
 
 KERNELS = range(len(morphs.NAMES))
@@ -116,6 +120,32 @@ def test_unless_one_is_selected_the_safe_kernels_run(written: Path) -> None:
     assert np.array_equal(found.reshape(wanted.shape), wanted)
     assert np.array_equal(next(iter(graph.values())), wanted)
     assert all(not np.array_equal(wanted, oracle.reference_outputs(fixed_network(k), inputs())[0]) for k in KERNELS)
+
+
+def packed() -> CompiledModel:
+    """A map of 4 bits into the first layer, one inside a kernel of it, and weights of 4 bits in all of its kernels."""
+    sites = {
+        site.name: site.layer for site in read_sites(PartitionLayers()(prepare(morphs.int8_model().module))["main"])
+    }
+    ours = [name for name in sites if name.startswith("one/")]
+    plan = []
+    for name in ["first", *ours]:
+        layer = sites[name]
+        narrow = OutputPlan(4, layer.output.scale * 16, -8) if name in ("first", "one/2.0") else None
+        plan.append(LayerPlan(name, layer.op, weights=((4, 6),) if layer.op == "conv2d" else (), output=narrow))
+    return compile_model(morphs.int8_model().module, plan=Plan(plan))
+
+
+def test_maps_and_weights_of_few_bits_reach_the_kernels(tmp_path: Path) -> None:
+    model = packed()
+    (layer,) = [x.layer for x in model.layers if x.layer.name == "one"]
+    assert layer.library is not None and layer.inputs[0].bits == 4
+    assert {path.layers[0].inputs[0].bits for path in layer.library.paths} == {4}
+    project_dir = project.write_project(model, tmp_path / "p", name="morph").path
+    for kernel in (1, 2):
+        wanted = reference.run_function(FixKernel(kernel)(model.quantized)["main"], inputs())[0]
+        found = host.run(host.build_host_runner(project_dir, kernel=kernel), inputs())[0]
+        assert np.array_equal(found.reshape(wanted.shape), wanted)
 
 
 # ---- quantization

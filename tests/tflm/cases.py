@@ -18,6 +18,7 @@ from rqdkm.tflm import generated, portable
 from rqdkm.tflm.generated import Converted
 from rqdkm_tvm.compile import CompiledModel
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
@@ -54,6 +55,7 @@ class Case:
 
     def portable(self) -> Converted:
         mod = LowerMixedPrecision(self.plan, self.parameters)(PartitionLayers()(planning.prepare(self.module)))
+        mod = GatherMorphs()(mod)
         return portable.convert(mod, "case", read_io(mod["main"], list(self.output_names)))
 
     def inputs(self) -> list[Array]:

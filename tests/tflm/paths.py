@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -22,6 +22,7 @@ from rqdkm_tvm.kernels import registry
 from rqdkm_tvm.kernels.bits import pack
 from rqdkm_tvm.kernels.registry import BAND
 from rqdkm_tvm.layer import KernelCall, Layer, Tensor
+from rqdkm_tvm.morph.library import library
 from rqdkm_tvm.operators import LoweredLayer
 
 Array = npt.NDArray[Any]
@@ -108,6 +109,33 @@ def _layer(rng: np.random.Generator, shape: str, maps: tuple[int, int], widths: 
     )
 
 
+def morphs(seed: int = 2) -> Iterator[Layer]:
+    """Morphing layers for three widths of maps; the separable kernel runs, with a map of 4 bits inside."""
+    rng = np.random.default_rng(seed)
+    for pair in MAPS[::2]:
+        first = _layer(rng, "conv3x3", pair, WEIGHTS[3])
+        outer = {"inputs": first.inputs, "output": first.output}
+        depthwise = _layer(rng, "depthwise", (pair[0], 4), WEIGHTS[0])
+        pointwise = _layer(rng, "pointwise", (4, pair[1]), WEIGHTS[1])
+        grouped = _layer(rng, "grouped", pair, WEIGHTS[0])
+        chains = [
+            [first],
+            [replace(grouped, **outer, attrs={**grouped.attrs, "clamp": first.attrs["clamp"]})],
+            [
+                replace(depthwise, inputs=first.inputs),
+                replace(
+                    pointwise,
+                    inputs=(depthwise.output,),
+                    output=first.output,
+                    attrs={**pointwise.attrs, "clamp": first.attrs["clamp"]},
+                ),
+            ],
+        ]
+        name = f"morph a{pair[0]} o{pair[1]}"
+        chains = [[replace(x, name=f"{name}/{i}.{j}") for j, x in enumerate(c)] for i, c in enumerate(chains)]
+        yield Layer(name, "morph_conv2d", **outer, attrs={}, library=library(chains, 2, where=name))
+
+
 def followers(seed: int = 1) -> Iterator[Layer]:
     """Layers without weights, for every width of their maps."""
     rng = np.random.default_rng(seed)
@@ -170,7 +198,7 @@ def model(kind: str) -> Model:
     rng = np.random.default_rng(5)
     made = Model(Nodes(), [], {})
     seen: set[tuple[str, str, bool]] = set()
-    for layer in itertools.chain(layers(*CHOSEN[kind]), followers()):
+    for layer in itertools.chain(layers(*CHOSEN[kind]), morphs(), followers()):
         if kind != "generated":
             operands, result = _tensors(made, layer)
             with mock.patch.multiple(portable_operators, **(LITTLE if kind == "bands" else USUAL)):

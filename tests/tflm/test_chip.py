@@ -16,9 +16,9 @@ from rqdkm.export.library import kernel_sources
 from rqdkm.models import reference
 from rqdkm.models.graph import CUSTOM, Graph
 from rqdkm.tflm import arena, generated, host
-from rqdkm.tflm.nodes import TYPES, Need
+from rqdkm.tflm.nodes import TYPES, Need, Nodes
 from rqdkm_tvm.sources import tflm_ops_dir
-from tests.tflm import cases
+from tests.tflm import cases, paths
 
 SYMBOL = "rqdkm_layers_chip"
 UNUSED = ("fully_connected", "mean", "mul", "pad", "table")  # operators that the model does not have
@@ -99,17 +99,26 @@ def interface(graph: Graph) -> str:
     return f"{text}const uint32_t rqdkm_model_layer_count = 0;\n"
 
 
+def morphing() -> tuple[paths.Model, list[Need]]:
+    """The morphing layers of the portable model, and what they need."""
+    whole = paths.model("portable")
+    chosen = [i for i, path in enumerate(whole.paths) if path.layer.op == "morph_conv2d"]
+    nodes = Nodes(whole.nodes.tensors, [whole.nodes.operators[i] for i in chosen])
+    return paths.Model(nodes, [whole.paths[i] for i in chosen], {}), [whole.nodes.needs[i] for i in chosen]
+
+
 @pytest.fixture(scope="module")
 def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random model, generated and portable, in one image."""
+    """The random model, generated and portable, and portable morphing layers, in one image."""
     folder, root = tmp_path_factory.mktemp("chip"), tflm_ops_dir()
     case = cases.case("random")
     both = (case.generated(), case.portable())
-    graph = side_by_side([one.graph for one in both])
+    morphs, needs = morphing()
+    graph = side_by_side([*(one.graph for one in both), morphs.graph])
     layers = generated.source(both[0].codes, "the tests", SYMBOL)
     files = {
         "rqdkm_layers.c": layers,
-        "nodes.h": tables(graph, [need for one in both for need in one.needs]),
+        "nodes.h": tables(graph, [*(need for one in both for need in one.needs), *needs]),
         "interface.c": interface(graph),
         "rqdkm_model.h": model_c.HEADER,
     }
@@ -128,12 +137,16 @@ def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_operators_give_the_same_bytes_on_the_chip(firmware: Path, board: str) -> None:
     case = cases.case("random")
     inputs = case.inputs()
-    samples = [[inputs[0][i : i + 1], inputs[0][i : i + 1]] for i in range(len(inputs[0]))]
+    morphs, _ = morphing()
+    count = len(morphs.inputs[0])
+    samples = [[inputs[0][[i]], inputs[0][[i]], *(x[[i]] for x in morphs.inputs)] for i in range(count)]
     ran = board_run.run_samples(firmware, board, samples)
     (expected,) = reference.run_function(case.compiled().quantized["main"], inputs)
     for sample, outputs in enumerate(ran.outputs):
-        for found in outputs:  # generated, portable
+        for found in outputs[:2]:  # generated, portable
             assert np.array_equal(found.reshape(-1), expected[sample].reshape(-1))
+        for found, path in zip(outputs[2:], morphs.paths, strict=True):
+            assert np.array_equal(found.reshape(-1), path.expected[sample].reshape(-1)), path.name
 
 
 def test_the_image_is_of_the_toolchain_that_firmware_has(firmware: Path) -> None:

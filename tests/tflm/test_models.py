@@ -19,7 +19,7 @@ from rqdkm_tvm.errors import RqdkmError
 from rqdkm_tvm.morph.gather import FixKernel
 from tests.tflm import cases
 
-PORTABLE = ("int8", "mixed", "random")
+PORTABLE = ("int8", "mixed", "random", "morph")
 
 
 def in_tflm(converted: Converted, inputs: list[cases.Array], plugin: Path) -> list[cases.Array]:
@@ -81,6 +81,7 @@ runtime.Interpreter.from_file(sys.argv[2], custom_op_registerers=names, arena_si
 
 
 ARENAS = [("mixed", "generated"), ("patches", "generated"), ("callback", "generated"), ("random", "portable")]
+ARENAS += [("morph", "generated"), ("morph", "portable")]
 
 
 @pytest.mark.parametrize(("name", "kind"), ARENAS)
@@ -125,10 +126,11 @@ np.save(sys.argv[3], np.stack(results))
 """
 
 
-def test_kernels_are_switched_between_frames_of_one_interpreter(plugin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["generated", "portable"])
+def test_kernels_are_switched_between_frames_of_one_interpreter(kind: str, plugin: Path, tmp_path: Path) -> None:
     """Every kernel after every other, each frame as the firmware with that kernel fixed computes it."""
     case = cases.case("morph")
-    converted = case.generated()
+    converted = getattr(case, kind)()
     assert sum(operator.op == "RQDKM_MORPH_CONV_2D" for operator in converted.graph.operators) == 2
     placed = arena.plan(converted.graph, converted.needs)
     model, data = tmp_path / "model.tflite", tmp_path / "frames.npy"

@@ -11,8 +11,7 @@ import numpy as np
 from rqdkm.models import data, load, quantize, tflite_write
 from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
 from tests.models.graphs import GraphBuilder
-
-CLASSES = 4
+from tests.train.task import CLASSES, samples
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,6 @@ class Files:
     model: Path
     data: Path
     plan: Path
-
-
-def samples(count: int = 96, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a bright quadrant; which one is the class."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(0, 0.8, (count, 8, 8, 2)).astype(np.float32)
-    labels = rng.integers(0, CLASSES, count)
-    for image, label in zip(x, labels, strict=True):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        image[row : row + 4, column : column + 4] += 0.4
-    return np.clip(x, -2, 2), labels
 
 
 def make(folder: Path) -> Files:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "bands.h"
-#include "rqdkm/convolution.h"
+#include "conv_2d.h"
+
 #include "rqdkm/kernels/panel.h"
 
 namespace rqdkm {
@@ -21,22 +21,7 @@ rqdkm_panel_function PanelOf(rqdkm_requantize_form form) {
   }
 }
 
-struct Conv2d : Node {
-  bool Read(Preparation &p);
-  int32_t Run(const Call &call) const;
-
- private:
-  bool ReadFast(Preparation &p, int constants);
-  int32_t Reference(const Call &call) const;
-
-  Geometry g;
-  Maps maps;
-  Bands bands;
-  int32_t kernel = kReference;
-  rqdkm_conv_tile tile = {1, 1, 0};
-  rqdkm_requantize_form form = RQDKM_REQUANTIZE_WIDE;
-  bool packed = false; /* weights below 8 bits: a third constant */
-};
+}  // namespace
 
 bool Conv2d::Read(Preparation &p) {
   if (!g.Read(p, 3) || !p.Integer(Key::kernel, kReference, kIm2row, &kernel)) return false;
@@ -106,7 +91,6 @@ int32_t Conv2d::Run(const Call &call) const {
                    });
 }
 
-}  // namespace
 }  // namespace rqdkm
 
 TFLMRegistration *tflite::Register_RQDKM_CONV_2D() { return rqdkm::Registration<rqdkm::Conv2d>(); }

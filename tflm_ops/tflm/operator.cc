@@ -32,6 +32,21 @@ class Temporary {
 Preparation::Preparation(TfLiteContext *context, TfLiteNode *node)
     : context_(tflite::GetMicroContext(context)), node_(node), options_(node->custom_initial_data, OptionBytes(node)) {}
 
+Preparation::Preparation(const Preparation &whole, Part *part)
+    : context_(whole.context_), node_(whole.node_), options_(part->options), part_(part) {}
+
+int Preparation::InputCount() const {
+  if (part_ != nullptr) return 1 + part_->constants;
+  return node_->inputs == nullptr ? 0 : node_->inputs->size;
+}
+
+int Preparation::Tensor(const Node &node, int index) const {
+  if (part_ == nullptr) return index < 0 ? node_->outputs->data[0] : node_->inputs->data[index];
+  if (index < 0) return part_->writes ? node_->outputs->data[0] : -1;
+  if (index < node.tensors) return part_->reads ? node_->inputs->data[0] : -1;
+  return node_->inputs->data[part_->first + index - node.tensors];
+}
+
 bool Preparation::Fail(const char *what) const {
   MicroPrintf("rqdkm: layer \"%s\": %s", options_.Text(Key::layer), what);
   return false;
@@ -60,16 +75,16 @@ bool Preparation::Begin() const {
 
 bool Preparation::Operands(Node *node, int tensors, int constants) const {
   if (node_->inputs == nullptr || node_->outputs == nullptr || node_->outputs->size != 1 ||
-      node_->inputs->size != tensors + constants) {
+      InputCount() != tensors + constants) {
     return Fail("it has another number of inputs or outputs than its options say");
   }
-  const size_t bytes = sizeof(void *) * static_cast<size_t>(node_->inputs->size);
   node->tensors = tensors;
-  node->inputs = static_cast<const void **>(context_->AllocatePersistentBuffer(bytes));
-  if (node->inputs == nullptr) return Fail("the arena is too small");
-  for (int i = 0; i < node_->inputs->size; i++) {
-    const TfLiteEvalTensor *const tensor =
-        node_->inputs->data[i] < 0 ? nullptr : context_->GetEvalTensor(node_->inputs->data[i]);
+  node->inputs = static_cast<const void **>(Persistent(sizeof(void *) * static_cast<size_t>(InputCount())));
+  if (node->inputs == nullptr) return false;
+  for (int i = 0; i < InputCount(); i++) {
+    const int index = Tensor(*node, i);
+    if (part_ != nullptr && i < tensors) continue; /* known when it runs */
+    const TfLiteEvalTensor *const tensor = index < 0 ? nullptr : context_->GetEvalTensor(index);
     if (tensor == nullptr) return Fail("the model has no such tensor", i);
     node->inputs[i] = tensor->data.data;
   }
@@ -77,7 +92,9 @@ bool Preparation::Operands(Node *node, int tensors, int constants) const {
 }
 
 bool Preparation::Check(const Node &node, int index, TfLiteType type, uint64_t bytes) const {
-  const Temporary tensor(context_, index < 0 ? node_->outputs->data[0] : node_->inputs->data[index]);
+  const int number = Tensor(node, index);
+  if (number < 0) return true; /* scratch */
+  const Temporary tensor(context_, number);
   if (tensor.get() == nullptr) return Fail("the arena is too small");
   if (tensor.get()->type != type) return Fail("a tensor has another type than the layer takes", index);
   if (tensor.get()->bytes != bytes) return Fail("a tensor has another size than the layer takes", index);
@@ -92,9 +109,19 @@ bool Preparation::Check(const Node &node, int index, TfLiteType type, uint64_t b
   return true;
 }
 
+void *Preparation::Persistent(size_t bytes) const {
+  void *const memory = context_->AllocatePersistentBuffer(bytes);
+  if (memory == nullptr) Fail("the arena is too small");
+  return memory;
+}
+
 bool Preparation::Scratch(Node *node, uint64_t bytes) const {
   if (bytes == 0) return true;
   if (bytes > INT32_MAX) return Fail("its sizes are out of range");
+  if (part_ != nullptr) {
+    part_->scratch = bytes;
+    return true;
+  }
   if (context_->RequestScratchBufferInArena(static_cast<size_t>(bytes), &node->scratch) == kTfLiteOk) return true;
   return Fail("the arena is too small for its scratch");
 }

@@ -36,13 +36,23 @@ struct Node {
   int scratch = -1;                       /* of the arena; none */
 };
 
+/* One of several layers that a node runs. */
+struct Part {
+  Options options;
+  int first, constants; /* its constants among the node's inputs */
+  bool reads, writes;   /* the node's map, its result; else scratch of the node, of which only the node knows */
+  uint64_t scratch;     /* that it asks for, to be reserved by the node */
+};
+
 /* One node as its tensors and options describe it. Every check that fails leaves one line in the log. */
 class Preparation {
  public:
   Preparation(TfLiteContext *context, TfLiteNode *node);
+  /* The same for a part of the node: its map is input 0, its constants follow. */
+  Preparation(const Preparation &whole, Part *part);
 
   const Options &options() const { return options_; }
-  int InputCount() const { return node_->inputs == nullptr ? 0 : node_->inputs->size; }
+  int InputCount() const;
   /* Logs what is wrong with this node; false. */
   bool Fail(const char *what) const;
   bool Fail(const char *what, int which) const;
@@ -53,6 +63,8 @@ class Preparation {
   bool Operands(Node *node, int tensors, int constants) const;
   /* Size and type of an input, or of the result (index -1). A constant must lie in the model, aligned to 4 bytes. */
   bool Check(const Node &node, int index, TfLiteType type, uint64_t bytes) const;
+  /* Memory as long as the interpreter lives; null: the arena is too small, which is logged. */
+  void *Persistent(size_t bytes) const;
   /* Memory while the node runs. */
   bool Scratch(Node *node, uint64_t bytes) const;
 
@@ -62,10 +74,13 @@ class Preparation {
 
  private:
   bool WrongOption(Key key) const;
+  /* The tensor behind an input, or the result (index -1); none: -1. */
+  int Tensor(const Node &node, int index) const;
 
   tflite::MicroContext *context_;
   TfLiteNode *node_;
   Options options_;
+  Part *part_ = nullptr;
 };
 
 /* The node's parameters are code that `rqdkm tflm export` wrote. */

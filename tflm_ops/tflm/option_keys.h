@@ -31,10 +31,14 @@
   KEY(multipliers)    /* per feature map where they are scaled alone, then of the result */                     \
   KEY(shifts)         /* likewise; > 0 is to the left */                                                        \
   KEY(count)          /* elements of the result, after how many the second operand repeats; batches */          \
-  /* RQDKM_MORPH_CONV_2D of a model file, before any export: "of a layer" is per layer of every kernel, in order */ \
+  /* RQDKM_MORPH_CONV_2D; "of a layer" is per layer of every kernel, in order */                                 \
   KEY(kernels)        /* layers of every kernel */                                                              \
   KEY(safe)           /* the kernel that runs until one is selected */                                          \
   KEY(ops)            /* of a layer: 0 convolution, 1 depthwise */                                              \
+  /* portable: */                                                                                               \
+  KEY(constants)      /* of a layer: how many */                                                                \
+  KEY(steps)          /* of a layer: a map of the options of its operator */                                    \
+  /* in a model file, before any export: */                                                                     \
   KEY(strides)        /* of a layer: height, width */                                                           \
   KEY(dilations)      /* of a layer: height, width */                                                           \
   KEY(valid)          /* of a layer: 1 without padding ("VALID"), 0 with ("SAME") */                            \

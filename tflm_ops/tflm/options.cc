@@ -9,7 +9,8 @@
 namespace rqdkm {
 namespace {
 
-constexpr uint8_t kInteger = 1, kUnsigned = 2, kString = 5, kIndirectInteger = 6, kIndirectUnsigned = 7, kMap = 9;
+constexpr uint8_t kInteger = 1, kUnsigned = 2, kString = 5, kIndirectInteger = 6, kIndirectUnsigned = 7, kMap = 9,
+                  kVector = 10;
 constexpr uint8_t kIntegers = 11, kUnsigneds = 12;
 
 constexpr size_t Width(uint8_t type) { return size_t{1} << (type & 3); }
@@ -31,11 +32,14 @@ Options::Options(const void *data, size_t bytes) : data_(static_cast<const uint8
   const size_t root_width = data_[bytes_ - 1];
   const uint8_t root_type = data_[bytes_ - 2];
   if (Kind(root_type) != kMap || root_width > 8 || bytes_ - 2 < root_width) return;
-  const size_t width = Width(root_type);
-  size_t values = 0, keys = 0;
+  size_t values = 0;
+  if (Follow(bytes_ - 2 - root_width, root_width, &values)) SetMap(values, Width(root_type));
+}
+
+void Options::SetMap(size_t values, size_t width) {
+  size_t keys = 0;
   uint64_t size = 0, key_width = 0, key_count = 0;
-  if (!Follow(bytes_ - 2 - root_width, root_width, &values) || values < 3 * width) return;
-  if (!Unsigned(values - width, width, &size) || size > bytes_) return;
+  if (values < 3 * width || !Unsigned(values - width, width, &size) || size > bytes_) return;
   if (!Unsigned(values - 2 * width, width, &key_width) || key_width > 8) return;
   if (!Follow(values - 3 * width, width, &keys) || keys < key_width) return;
   const size_t wide = static_cast<size_t>(key_width), count = static_cast<size_t>(size);
@@ -128,6 +132,35 @@ bool Options::Integers(Key key, int32_t *values, size_t count) const {
     values[i] = static_cast<int32_t>(value);
   }
   return true;
+}
+
+bool Options::Length(Key key, size_t *count) const {
+  Value found;
+  size_t start = 0;
+  uint64_t size = 0;
+  if (!Find(key, &found) || (Kind(found.type) != kIntegers && Kind(found.type) != kUnsigneds)) return false;
+  const size_t width = Width(found.type);
+  if (!Follow(found.at, found.width, &start) || start < width || !Unsigned(start - width, width, &size)) return false;
+  if (size > bytes_) return false;
+  *count = static_cast<size_t>(size);
+  return true;
+}
+
+bool Options::Map(Key key, size_t index, Options *map) const {
+  Value found;
+  size_t start = 0, values = 0;
+  uint64_t size = 0;
+  if (!Find(key, &found) || Kind(found.type) != kVector || !Follow(found.at, found.width, &start)) return false;
+  const size_t width = Width(found.type);
+  if (start < width || !Unsigned(start - width, width, &size) || index >= size) return false;
+  if (size > (bytes_ - start) / (width + 1)) return false; /* each has a type behind the last */
+  const uint8_t type = data_[start + static_cast<size_t>(size) * width + index];
+  if (Kind(type) != kMap || !Follow(start + index * width, width, &values)) return false;
+  *map = Options();
+  map->data_ = data_;
+  map->bytes_ = bytes_;
+  map->SetMap(values, Width(type));
+  return map->valid();
 }
 
 const char *Options::Text(Key key) const {

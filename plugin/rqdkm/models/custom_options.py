@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from flatbuffers import flexbuffers  # type: ignore[import-untyped]
 
 from rqdkm_tvm.sources import tflm_ops_dir
 
-Value = int | str | Sequence[int]
+Value = int | str | Sequence[int] | Sequence[Mapping[str, int | str | Sequence[int]]]
 
 
 @cache
@@ -35,14 +36,19 @@ def encode(layer: str, values: Mapping[str, Value]) -> bytes:
 
     Args:
         layer: name of the layer, for messages of the operator.
-        values: by key; integers, lists of 32-bit integers.
+        values: by key; integers, texts, lists of 32-bit integers, or lists of such maps.
 
     Raises:
         KeyError: a key that is not in the list.
     """
     builder = flexbuffers.Builder()
+    _add_map(builder, {"version": version(), "layer": layer, **values})
+    return bytes(builder.Finish())
+
+
+def _add_map(builder: Any, values: Mapping[str, Any]) -> None:
     with builder.Map():
-        for key, value in {"version": version(), "layer": layer, **values}.items():
+        for key, value in values.items():
             if key not in keys():
                 raise KeyError(key)
             builder.Key(key)
@@ -50,9 +56,12 @@ def encode(layer: str, values: Mapping[str, Value]) -> bytes:
                 builder.String(value)
             elif isinstance(value, int):
                 builder.Int(value)
+            elif value and isinstance(value[0], Mapping):
+                with builder.Vector():
+                    for item in value:
+                        _add_map(builder, item)
             else:
                 builder.TypedVectorFromElements([int(item) for item in value])
-    return bytes(builder.Finish())
 
 
 def decode(data: bytes) -> dict[str, Value]:
@@ -94,6 +103,8 @@ def _pairs(data: bytearray) -> dict[str, Value]:
             if len(items) > len(data):
                 raise ValueError("its options are damaged")
             found[name] = [int(item.AsInt) for item in items]
+        elif value.IsVector and name == "steps":
+            raise ValueError("it is an operator of rqdkm tflm export: deploy the file that was exported")
         else:
             raise ValueError(f"option {name!r} is neither an integer nor a list of them nor a text")
     return found

@@ -71,6 +71,10 @@ class LoadedModel:
     layer_names: Mapping[str, str] = field(default_factory=dict)
     tflite: bytes = field(default=b"", repr=False)
 
+    def file(self) -> bytes:
+        """The model as a ``.tflite`` file, morphing layers as such."""
+        return tflite_write.write_graph(morph_file.fold(compact(self.graph)))
+
 
 def load(path: Path | str) -> LoadedModel:
     """Load, check and import a model file.

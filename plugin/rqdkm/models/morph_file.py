@@ -30,6 +30,7 @@ OP = "RQDKM_MORPH_CONV_2D"
 _KEYS = ("kernels", "safe", "ops", "strides", "dilations", "valid", "activations")
 _INNER_KEYS = ("inner_scales", "inner_zeros")  # int8 only
 _OPS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_MOST_LAYERS = 16  # of a kernel
 _ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6"}
 _HINT = "the file is damaged, or something else than rqdkm wrote it; export the model again"
 
@@ -100,7 +101,8 @@ def _read(data: bytes, quantized: bool) -> _Options:
     _need(isinstance(lengths, list) and lengths, "it has no kernels")
     assert isinstance(lengths, list)
     _need(len(lengths) <= MOST_PATHS, f"it has {len(lengths)} kernels, at most {MOST_PATHS} are possible")
-    _need(all(1 <= n <= 16 for n in lengths), f"a kernel cannot have {max(lengths, key=abs)} layers")
+    for length in lengths:
+        _need(1 <= length <= _MOST_LAYERS, f"a kernel cannot have {length} layers")
     safe = options["safe"]
     _need(isinstance(safe, int) and 0 <= safe < len(lengths), f"its safe kernel {safe} does not exist")
     assert isinstance(safe, int)
@@ -176,6 +178,7 @@ def _expanded(tensors: list[TensorInfo], operator: Operator) -> list[Operator]:
         f"it has {len(operator.inputs)} inputs, its {count} layers need {1 + 2 * count}: map, weights and biases",
     )
     taken = {tensor.name for tensor in tensors}
+    scope = output.name.rsplit("/", 1)[0]
     found, results = [], []
     constants = iter(zip(operator.inputs[1::2], operator.inputs[2::2], strict=True))
     for number, layers in enumerate(options.kernels):
@@ -189,7 +192,7 @@ def _expanded(tensors: list[TensorInfo], operator: Operator) -> list[Operator]:
             shape = _result_shape(tensors[x].shape, tensors[weights].shape, layer, what)
             if layer.op == "DEPTHWISE_CONV_2D":
                 attrs["multiplier"] = shape[3] // tensors[x].shape[3]
-            name = f"{output.name}/{number}.{place}"
+            name = f"{scope}/{number}.{place}/result"  # what the layer is called unless its weights say it better
             while name in taken:
                 name += "_"
             taken.add(name)
@@ -295,8 +298,14 @@ def fixed(graph: Graph, kernel: int | None = None) -> Graph:
 
 
 def variants(graph: Graph) -> list[Graph]:
-    """:func:`fixed` for every kernel; the graph itself where nothing morphs."""
-    return [fixed(graph, kernel) for kernel in range(kernel_count(graph))] or [graph]
+    """Every network that the chip may compute: one per kernel, and the safe kernels' where those are mixed."""
+    selects = [operator for operator in graph.operators if operator.op == SELECT]
+    safe = {operator.inputs[operator.attrs["safe"]] for operator in selects}
+    uniform = any(
+        {op.inputs[k if k < len(op.inputs) else op.attrs["safe"]] for op in selects} == safe
+        for k in range(kernel_count(graph))
+    )
+    return [fixed(graph, k) for k in (*range(kernel_count(graph)), *(() if uniform else (None,)))]
 
 
 def without_selects(graph: Graph, kernel: int | None = None) -> Graph:

@@ -29,6 +29,7 @@ from rqdkm_tvm.errors import FlashBudgetError, RqdkmError
 from rqdkm_tvm.files import staged_directory
 from rqdkm_tvm.graph import identifier
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import IoTensor, read_io
 from rqdkm_tvm.sources import tflm_ops_dir
@@ -101,7 +102,7 @@ def _portable(options: DeployOptions, model: LoadedModel, planned: BitWidths, pr
         raise RqdkmError("patch stages exist as generated code only", where="--patch", hint="leave out --portable")
     progress("compile: partitioning the graph into layers")
     plan = planned.plan or Plan()
-    mod = LowerMixedPrecision(plan, planned.parameters)(partition(model))
+    mod = GatherMorphs()(LowerMixedPrecision(plan, planned.parameters)(partition(model)))
     interface = read_io(mod["main"], list(model.output_names))
     if plan.patches is not None:
         raise RqdkmError(

@@ -25,6 +25,7 @@ from rqdkm_tvm.kernels.pool import mean_axes, mean_multiplier
 from rqdkm_tvm.kernels.registry import BAND, Config, Kernel
 from rqdkm_tvm.kernels.requantize import convolution_multipliers, fully_connected_multipliers
 from rqdkm_tvm.layer import Layer, Tensor
+from rqdkm_tvm.morph.kernel import rooms_of
 
 Array = npt.NDArray[Any]
 Options = dict[str, Value]
@@ -198,6 +199,63 @@ def _fully_connected(nodes: Nodes, layer: Layer, operands: list[int], result: in
     _weighted(nodes, layer, operands, result, values, outputs, layer.weights)
 
 
+# ---- kernels that are selected frame by frame
+
+
+class _Recorded(Nodes):
+    """Keeps what a writer would append; constants go into the graph."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.found: list[tuple[Mapping[str, Value], list[int], Need]] = []
+
+    def constant(self, array: Array, name: str) -> int:
+        return self.nodes.constant(array, name)
+
+    def custom(
+        self,
+        op: str,
+        layer: str,
+        values: Mapping[str, Value],
+        inputs: Sequence[int],
+        output: int,
+        need: Need = NOTHING,
+    ) -> None:
+        self.found.append(({"layer": layer, **values}, list(inputs), need))
+
+
+def _morph(nodes: Nodes, layer: Layer, operands: list[int], result: int) -> None:
+    """Layers of every kernel with the options that they would have as nodes; scratch as morph_conv_2d.cc divides it."""
+    assert layer.library is not None
+    recorded = _Recorded(nodes)
+    for path in layer.library.paths:
+        for inner in path.layers:
+            if inner.op not in _STEPS:
+                raise UnsupportedOperatorError(f"there is no portable {inner.op} in one", where=f"layer {layer.name!r}")
+            _STEPS[inner.op](recorded, inner, operands[:1], result)
+    options, inputs, needs = zip(*recorded.found, strict=True)
+    values: dict[str, Any] = {
+        "kernels": [len(path.layers) for path in layer.library.paths],
+        "safe": layer.library.safe,
+        "ops": [list(_STEPS).index(inner.op) for inner in layer.library.layers],
+        "constants": [len(found) - 1 for found in inputs],
+        "steps": list(options),
+    }
+    scratch, own = 0, iter(needs)
+    for path in layer.library.paths:
+        free = sum(rooms_of(path))
+        scratch = max(scratch, *(free + next(own).scratch for _ in path.layers))
+    constants = [index for found in inputs for index in found[1:]]
+    nodes.custom(NAMES[layer.op], layer.title, values, [*operands, *constants], result, Need(scratch))
+
+
+_STEPS: Mapping[str, Callable[[Nodes, Layer, list[int], int], None]] = {
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise,
+}
+
+
 # ---- others
 
 
@@ -289,6 +347,7 @@ WRITERS: Mapping[str, Callable[[Nodes, Layer, list[int], int], None]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise,
     "fully_connected": _fully_connected,
+    "morph_conv2d": _morph,
     "add": _add,
     "mul": _mul,
     "avg_pool2d": _pool,

@@ -125,10 +125,12 @@ def names_for(op: str) -> list[str]:
 def kernels_for(layer: Layer) -> list[Kernel]:
     """Every kernel registered for the layer's operator, whether or not it accepts this layer.
 
-    For layers with packed tensors or an epilogue also the banded form of each, under the same name.
+    For layers with packed tensors or an epilogue also the banded form of each, under the same name; not of a morphing
+    layer, whose own layers have one.
     """
     found = [k for k in _KERNELS.values() if layer.op in k.ops]
-    return found + [banded(k) for k in found] if layer.packs_tensors or layer.epilogue is not None else found
+    bands = layer.library is None and (layer.packs_tensors or layer.epilogue is not None)
+    return found + [banded(k) for k in found] if bands else found
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from rqdkm_tvm.graph import (
     users,
     with_main,
 )
+from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.morph.library import OP, library
 from rqdkm_tvm.offload.base import Draft, Quantization
 from rqdkm_tvm.partition import add_refusals
@@ -144,7 +146,8 @@ def gather(mod: Any) -> Any:
         inside = relay.Var("input", source.checked_type)
         body = relay.TupleGetItem(relay.Tuple([_Substitute(source, inside).visit(path) for path in paths]), safe)
         composite = relay.Function([inside], body).with_attr(COMPOSITE_ATTR, MORPHED).with_attr(LAYER_ATTR, name)
-        composite = composite.with_attr(BITS_ATTR, json.dumps({"output": bits_of(paths[safe])[0], "weights": []}))
+        bits = {"output": bits_of(paths[safe])[0], "weights": [], "input": bits_of(source)[0]}
+        composite = composite.with_attr(BITS_ATTR, json.dumps(bits))
         made[call] = (composite, source)
 
     class Gathering(Rewriter):
@@ -159,11 +162,18 @@ def gather(mod: Any) -> Any:
     return with_main(changed, add_refusals(changed["main"], refusals)) if refusals else changed
 
 
+def _reading(layer: Layer, bits: int) -> Layer:
+    return layer if bits == 8 else replace(layer, inputs=(replace(layer.inputs[0], bits=bits),))
+
+
 def parse_morph(function: Expr) -> Draft:
     """A morphing layer's composite function as a layer."""
     layer_of = {site.call: site.layer for site in read_sites(function)}
     paths, safe = function.body.tuple_value.fields, int(function.body.index)
+    # what is packed outside looks like a map of 8 bits from within
+    bits = int(json.loads(str(function.attrs[BITS_ATTR]))["input"])
     chains = [[layer_of[call] for call in calls(relay.Function([], path))] for path in paths]
+    chains = [[_reading(chain[0], bits), *chain[1:]] for chain in chains]
     found = library(chains, safe, where=f'layer "{function.attrs[LAYER_ATTR]}"')
     source, result = chains[0][0].inputs[0], chains[0][-1].stored
     return Draft(

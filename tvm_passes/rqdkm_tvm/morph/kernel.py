@@ -70,16 +70,19 @@ def _bytes(tensor: Tensor) -> int:
     return aligned(size)
 
 
-def _steps(path: Path, over: bool) -> list[_Step]:
-    """Results in between lie at the start of the scratch, by turns at either end of the largest two.
+def rooms_of(path: Path, over: bool = False) -> tuple[int, int]:
+    """Bytes of the two rooms at the start of the scratch in which results in between lie by turns.
 
     Args:
         over: the last of them lies in the morphing layer's own result, where it is written over.
     """
-    between = [_bytes(layer.stored) for layer in path.layers[:-1]]
-    scratch = between[:-1] if over else between
-    rooms = (max(scratch[0::2], default=0), max(scratch[1::2], default=0))
-    places: list[int | str] = ["in0", *((0, rooms[0])[i % 2] for i in range(len(between))), "out"]
+    between = [_bytes(layer.stored) for layer in path.layers[: -2 if over else -1]]
+    return max(between[0::2], default=0), max(between[1::2], default=0)
+
+
+def _steps(path: Path, over: bool) -> list[_Step]:
+    rooms = rooms_of(path, over)
+    places: list[int | str] = ["in0", *((0, rooms[0])[i % 2] for i in range(len(path.layers) - 1)), "out"]
     if over:
         places[-2] = "out"
     return [_Step(x, places[i], places[i + 1], sum(rooms)) for i, x in enumerate(path.layers)]

@@ -2,9 +2,9 @@
 
     python examples/machinery/train_morph.py --data .cache/machinery.npz --out morph
 
-A teacher with plain 3x3 convolutions (the network of train.py) is trained first, then all kernels of the morphing
-network together, the teacher's answers before them. What both see is augmented more than train.py's network was:
-shifted by a band, reversed in time, with noise of many strengths, since the kernels are to be chosen by it.
+A teacher with plain 3x3 convolutions (the network of train.py) is trained first; then the morphing network with its
+5x5 kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more than
+train.py's network was: shifted by a band, reversed in time, with noise of many strengths, since kernels are chosen by it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import numpy as np
 import tensorflow as tf
 from dataset import BANDS, FRAMES, normalise
 
-from rqdkm.train.morph import Judged, train_jointly
+from rqdkm.train.morph import Fixed, Judged, train_jointly
 from rqdkm.train.morph_export import export_tflite
 from rqdkm.train.morph_layer import MorphConv2D
 from train import build as plain
 
 L = tf.keras.layers
 KERNELS = ("3x3", "5x5", "separable 3x3", "separable 5x5", "1x1")
+LEADER = 1
 
 
 def build(shape: tuple[int, int, int] = (BANDS, FRAMES, 1), classes: int = 10) -> tf.keras.Model:
@@ -57,7 +59,7 @@ def augment(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     image = tf.cond(tf.random.uniform(()) < 0.5, lambda: image, lambda: image[:, ::-1])
     bands = tf.clip_by_value(tf.range(BANDS) + tf.random.uniform((), -1, 2, tf.int32), 0, BANDS - 1)
     image = tf.gather(image, bands) * (1.0 + tf.random.normal((), 0.0, 0.1)) + tf.random.normal((), 0.0, 0.05)
-    image += tf.abs(tf.random.normal((), 0.0, 0.1)) * tf.random.normal(tf.shape(image))
+    image += (0.02 + tf.abs(tf.random.normal((), 0.0, 0.07))) * tf.random.normal(tf.shape(image))
     return tf.clip_by_value(image, -1.0, 1.0), label
 
 
@@ -77,7 +79,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the morphing machinery CNN.")
     parser.add_argument("--data", type=Path, required=True, help="the .npz of dataset.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for the model files")
-    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--teacher", type=Path, help="a .keras model to learn from; else one is trained")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -100,19 +101,31 @@ def main() -> None:
         sys.stdout.flush()
 
     model = build()
-    train_jointly(
-        model,
-        splits["train"],
-        splits["val"],
-        epochs=options.epochs,
-        rate=4e-3,
-        decay=1e-3,
-        seed=options.seed,
-        augment=augment,
-        teachers=[lambda x: teacher(x, training=False)],
-        distill=0.8,
-        progress=show,
-    )
+
+    def learn(epochs: int, rate: float, kernels: Sequence[int], fixed: Fixed) -> None:
+        train_jointly(
+            model,
+            splits["train"],
+            splits["val"],
+            epochs=epochs,
+            rate=rate,
+            decay=1e-3,
+            seed=options.seed,
+            augment=augment,
+            teachers=[lambda x: teacher(x, training=False)],
+            kernels=kernels,
+            fixed=fixed,
+            sampled=len(KERNELS),
+            distill=0.8,
+            progress=show,
+        )
+
+    every = range(len(KERNELS))
+    learn(40, 4e-3, [LEADER], "nothing")
+    for kernel in every:
+        if kernel != LEADER:
+            learn(25, 4e-3, [kernel], "rest")
+    learn(25, 2e-3, every, "norms")
     model.save(options.out / "model.keras")
     export_tflite(model, options.out / "model.float32.tflite")
 

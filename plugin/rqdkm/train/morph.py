@@ -8,22 +8,27 @@ too (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015). Their
     others   (1 - d) CE(y, p) + d T^2 KL(t || p)     t: the teachers' or else the leader's
 
 The divergence is between answers softened by the temperature T. Imports TensorFlow and nothing of TVM.
+
+Kernels that start together pull at the layers they share. What worked better (examples/machinery/train_morph.py): one
+kernel alone first, then every other one with all but itself fixed, then all of them. An ordinary normalisation behind a
+morphing layer would average over kernels; ``fixed="norms"`` leaves it as the first kernel made it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rqdkm.train.morph_layer import morphing, use_kernel
+from rqdkm.train.morph_layer import MorphConv2D, morphing, use_kernel
 
 NDArray = npt.NDArray[Any]
 Samples = tuple[NDArray, NDArray]
+Fixed = Literal["nothing", "norms", "rest"]
 
 LEAST_PROBABILITY = 1e-7
 NOT_DECAYED = ["gamma", "beta", "bias"]
@@ -57,6 +62,8 @@ def train_jointly(
     augment: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     teachers: Sequence[Callable[[Any], Any]] = (),
     leader: int | None = None,
+    kernels: Sequence[int] | None = None,
+    fixed: Fixed = "nothing",
     sampled: int = 2,
     distill: float = 0.7,
     temperature: float = 2.0,
@@ -74,6 +81,8 @@ def train_jointly(
         augment: of one sample and its label, as ``tf.data.Dataset.map`` takes it.
         teachers: Keras models, or functions, of a batch of inputs that give class probabilities.
         leader: the kernel that learns from labels; the one with most products unless given.
+        kernels: that learn, the others stay as they are; None: all.
+        fixed: what does not learn outside the morphing layers.
         sampled: kernels beside leader and cheapest that every step sees.
         distill: the share ``d`` of the leader's answer in the others' loss.
         every: epochs between judgements; the last is after the last epoch.
@@ -88,11 +97,12 @@ def train_jointly(
     (count,) = counts
     tf.keras.utils.set_random_seed(seed)
     products = [sum(layer.macs(k) for layer in layers) for k in range(count)]
-    first = int(np.argmax(products)) if leader is None else leader
-    if not 0 <= first < count:
-        raise ValueError(f"there is no kernel {first} to lead")
-    cheapest = int(np.argmin(products))
-    others = [k for k in range(count) if k not in (first, cheapest)]
+    learning = list(range(count)) if kernels is None else list(kernels)
+    first = max(learning, key=lambda k: products[k]) if leader is None else leader
+    if first not in learning or not set(learning) <= set(range(count)):
+        raise ValueError(f"there is no kernel {first} to lead among {learning}")
+    cheapest = min(learning, key=lambda k: products[k])
+    others = [k for k in learning if k not in (first, cheapest)]
 
     samples = tf.data.Dataset.from_tensor_slices((data[0], data[1].astype(np.int64)))
     samples = samples.shuffle(len(data[0]), seed=seed)
@@ -100,7 +110,7 @@ def train_jointly(
     steps = epochs * -(-len(data[0]) // batch)
     optimizer = tf.keras.optimizers.AdamW(tf.keras.optimizers.schedules.CosineDecay(rate, steps), weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
-    variables = model.trainable_variables
+    variables = _learning(model, learning, fixed)
     optimizer.build(variables)
 
     @tf.function  # type: ignore[untyped-decorator]
@@ -148,9 +158,23 @@ def train_jointly(
             right = tuple(_accuracy(model, k, answer, validation, batch) for k in range(count))
             judged.append(Judged(epoch, float(np.mean(losses)), right))
             progress(judged[-1])
+    for layer in model.layers:
+        layer.trainable = True
     for layer in layers:
         layer.kernel.assign(layer.safe)
     return judged
+
+
+def _learning(model: Any, kernels: Sequence[int], fixed: Fixed) -> list[Any]:
+    """The variables that learn. A normalisation that does not uses the statistics that it has."""
+    idle = set()
+    for layer in model.layers:
+        if isinstance(layer, MorphConv2D):
+            others = (k for k in range(len(layer.kernels)) if k not in kernels)
+            idle |= {id(variable) for k in others for variable in layer.variables_of(k)}
+        elif fixed == "rest" or (fixed == "norms" and isinstance(layer, tf.keras.layers.BatchNormalization)):
+            layer.trainable = False
+    return [variable for variable in model.trainable_variables if id(variable) not in idle]
 
 
 def _accuracy(model: Any, kernel: int, answer: Callable[[Any], Any], samples: Samples, batch: int) -> float:

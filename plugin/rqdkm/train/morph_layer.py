@@ -281,6 +281,10 @@ class MorphConv2D(tf.keras.layers.Layer):  # type: ignore[misc]
         y.set_shape(self.compute_output_shape(x.shape))
         return y
 
+    def variables_of(self, kernel: int) -> list[Any]:
+        """What training changes of one kernel alone."""
+        return [variable for step in self._paths[kernel] for variable in step.trainable_variables]
+
     def macs(self, kernel: int) -> int:
         """Products of one frame; the layer has been built."""
         return self._pixels * sum(int(np.prod(step.weight_shape(step.inputs))) for step in self._paths[kernel])

@@ -44,9 +44,8 @@ def quantize(
     quiet: QuietOpt = False,
 ) -> None:
     """A float model as int8 .tflite, by TFLite's specification: what deploy does first with --calib."""
-    from rqdkm.models import data, load, morph_file, tflite_write
+    from rqdkm.models import data, load
     from rqdkm.models import quantize as quantization
-    from rqdkm.models.graph import compact
     from rqdkm.options import CALIBRATION_METHODS, OptionError
     from rqdkm_tvm.errors import ModelError
     from rqdkm_tvm.files import write_atomic
@@ -64,8 +63,7 @@ def quantize(
         if loaded.is_quantized:
             raise ModelError("it computes in int8 already", where=str(model), hint="deploy it as it is")
         found = quantization.quantize_and_compare(loaded, data.load_data(calib, loaded), calib_method, progress)
-    # found.model.tflite would be the safe kernels alone
-    content = tflite_write.write_graph(compact(morph_file.fold(found.model.graph)), f"int8, {found.method}")
+    content = found.model.file()
     write_atomic(out, content)
     worst = min(found.layers, key=lambda layer: layer.sqnr_db)
     figures: dict[str, object] = {

@@ -12,6 +12,7 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | LowerMixedPrecision(plan)| the plan's bit-widths become integers, scales and clamps                              |
 | ClassifyPatches(plan, ..)| VDPC: which patches have outliers, written into the plan's patches (optional)         |
 | SearchBranchBitwidths(..)| VDQS: 8, 4 or 2 bits for the other patches' feature maps, likewise (optional)         |
+| MorphConvolutions(x, ..) | of a float module: trained 3x3 convolutions get further kernels (before quantization)  |
 | GatherMorphs()           | kernels of which one is chosen at run time become one layer                           |
 | SchedulePatches(plan)    | the layers up to where the plan divides the network become one, run patch by patch    |
 | FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |
@@ -33,6 +34,7 @@ from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.legalize import LegalizeQnn
 from rqdkm_tvm.lower import LowerKernels
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.convert import MorphConvolutions
 from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.partition import PartitionLayers
@@ -85,6 +87,7 @@ __all__ = [
     "LegalizeQnn",
     "LowerKernels",
     "LowerMixedPrecision",
+    "MorphConvolutions",
     "PartitionLayers",
     "SchedulePatches",
     "SearchBranchBitwidths",

@@ -15,8 +15,9 @@ import tvm
 from tvm import relay
 
 from rqdkm.models.check import conv_output_size, same_padding
-from rqdkm.models.graph import Graph, NDArray, Operator, TensorInfo
+from rqdkm.models.graph import CUSTOM, SELECT, Graph, NDArray, Operator, TensorInfo
 from rqdkm_tvm.errors import UnsupportedOperatorError
+from rqdkm_tvm.morph.gather import selected
 
 AGAIN = "#"  # between a node's name and a number, where one node makes several tensors
 _HINT = "replace it in the model, or convert the model to .tflite with its own converter"
@@ -128,6 +129,9 @@ class _Walker:
     def _operands(self, expression: Any) -> list[Any]:
         if not isinstance(expression, relay.Call):
             return []
+        choice = selected(expression)
+        if choice is not None:  # a morphing layer
+            return choice[0]
         found: list[Any] = []
         for argument in expression.args:
             found.extend(argument.fields if isinstance(argument, relay.Tuple) else [argument])
@@ -335,6 +339,13 @@ def _concatenate(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
     return w.emit("CONCATENATION", inputs, name, shape, axis=int(call.attrs.axis) % len(shape), activation="NONE")
 
 
+def _select(w: _Walker, call: Any, name: str, inputs: list[int]) -> int:
+    choice = selected(call)
+    if choice is None:
+        raise w.unsupported("take", name, "that is no choice of a kernel")
+    return w.emit(SELECT, inputs, name, _shape(call), safe=choice[1], layer=name, **{CUSTOM: b""})
+
+
 def _transposed(w: _Walker, call: Any, name: str, data: int, axes: Sequence[int]) -> int:
     permutation = w.constant(f"{name}/axes", np.array(axes, np.int32))
     return w.emit("TRANSPOSE", (data, permutation), f"{name}/transpose", _shape(call))
@@ -403,6 +414,7 @@ _RULES: Mapping[str, Rule] = {
     "transpose": _transpose,
     "layout_transform": _layout_transform,
     "nn.pad": _pad,
+    "take": _select,
     "copy": lambda _w, _call, _name, inputs: inputs[0],
 }
 

@@ -52,7 +52,7 @@ def select(paths: Sequence[Expr], safe: int, span: Any = None) -> Expr:
     return relay.Call(taken.op, taken.args, taken.attrs, taken.type_args, span)
 
 
-def _selected(call: Expr) -> tuple[list[Expr], int] | None:
+def selected(call: Expr) -> tuple[list[Expr], int] | None:
     """Paths and the safe one, if ``call`` is a :func:`select`."""
     if op_name(call) != "take" or op_name(call.args[0]) != "stack" or not isinstance(call.args[1], relay.Constant):
         return None
@@ -122,7 +122,7 @@ def kernel_layers(mod: Any) -> list[list[list[str]]]:
 def gather(mod: Any) -> Any:
     """See :func:`GatherMorphs`."""
     function = mod["main"]
-    found = {call: picked for call in calls(function) if (picked := _selected(call)) is not None}
+    found = {call: picked for call in calls(function) if (picked := selected(call)) is not None}
     if not found:
         return mod
     layers, readers = {site.call for site in read_sites(function)}, users(function)

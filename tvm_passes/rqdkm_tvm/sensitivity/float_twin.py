@@ -16,22 +16,20 @@ all of them; ``backward`` takes the perturbations that quantization makes as the
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rqdkm_tvm import evaluate
 from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, composite_name, layer_name, op_name, outputs
 from rqdkm_tvm.layer import Layer, NDArray, Tensor
 from rqdkm_tvm.lowbit import dequantize_weights, fake_quantize, integer_range
 from rqdkm_tvm.offload.base import shape_of
-from rqdkm_tvm.quiet import native_silence
 from rqdkm_tvm.sensitivity import gradients
 from rqdkm_tvm.sensitivity.float_layers import float_layer
 from rqdkm_tvm.sites import QuantizationMap, read_sites
@@ -295,11 +293,11 @@ class _Builder:
 
     def build(self) -> FloatTwin:
         size = sum(int(np.prod(shape_of(root))) for root in self.roots)
-        forward = _compile(*self._forward())
+        forward = evaluate.compiled(*self._forward())
 
         @functools.cache
         def compiled() -> Callable[..., list[Floats]]:
-            return _compile(*self._backward(size))
+            return evaluate.compiled(*self._backward(size))
 
         def backward(*groups: Any) -> list[Floats]:  # compiling takes longer than the forward part: not all need it
             return compiled()(*groups)
@@ -402,39 +400,3 @@ def _quantized(y: Expr, gate: Expr) -> Expr:
     scale, zero, low, high, used = (relay.strided_slice(gate, begin=[i], end=[i + 1]) for i in range(5))
     q = relay.minimum(relay.maximum(relay.round(y / scale) + zero, low), high)
     return relay.where(relay.greater(used, relay.const(0.5)), (q - zero) * scale, y)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without TVM's advice on tuning for the host."""
-    loggers = [logging.getLogger(name) for name in ("strategy", "autotvm", "te_compiler")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _compile(function: Expr, names: list[str]) -> Callable[..., list[Floats]]:
-    """A compiled function; call it with lists of arrays in the order of its parameters."""
-    from tvm.contrib import graph_executor
-
-    cpu = tvm.target.codegen.llvm_get_system_cpu()
-    module = relay.transform.InferType()(tvm.IRModule.from_expr(function))
-    # common subexpressions of vector type make debug information that newer LLVM refuses
-    # TVM's scheduler warns on stderr of every max pool's gradient, whose argmax nobody reads
-    with _quiet(), native_silence(2), tvm.transform.PassContext(opt_level=3, config={"tir.disable_cse_tir": True}):
-        library = relay.build(module, target=f"llvm -mcpu={cpu}")
-    executor = graph_executor.GraphModule(library["default"](tvm.cpu()))
-
-    def run(*groups: Any) -> list[Floats]:
-        values = [v for group in groups for v in (group if isinstance(group, list) else [group])]
-        for name, value in zip(names, values, strict=True):
-            executor.set_input(name, value)
-        executor.run()
-        return [executor.get_output(i).numpy() for i in range(executor.get_num_outputs())]
-
-    return run

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How to wait: at which clock, asleep or stopped.
+ *
+ * Both cost an amount once and a current for as long as they last, so that the mean length of idle times is all that
+ * has to be known about them. Counted are the change of clock now, the waiting, the way out of stop mode, what the rest
+ * computes when it wakes the core, and, where a frame may come next, the change to the clock of frames. A way of
+ * waiting from which a frame in its worst case could not be finished any more is not taken. */
+#include "aras/internal.h"
+
+enum { kShort_us = 20 };
+static const float kGain = 0.1f;
+
+/* Nanojoules per idle time of `gap` microseconds. */
+static float energy(const rqdkm_aras *a, uint32_t point, bool stop, float gap) {
+  const rqdkm_aras_table *t = a->table;
+  const float change = t->switch_us[a->point][point], frame = t->switch_us[point][a->efficient] * a->frame_share;
+  float found = t->switch_ma * (change + frame);
+  if (stop) {
+    found += t->stop_ma * gap + t->wake_ma * t->wake_us + t->switch_ma * t->switch_us[t->safe][point];
+  } else {
+    found += t->point[point].sleep_ma * gap;
+  }
+  return t->volts * found + a->wake.expected * a->nanojoules[point];
+}
+
+/* Whether frames and rest are still served in time. */
+static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, float spare) {
+  const rqdkm_aras_table *t = a->table;
+  const float wake = stop ? t->wake_us + t->switch_us[t->safe][point] : 0.0f;
+  const float rest = rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
+  return (point == 0 && !stop) || (wake + t->switch_us[point][0] <= spare && wake + rest <= (float)t->rest_us);
+}
+
+static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, bool can_stop) {
+  const rqdkm_aras_table *t = a->table;
+  const float left = rqdkm_aras_span(a->now_us, until_us);
+  if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
+  const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
+  const float spare = a->relative_us - (float)t->guard_us - (float)t->worst_cycles / rqdkm_aras_granted(a);
+  uint32_t point = 0;
+  bool stop = false;
+  float least = energy(a, 0, false, gap);
+  for (uint32_t p = 0; p < t->points; p++) {
+    for (uint32_t s = 0; s <= (can_stop ? 1u : 0u); s++) {
+      if (!quick(a, p, s != 0, spare)) continue;
+      const float found = energy(a, p, s != 0, gap);
+      if (found < least) {
+        least = found;
+        point = p;
+        stop = s != 0;
+      }
+    }
+  }
+  a->decisions++;
+  rqdkm_aras_set_point(a, point);
+  if (stop && a->port->stop(a->port->context, until_us) == RQDKM_ARAS_OK) return RQDKM_ARAS_STOP;
+  if (!stop) (void)a->port->sleep(a->port->context, until_us);
+  return RQDKM_ARAS_SLEEP; /* where there is no timer, stop() has slept instead */
+}
+
+rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, bool can_stop) {
+  if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
+  rqdkm_aras_account(a, true);
+  a->can_stop = can_stop;
+  const uint64_t before = a->now_us;
+  uint32_t rest = 0;
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest -= a->rest_seen[l];
+  const rqdkm_aras_idle_mode mode = wait(a, until_us, can_stop);
+  rqdkm_aras_account(a, false);
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_seen[l];
+  if (mode != RQDKM_ARAS_RUN_ON) {
+    const float span = rqdkm_aras_span(before, a->now_us);
+    a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
+    if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
+    a->idled = true;
+    rqdkm_predictor_update(&a->wake, (float)rest);
+  }
+  a->idles[mode]++;
+  rqdkm_aras_leave(a);
+  return mode;
+}

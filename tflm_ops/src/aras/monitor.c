@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happened: cycles of inference and of the rest, loads, and counters that cannot be right. */
+#include "aras/internal.h"
+
+enum { kCounterSpan_us = 20000000 }; /* the cycle counter wraps after 25 s at 168 MHz */
+
+static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
+static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f;
+
+void rqdkm_aras_rest_begin(rqdkm_aras *a) {
+  if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);
+}
+
+void rqdkm_aras_rest_end(rqdkm_aras *a, uint32_t which) {
+  if (!a->usable || a->rest_depth == 0) return;
+  const uint32_t now = a->port->cycles(a->port->context);
+  a->rest_cycles[which < RQDKM_ARAS_LEVELS ? which : RQDKM_ARAS_LEVELS - 1u] += now - a->rest_started;
+  a->rest_started = now; /* what is left of an interrupted handler counts for its own class */
+  a->rest_depth--;
+}
+
+void rqdkm_aras_memory(rqdkm_aras *a, uint32_t free_bytes, uint32_t total_bytes) {
+  a->memory = free_bytes >= total_bytes ? 0.0f : 1.0f - (float)free_bytes / (float)total_bytes;
+}
+
+/* Cycles since the last time, or the best guess where the counter cannot be believed. */
+static float cycles_passed(rqdkm_aras *a, uint64_t span_us, bool awake, bool same_clock) {
+  const uint32_t counter = a->port->cycles(a->port->context), passed = counter - a->cycles;
+  const float by_time = rqdkm_aras_span(0, span_us) * rqdkm_aras_mhz(a, a->point);
+  a->cycles = counter;
+  if (span_us > kCounterSpan_us) return awake ? by_time : (float)passed;
+  if (awake && passed == 0 && span_us > a->table->tick_us) {
+    if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CYCLES);
+    a->stuck = true;
+    return by_time;
+  }
+  const float most = by_time * kClockError + kTimeStep_us * rqdkm_aras_mhz(a, 0);
+  if (span_us == 0 && (float)passed > most) {
+    if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
+    a->stuck = true;
+    return (float)passed;
+  }
+  if (same_clock && (float)passed > most) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_JUMP);
+    return by_time;
+  }
+  if (passed != 0 && span_us != 0) a->stuck = false;
+  return (float)passed;
+}
+
+/* Rates of the rest, once per window. A class that was masked for part of it says nothing about its demand. */
+static void close_window(rqdkm_aras *a) {
+  const float span = rqdkm_aras_span(a->window_us, a->now_us);
+  const float full = span * rqdkm_aras_mhz(a, 0);
+  float cycles = 0.0f, expected = 0.0f, upper = 0.0f;
+  for (uint32_t l = RQDKM_ARAS_LEVELS; l-- > 0;) {
+    cycles += (float)a->window_rest[l];
+    if (l >= a->window_level) rqdkm_predictor_update(&a->rest[l], (float)a->window_rest[l] / span);
+    expected += a->rest[l].expected;
+    upper += rqdkm_predictor_upper(&a->rest[l]);
+    a->rate[l] = upper;
+    a->window_rest[l] = 0;
+  }
+  a->expected_rate = expected;
+  a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
+  a->load_rest += kLoadGain * (cycles / full - a->load_rest);
+  a->window_inference = 0.0f;
+  a->window_level = a->level;
+  a->window_us = a->now_us;
+}
+
+void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
+  const uint64_t now = a->port->now_us(a->port->context);
+  const uint32_t clock = a->port->clock(a->port->context);
+  const bool same_clock = clock == a->point;
+  uint64_t span = now - a->now_us;
+  if (now < a->now_us) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
+    span = 0;
+  } else {
+    a->now_us = now;
+  }
+  float inference = cycles_passed(a, span, awake, same_clock);
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) {
+    const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];
+    a->rest_seen[l] = total;
+    a->window_rest[l] += passed;
+    inference -= (float)passed;
+  }
+  if (a->busy && inference > 0.0f) {
+    a->done += inference / a->table->point[a->point].factor;
+    a->window_inference += inference;
+  }
+  if (!same_clock) { /* the crystal failed: the hardware fell back by itself */
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);
+    a->point = clock < a->table->points ? clock : a->table->safe;
+    a->clock_failures = 1;
+    a->retry_at = a->frames + 2u;
+  }
+  const float share = a->table->share, passed_us = rqdkm_aras_span(0, span);
+  if (share > 0.0f) { /* what was taken at a raised level is given back at the rate that the share allows */
+    a->masked_us += a->level > 0 ? passed_us : -passed_us * (1.0f - share) / share;
+    a->masked_us = a->masked_us > 0.0f ? a->masked_us : 0.0f;
+    const float most = (1.0f - share) * (float)a->table->window_us;
+    a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
+  }
+  if (a->now_us - a->window_us >= a->table->window_us) close_window(a);
+}

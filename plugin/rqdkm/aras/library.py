@@ -20,6 +20,7 @@ from rqdkm_tvm.sources import tflm_ops_dir
 OK, REFUSED, FALLBACK, NO_TIMER = range(4)
 FAULTS = ("table", "request", "clock", "cycles", "jump", "time", "overrun")
 RUN_ON, SLEEP, STOP = range(3)
+CAN_STOP, SURPRISED = 1, 2
 IDLE_MODES = ("run on", "sleep", "stop")
 
 #: Undefined behaviour ends the process; the flags of the morphing tests.
@@ -136,8 +137,8 @@ class Aras:
     def end(self) -> bool:
         return bool(self._c.rqdkm_aras_end(self.pointer))
 
-    def idle(self, until_us: int, can_stop: bool = True) -> int:
-        return int(self._c.rqdkm_aras_idle(self.pointer, until_us, can_stop))
+    def idle(self, until_us: int, can_stop: bool = True, surprised: bool = False) -> int:
+        return int(self._c.rqdkm_aras_idle(self.pointer, until_us, CAN_STOP * can_stop | SURPRISED * surprised))
 
     def rest_begin(self) -> None:
         self._c.rqdkm_aras_rest_begin(self.pointer)
@@ -237,7 +238,7 @@ def load() -> ctypes.CDLL:
         "rqdkm_aras_begin": [pointer, u64, u32],
         "rqdkm_aras_tick": [pointer],
         "rqdkm_aras_end": [pointer],
-        "rqdkm_aras_idle": [pointer, u64, ctypes.c_bool],
+        "rqdkm_aras_idle": [pointer, u64, u32],
         "rqdkm_aras_rest_begin": [pointer],
         "rqdkm_aras_rest_end": [pointer, u32],
         "rqdkm_aras_request": [pointer, u32],

@@ -167,9 +167,11 @@ void rqdkm_aras_begin(rqdkm_aras *aras, uint64_t deadline_us, uint32_t cycles);
 void rqdkm_aras_tick(rqdkm_aras *aras);
 /* The frame is finished. Returns whether in time. */
 bool rqdkm_aras_end(rqdkm_aras *aras);
-/* Nothing to do until until_us, unless an interrupt comes. can_stop: no peripheral needs its clock meanwhile. Returns
-   after one interrupt's handler, or at until_us; call it again if there is still nothing to do. */
-rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *aras, uint64_t until_us, bool can_stop);
+/* Nothing to do until until_us, unless an interrupt comes. Returns after one interrupt's handler, or at until_us; call
+   it again if there is still nothing to do. flags: */
+#define RQDKM_ARAS_CAN_STOP 1u  /* no peripheral needs its clock meanwhile */
+#define RQDKM_ARAS_SURPRISED 2u /* a frame may come earlier: the way back to the fastest clock must not be too long */
+rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *aras, uint64_t until_us, uint32_t flags);
 
 /* A handler of the rest begins and ends; nests. which: class of the work, 0 to RQDKM_ARAS_LEVELS - 1: it may interrupt
    inference at priority levels up to `which`. The last class can always. */

@@ -64,20 +64,22 @@ static float energy(const rqdkm_aras *a, uint32_t point, uint32_t level, float l
          (1.0f + t->raise_cost * (float)level);
 }
 
-/* The lowest level at which the frame is expected to be done in time, or RQDKM_ARAS_LEVELS. */
-static uint32_t level_for(const rqdkm_aras *a, uint32_t point, float left, float need) {
-  const float mhz = rqdkm_aras_mhz(a, point);
-  const float time = left - a->table->switch_us[a->point][point], cycles = need * a->table->point[point].factor;
-  const uint32_t levels = a->make_up ? 1u : RQDKM_ARAS_LEVELS;
-  for (uint32_t level = 0; level < levels; level++)
-    if (cycles <= time * (mhz - taken(a, level, mhz))) return level;
-  return RQDKM_ARAS_LEVELS;
-}
-
 /* How long point may be kept although nothing of the frame gets done meanwhile, negative if not at all. */
 static float reserve(const rqdkm_aras *a, uint32_t point, float left) {
   return left - a->table->switch_us[a->point][point] - a->table->switch_us[point][0] -
          (a->worst - a->done) / rqdkm_aras_granted(a);
+}
+
+/* The lowest level at which the frame is expected to be done in time, or RQDKM_ARAS_LEVELS. Without a reserve only the
+   highest level at the fastest point is left. */
+static uint32_t level_for(const rqdkm_aras *a, uint32_t point, float left, float need) {
+  const float mhz = rqdkm_aras_mhz(a, point);
+  const float time = left - a->table->switch_us[a->point][point], cycles = need * a->table->point[point].factor;
+  const uint32_t levels = a->make_up ? 1u : RQDKM_ARAS_LEVELS;
+  if (reserve(a, point, left) < (float)a->table->tick_us) return point == 0 ? levels - 1u : RQDKM_ARAS_LEVELS;
+  for (uint32_t level = 0; level < levels; level++)
+    if (cycles <= time * (mhz - taken(a, level, mhz))) return level;
+  return RQDKM_ARAS_LEVELS;
 }
 
 void rqdkm_aras_decide(rqdkm_aras *a) {
@@ -94,7 +96,6 @@ void rqdkm_aras_decide(rqdkm_aras *a) {
   const float need = a->upper - a->done;
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
   for (uint32_t point = 0; point < t->points && !a->stuck; point++) {
-    if (point != 0 && reserve(a, point, left) < (float)t->tick_us) continue;
     const uint32_t level = level_for(a, point, left, need);
     if (level == RQDKM_ARAS_LEVELS) continue;
     const float found = energy(a, point, level, left);
@@ -108,7 +109,7 @@ void rqdkm_aras_decide(rqdkm_aras *a) {
 
   /* nothing is lost before the reserve is used up, the window closes, or the rest has to be given its share */
   float until = (float)t->window_us;
-  if (a->point != 0 && best.energy >= 0.0f) {
+  if (a->point != 0 || a->level != RQDKM_ARAS_LEVELS - 1u) {
     const float safe = reserve(a, a->point, left) - (float)t->tick_us;
     until = safe < until ? safe : until;
   }

@@ -24,14 +24,17 @@ static float energy(const rqdkm_aras *a, uint32_t point, bool stop, float gap) {
 }
 
 /* Whether frames and rest are still served in time. */
-static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, float spare) {
+static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, bool surprised, float spare) {
   const rqdkm_aras_table *t = a->table;
   const float wake = stop ? t->wake_us + t->switch_us[t->safe][point] : 0.0f;
   const float rest = rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
-  return (point == 0 && !stop) || (wake + t->switch_us[point][0] <= spare && wake + rest <= (float)t->rest_us);
+  if (point == 0 && !stop) return true;
+  /* of a wake-up that is known beforehand, stop mode's part is over by then */
+  const float back = (surprised ? wake : 0.0f) + t->switch_us[point][0];
+  return (back == 0.0f || back <= spare) && wake + rest <= (float)t->rest_us;
 }
 
-static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, bool can_stop) {
+static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
   const float left = rqdkm_aras_span(a->now_us, until_us);
   if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
@@ -41,8 +44,8 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, bool can_stop
   bool stop = false;
   float least = energy(a, 0, false, gap);
   for (uint32_t p = 0; p < t->points; p++) {
-    for (uint32_t s = 0; s <= (can_stop ? 1u : 0u); s++) {
-      if (!quick(a, p, s != 0, spare)) continue;
+    for (uint32_t s = 0; s <= (flags & RQDKM_ARAS_CAN_STOP); s++) {
+      if (!quick(a, p, s != 0, (flags & RQDKM_ARAS_SURPRISED) != 0, spare)) continue;
       const float found = energy(a, p, s != 0, gap);
       if (found < least) {
         least = found;
@@ -58,14 +61,14 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, bool can_stop
   return RQDKM_ARAS_SLEEP; /* where there is no timer, stop() has slept instead */
 }
 
-rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, bool can_stop) {
+rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
   rqdkm_aras_account(a, true);
-  a->can_stop = can_stop;
+  a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
   uint32_t rest = 0;
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest -= a->rest_seen[l];
-  const rqdkm_aras_idle_mode mode = wait(a, until_us, can_stop);
+  const rqdkm_aras_idle_mode mode = wait(a, until_us, flags);
   rqdkm_aras_account(a, false);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_seen[l];
   if (mode != RQDKM_ARAS_RUN_ON) {

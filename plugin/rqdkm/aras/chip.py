@@ -16,6 +16,7 @@ from rqdkm.aras.traces import Arrival, Trace
 #: What time is spent on.
 ACTIVITIES = ("inference", "rest", "control", "switch", "sleep", "stop", "wake", "wait")
 _LEAST_STOP_US = 50.0
+MOST_TICKS = 4  # RQDKM_ARAS_HELD of the C library
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Chip(Board):
         self.pending: list[deque[Arrival]] = [deque() for _ in range(LEVELS)]
         self.tally = Tally()
         self.stretches: list[Stretch] = []
+        self._due = float("inf")  # of a tick while handlers run and somebody waits for them
+        self.tick: Callable[[], None] = lambda: None
         self.rest_begin: Callable[[], None] = lambda: None
         self.rest_end: Callable[[int], None] = lambda _: None
 
@@ -122,11 +125,14 @@ class Chip(Board):
         cycles = float(arrival.cycles)
         self.rest_begin()
         while cycles > 1e-6:
-            us = min(cycles / self.mhz[self.point], max(self.next_time() - self.t, 0.0) or 1e-9)
+            us = min(cycles / self.mhz[self.point], max(min(self.next_time(), self._due) - self.t, 0.0) or 1e-9)
             self.spend(us, self.run_ma[self.point], "rest")
             cycles -= us * self.mhz[self.point]
             if self.next_time() <= self.t + 1e-6:
                 self.serve(arrival.level + 1)
+            if self.t >= self._due:
+                self._due += self.table.tick_us
+                self.tick()
         self.rest_end(arrival.level)
         waited = self.t - arrival.time_us
         self.tally.rest_served += 1
@@ -189,9 +195,15 @@ class Chip(Board):
             end = min(float(until_us), self.next_time())
             self.spend(end - self.t, self.sleep_ma[self.point], "sleep", counts=False)
 
+    def handle(self) -> None:
+        """What has come since; no longer than a few ticks: their interrupt raises the priority of who waits."""
+        self._due = self.t + self.table.tick_us
+        self.serve(until=self.t + MOST_TICKS * self.table.tick_us)
+        self._due = float("inf")
+
     def sleep(self, until_us: int) -> int:
         self.doze(until_us)
-        self.serve()
+        self.handle()
         return OK
 
     def stop(self, until_us: int) -> int:
@@ -203,5 +215,5 @@ class Chip(Board):
             self.spend(end - self.t, self.table.stop_ma, "stop", counts=False)
             self.spend(self.table.wake_us, self.table.wake_ma, "wake", point=self.table.safe)
             self.spend(relock, self.table.switch_ma, "switch", point=self.table.safe)
-        self.serve()
+        self.handle()
         return OK

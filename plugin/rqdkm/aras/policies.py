@@ -45,7 +45,7 @@ class RaceToSleep(Governor):
             chip.set_clock(chip.table.safe)
             chip.doze(until_us)
             chip.set_clock(0)
-        chip.serve()
+        chip.handle()
 
 
 class RaceToStop(RaceToSleep):
@@ -118,7 +118,7 @@ class ArasGovernor(Governor):
         self.cost = cost
         self.aras = Aras(chip.table, chip)
         self.tick_us = float(chip.table.tick_us)
-        chip.rest_begin, chip.rest_end = self.aras.rest_begin, self.aras.rest_end
+        chip.rest_begin, chip.rest_end, chip.tick = self.aras.rest_begin, self.aras.rest_end, self.aras.tick
 
     def _call(self, cycles: int, call: Callable[[], object]) -> None:
         before = self.aras.decisions

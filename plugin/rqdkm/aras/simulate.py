@@ -80,7 +80,7 @@ def run(
     results: list[FrameResult] = []
     upcoming = 0
     while True:
-        chip.serve()
+        chip.pump()
         if chip.frames:
             frame = chip.frames.popleft()
             deadline, start = frame.time_us + frame.limit_us, chip.t

@@ -142,6 +142,9 @@ typedef struct {
 
   /* idle times */
   bool can_stop, idled;
+  volatile bool waiting;  /* within rqdkm_aras_idle */
+  volatile uint32_t held; /* ticks that found the rest at work there */
+  bool pressed;           /* it left no time to sleep */
   float gap_us, frame_share; /* their mean length; how many of them end with a frame */
   rqdkm_predictor wake;      /* cycles of the rest in each */
 
@@ -162,8 +165,9 @@ int32_t rqdkm_aras_init(rqdkm_aras *aras, const rqdkm_aras_table *table, const r
 /* A frame begins, to be finished by deadline_us. cycles: what it will take at point 0 as far as known (of the kernel
    that DKM selected, say), or 0; ARAS learns by how much that is wrong. */
 void rqdkm_aras_begin(rqdkm_aras *aras, uint64_t deadline_us, uint32_t cycles);
-/* Time has passed within a frame: at least every tick_us, from a timer or between layers. Decides anew only when
-   something may have changed; otherwise it costs some dozens of cycles. */
+/* Time has passed: at least every tick_us while the core is awake, from a timer whose interrupt the rest cannot hold up
+   (between layers, if there is no such timer). Decides anew only when something may have changed; otherwise it costs
+   some dozens of cycles. Within rqdkm_aras_idle it only lets that call go on, should the rest never come to an end. */
 void rqdkm_aras_tick(rqdkm_aras *aras);
 /* The frame is finished. Returns whether in time. */
 bool rqdkm_aras_end(rqdkm_aras *aras);
@@ -172,6 +176,8 @@ bool rqdkm_aras_end(rqdkm_aras *aras);
 #define RQDKM_ARAS_CAN_STOP 1u  /* no peripheral needs its clock meanwhile */
 #define RQDKM_ARAS_SURPRISED 2u /* a frame may come earlier: the way back to the fastest clock must not be too long */
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *aras, uint64_t until_us, uint32_t flags);
+
+#define RQDKM_ARAS_HELD 4u /* ticks for which the rest may hold that call up */
 
 /* A handler of the rest begins and ends; nests. which: class of the work, 0 to RQDKM_ARAS_LEVELS - 1: it may interrupt
    inference at priority levels up to `which`. The last class can always. */

@@ -87,6 +87,11 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
 }
 
 void rqdkm_aras_tick(rqdkm_aras *a) {
+  if (a->waiting) { /* a mere raise of the priority, which may be done from an interrupt */
+    if (a->rest_depth == 0 || ++a->held != RQDKM_ARAS_HELD) return;
+    (void)a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u);
+    return;
+  }
   if (!a->busy || a->entered) return;
   if (a->port->now_us(a->port->context) < a->check_us) return;
   if (!rqdkm_aras_enter(a)) return;

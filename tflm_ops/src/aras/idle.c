@@ -8,7 +8,7 @@
 #include "aras/internal.h"
 
 enum { kShort_us = 20 };
-static const float kGain = 0.1f;
+static const float kGain = 0.1f, kKeepUp = 0.8f;
 
 /* Nanojoules per idle time of `gap` microseconds. */
 static float energy(const rqdkm_aras *a, uint32_t point, bool stop, float gap) {
@@ -27,11 +27,13 @@ static float energy(const rqdkm_aras *a, uint32_t point, bool stop, float gap) {
 static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, bool surprised, float spare) {
   const rqdkm_aras_table *t = a->table;
   const float wake = stop ? t->wake_us + t->switch_us[t->safe][point] : 0.0f;
-  const float rest = rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
+  /* at the fastest clock the rest takes what it takes */
+  const float rest = point == 0 ? 0.0f : rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
   if (point == 0 && !stop) return true;
   /* of a wake-up that is known beforehand, stop mode's part is over by then */
   const float back = (surprised ? wake : 0.0f) + t->switch_us[point][0];
-  return (back == 0.0f || back <= spare) && wake + rest <= (float)t->rest_us;
+  const bool keeps_up = rqdkm_aras_mhz(a, point) * kKeepUp >= a->expected_rate;
+  return (back == 0.0f || back <= spare) && wake + rest <= (float)t->rest_us && keeps_up;
 }
 
 static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
@@ -43,7 +45,7 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   uint32_t point = 0;
   bool stop = false;
   float least = energy(a, 0, false, gap);
-  for (uint32_t p = 0; p < t->points; p++) {
+  for (uint32_t p = 0; p < (a->pressed ? 1u : t->points); p++) {
     for (uint32_t s = 0; s <= (flags & RQDKM_ARAS_CAN_STOP); s++) {
       if (!quick(a, p, s != 0, (flags & RQDKM_ARAS_SURPRISED) != 0, spare)) continue;
       const float found = energy(a, p, s != 0, gap);
@@ -68,11 +70,16 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   const uint64_t before = a->now_us;
   uint32_t rest = 0;
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest -= a->rest_seen[l];
+  a->held = 0;
+  a->waiting = true;
   const rqdkm_aras_idle_mode mode = wait(a, until_us, flags);
+  a->waiting = false;
+  (void)a->port->set_priority(a->port->context, 0); /* a tick may have raised it */
   rqdkm_aras_account(a, false);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_seen[l];
   if (mode != RQDKM_ARAS_RUN_ON) {
     const float span = rqdkm_aras_span(before, a->now_us);
+    a->pressed = a->held >= RQDKM_ARAS_HELD;
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
     a->idled = true;

@@ -62,11 +62,20 @@ static void rls_learn(rqdkm_predictor *p, float value) {
   if (!good) rls_reset(p);
 }
 
+/* Not beyond what was seen lately by more than half its span: weights that a jump has just upset extrapolate wildly. */
 static float rls_value(const rqdkm_predictor *p) {
   float x[3];
   regressors(p, x);
   const float unit = p->level > 1e-6f ? p->level : 1e-6f;
-  return unit * (p->weight[0] * x[0] + p->weight[1] * x[1] + p->weight[2] * x[2]);
+  const float value = unit * (p->weight[0] * x[0] + p->weight[1] * x[1] + p->weight[2] * x[2]);
+  const uint32_t n = p->count < RQDKM_PREDICT_HISTORY ? p->count : RQDKM_PREDICT_HISTORY;
+  float low = p->history[0], high = low;
+  for (uint32_t i = 1; i < n; i++) {
+    low = p->history[i] < low ? p->history[i] : low;
+    high = p->history[i] > high ? p->history[i] : high;
+  }
+  const float more = 0.5f * (high - low);
+  return value < low - more ? low - more : value > high + more ? high + more : value;
 }
 
 static float average(const rqdkm_predictor *p) {

@@ -20,8 +20,9 @@ class Governor:
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
 
-    def begin(self, frame: Arrival) -> None:
-        """A frame is about to be computed."""
+    def begin(self, frame: Arrival) -> Arrival:
+        """A frame is about to be computed. Returns what is computed: another kernel may take other cycles."""
+        return frame
 
     def tick(self) -> None:
         """Time has passed within it."""
@@ -125,8 +126,9 @@ class ArasGovernor(Governor):
         call()
         self.chip.control(cycles + (self.aras.decisions - before) * self.cost.decision)
 
-    def begin(self, frame: Arrival) -> None:
+    def begin(self, frame: Arrival) -> Arrival:
         self._call(self.cost.call, lambda: self.aras.begin(frame.time_us + frame.limit_us, frame.announced))
+        return frame
 
     def tick(self) -> None:
         self._call(self.cost.tick, self.aras.tick)

@@ -86,7 +86,7 @@ def run(
             deadline, start = frame.time_us + frame.limit_us, chip.t
             finish = None
             if start < deadline:
-                deciding.begin(frame)
+                frame = deciding.begin(frame)
                 chip.compute(frame.cycles, deciding.tick_us, deciding.tick)
                 deciding.end()
                 finish = chip.t

@@ -150,6 +150,7 @@ typedef struct {
 
   /* what was measured, for whoever wants to know; counters wrap */
   float load_inference, load_rest; /* 0 to 1: cycles over those of point 0 in the same time */
+  float told_load;                 /* load_rest as DKM is told it: follows only when it is RQDKM_ARAS_BAND away */
   float slack;                     /* -1 to 1: time left at the end of the last frame, over what it had */
   float memory;                    /* 0 to 1: working memory taken by others */
   uint32_t frames, missed, decisions, switches, dropped, idles[3];
@@ -191,6 +192,9 @@ rqdkm_aras_status rqdkm_aras_request(rqdkm_aras *aras, uint32_t point);
 void rqdkm_aras_memory(rqdkm_aras *aras, uint32_t free_bytes, uint32_t total_bytes);
 
 /* ---- with DKM */
+
+/* Noise of the measured load below this does not reach DKM, so that it cannot swing between two kernels either. */
+#define RQDKM_ARAS_BAND 0.04f
 
 /* What DKM decides from (load, memory, clock, slack; the input's three numbers are left as they are). Clock is what
    ARAS could give, not what runs now, and load and slack are relative to it: DKM's choice does not depend on ARAS's,

@@ -134,7 +134,7 @@ void rqdkm_aras_morph_state(const rqdkm_aras *a, rqdkm_morph_state *state, uint3
   const bool failed = !a->usable || a->clock_failures != 0;
   const uint32_t point = failed && a->usable ? a->table->safe : 0;
   const float hz = a->usable ? (float)a->table->point[point].hz : 16e6f;
-  const float load = a->usable ? a->load_rest * (float)a->table->point[0].hz / hz : 0.0f;
+  const float load = a->usable ? a->told_load * (float)a->table->point[0].hz / hz : 0.0f;
   const float limit = limit_us != 0 ? (float)limit_us : 1.0f;
   const float free = load < 0.95f ? 1.0f - load : 0.05f;
   const float slack = (limit - (float)cycles / (hz * 1e-6f * free)) / limit;

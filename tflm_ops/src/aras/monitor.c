@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What happened: cycles of inference and of the rest, loads, and counters that cannot be right. */
+#include <math.h>
+
 #include "aras/internal.h"
 
 enum { kCounterSpan_us = 20000000 }; /* the cycle counter wraps after 25 s at 168 MHz */
@@ -64,6 +66,7 @@ static void close_window(rqdkm_aras *a) {
   a->expected_rate = expected;
   a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
   a->load_rest += kLoadGain * (cycles / full - a->load_rest);
+  if (fabsf(a->load_rest - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->load_rest;
   a->window_inference = 0.0f;
   a->window_level = a->level;
   a->window_us = a->now_us;

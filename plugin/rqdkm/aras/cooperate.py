@@ -64,7 +64,7 @@ class Swings:
     Args:
         frames: that count: the load around them had not changed for a while.
         kernel_cycles: of four frames in a row, how often kernels went A B A B.
-        clock_cycles: likewise the clock at the end of frames.
+        clock_cycles: likewise the clock that frames begin with.
         changes: of kernel, from one frame to the next.
         kernels, clocks: frame by frame, for plots.
     """
@@ -91,6 +91,7 @@ class _Cooperating(ArasGovernor):
     def __init__(self, chip: Chip) -> None:
         super().__init__(chip)
         self.kernels: list[int] = []
+        self.clocks: list[int] = []
 
     def begin(self, frame: Arrival) -> Arrival:
         left = frame.limit_us  # what a frame is granted; not what microseconds of starting late leave of it
@@ -103,7 +104,9 @@ class _Cooperating(ArasGovernor):
         kernel = self.dispatch((load, memory, clock, slack), float(left))
         self.kernels.append(kernel)
         actual = round(frame.cycles / self.cycles[0] * self.cycles[kernel])
-        return super().begin(replace(frame, cycles=actual, announced=self.cycles[kernel]))
+        begun = super().begin(replace(frame, cycles=actual, announced=self.cycles[kernel]))
+        self.clocks.append(self.chip.point)
+        return begun
 
 
 def trace(seed: int, *, frames: int, cycles: int, held: int, period_us: int, mhz: float = 168.0) -> Trace:
@@ -150,7 +153,7 @@ def run(
     load = trace(seed, frames=frames, cycles=cycles[0], held=held, period_us=period_us)
     outcome = simulate.run(load, table, Governor, can_stop=can_stop)
     started = [k for k, frame in enumerate(outcome.frames) if frame.finish_us is not None]
-    kernels, clocks = made[0].kernels, [outcome.frames[k].point for k in started]
+    kernels, clocks = made[0].kernels, made[0].clocks
     counted = [
         i for i, k in enumerate(started) if k % held >= SETTLED and i >= 3 and started[i - 3] == k - 3
     ]

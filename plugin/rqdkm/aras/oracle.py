@@ -53,21 +53,17 @@ class _Chip:
         self.safe, self.points = int(table.safe), range(n)
 
 
-def floor_mj(trace: Trace, table: CTable, time_us: float) -> float:
-    """See the module.
+def floor_mj(trace: Trace, table: CTable) -> float:
+    """Of a whole trace, up to its last deadline. Every cycle costs at least the least of run less stop power over its
+    rate, and the stop power that the time costs anyway::
 
-    Args:
-        time_us: how long it takes; the longer, the more stop current.
+        E >= P_stop T + sum over cycles of min over clocks of (P_run - P_stop) / rate
     """
     chip = _Chip(table)
-    of_frames = min(chip.run[p] / chip.rate[p] for p in chip.points)
-    of_rest = min(chip.run[p] / chip.mhz[p] for p in chip.points)
-    fastest = max(chip.mhz)
-    energy = sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)
-    least_us = sum(a.cycles for a in trace) / min(*chip.rate, *chip.mhz)  # the most time that work can take
-    shortest = sum(a.cycles for a in trace) / fastest
-    idle = max(0.0, time_us - max(least_us if least_us < time_us else shortest, shortest))
-    return (energy + idle * chip.stop) / 1e6
+    of_frames = min((chip.run[p] - chip.stop) / chip.rate[p] for p in chip.points)
+    of_rest = min((chip.run[p] - chip.stop) / chip.mhz[p] for p in chip.points)
+    end = max(a.time_us + a.limit_us for a in trace if a.frame)
+    return (chip.stop * end + sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)) / 1e6
 
 
 def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:

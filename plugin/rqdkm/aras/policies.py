@@ -64,7 +64,7 @@ class RaceToStop(RaceToSleep):
 class OnDemand(Governor):
     """Reactive, as Linux's ``ondemand``: every 10 ms the load of the time since decides. Above 80 % the fastest clock;
     else the slowest one not below ``lowest + load x (fastest - lowest)``. Asleep at its clock when there is nothing to
-    do; its timer is deferrable, so that it does not wake the core up (drivers/cpufreq/cpufreq_ondemand.c)."""
+    do; its timer wakes the core up for that (Linux's is deferrable, and leaves an idle core at a fast clock)."""
 
     name = "on demand"
     period_us, threshold, cycles = 10_000.0, 0.8, 200
@@ -96,7 +96,7 @@ class OnDemand(Governor):
         self._sample()
 
     def idle(self, until_us: int, can_stop: bool, surprised: bool) -> None:
-        self.chip.sleep(until_us)
+        self.chip.sleep(min(until_us, int(self._since + self.period_us) + 1))
         self._sample()
 
 

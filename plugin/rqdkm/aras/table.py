@@ -35,7 +35,7 @@ class Task:
     guard_us: int = 500
     window_us: int = 20_000
     rest_us: int = 5_000
-    share: float = 0.25
+    share: float = 0.2
     hysteresis: float = 0.03
     raise_cost: float = 0.05
     quantile: float = 0.95

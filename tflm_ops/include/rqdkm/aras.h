@@ -79,7 +79,7 @@ typedef struct {
   uint32_t window_us;    /* over which the rest's share is kept, and loads are measured; >= 1000 */
   uint32_t rest_us;      /* longest time that work of the rest may take behind a wake-up */
   float share;           /* of the time that the rest is granted at any priority, 0 to 0.9 */
-  float hysteresis;      /* a change of clock has to save this part of the energy, 0 to 0.5 */
+  float hysteresis;      /* a change of clock has to save this part of a frame's energy, in one frame or several; 0 to 0.5 */
   float raise_cost;      /* a higher priority has to save this part, per level, 0 to 1 */
   float quantile;        /* of predicted demand that is planned for, 0.5 to 0.999 */
   uint32_t frame_kind, rest_kind; /* rqdkm_predict_kind of the frames' and the rest's demand */
@@ -125,6 +125,8 @@ typedef struct {
 
   /* the frame; cycles are those of point 0 */
   bool busy, announced;
+  uint32_t first_point; /* that the last frame began with */
+  float wasted;         /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us, check_us; /* check: nothing needs to be decided before */
   float done, base, expected, upper, worst;
   float relative_us; /* from begin to deadline, of the last frame */
@@ -137,6 +139,8 @@ typedef struct {
   rqdkm_predictor rest[RQDKM_ARAS_LEVELS]; /* rate by class */
   float rate[RQDKM_ARAS_LEVELS];           /* upper bound of what may interrupt at each level */
   float expected_rate;                     /* of all classes */
+  uint64_t frame_us;                       /* since the last begin of a frame: cycles, and their load */
+  float frame_rest, frame_load;
   float masked_us;                         /* time at raised levels that the rest has not yet been given back */
   bool make_up;                            /* it is being given back: level 0 only */
 
@@ -150,7 +154,7 @@ typedef struct {
 
   /* what was measured, for whoever wants to know; counters wrap */
   float load_inference, load_rest; /* 0 to 1: cycles over those of point 0 in the same time */
-  float told_load;                 /* load_rest as DKM is told it: follows only when it is RQDKM_ARAS_BAND away */
+  float told_load;                 /* frame_load as DKM is told it: follows only when that is RQDKM_ARAS_BAND away */
   float slack;                     /* -1 to 1: time left at the end of the last frame, over what it had */
   float memory;                    /* 0 to 1: working memory taken by others */
   uint32_t frames, missed, decisions, switches, dropped, idles[3];

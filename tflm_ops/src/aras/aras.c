@@ -37,10 +37,11 @@ int32_t rqdkm_aras_init(rqdkm_aras *a, const rqdkm_aras_table *t, const rqdkm_ar
   rqdkm_predictor_init(&a->demand, t->frame_kind, t->quantile);
   rqdkm_predictor_init(&a->wake, RQDKM_PREDICT_AVERAGE, t->quantile);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rqdkm_predictor_init(&a->rest[l], t->rest_kind, t->quantile);
-  a->now_us = a->window_us = port->now_us(port->context);
+  a->now_us = a->window_us = a->frame_us = port->now_us(port->context);
   a->cycles = port->cycles(port->context);
   const uint32_t point = port->clock(port->context);
   a->point = point < t->points ? point : t->safe;
+  a->first_point = a->point;
   a->frame_share = 1.0f;
   a->usable = true;
   return RQDKM_OK;
@@ -61,6 +62,7 @@ void rqdkm_aras_leave(rqdkm_aras *a) { a->entered = false; }
 void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
+  rqdkm_aras_close_frame(a);
   const rqdkm_aras_table *t = a->table;
   if ((cycles != 0) != a->announced) { /* demand is relative to what is announced, or to the worst case */
     a->announced = cycles != 0;
@@ -82,7 +84,8 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (a->idled) a->frame_share += 0.1f * (1.0f - a->frame_share);
   a->idled = false;
   a->busy = true;
-  rqdkm_aras_decide(a);
+  rqdkm_aras_decide(a, true);
+  a->first_point = a->point;
   rqdkm_aras_leave(a);
 }
 
@@ -96,7 +99,7 @@ void rqdkm_aras_tick(rqdkm_aras *a) {
   if (a->port->now_us(a->port->context) < a->check_us) return;
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
-  rqdkm_aras_decide(a);
+  rqdkm_aras_decide(a, false);
   rqdkm_aras_leave(a);
 }
 

@@ -82,11 +82,24 @@ static uint32_t level_for(const rqdkm_aras *a, uint32_t point, float left, float
   return RQDKM_ARAS_LEVELS;
 }
 
-void rqdkm_aras_decide(rqdkm_aras *a) {
+/* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
+   small loss last for ever. */
+static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
+  const bool same = kept.energy <= 0.0f || best.point == kept.point;
+  const float wasted = same ? 0.0f : (begins ? a->wasted : 0.0f) + 1.0f - best.energy / kept.energy;
+  const bool keep = !same && wasted < a->table->hysteresis;
+  if (begins) a->wasted = keep ? wasted : 0.0f;
+  return keep ? kept : best;
+}
+
+void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   const rqdkm_aras_table *t = a->table;
   const float left = a->deadline_us >= a->now_us
                          ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
                          : -rqdkm_aras_span(a->deadline_us, a->now_us);
+  /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
+     one begin in a hurry, which would end at leisure, and so on */
+  const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
   if (a->done > a->worst) {
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_OVERRUN);
@@ -100,10 +113,10 @@ void rqdkm_aras_decide(rqdkm_aras *a) {
     if (level == RQDKM_ARAS_LEVELS) continue;
     const float found = energy(a, point, level, left);
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
-    if (point == a->point) kept = (choice){point, level, found};
+    if (point == kept_point) kept = (choice){point, level, found};
   }
   if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
-  if (kept.energy >= 0.0f && best.energy > kept.energy * (1.0f - t->hysteresis)) best = kept;
+  best = settled(a, best, kept, begins);
   rqdkm_aras_set_point(a, best.point);
   rqdkm_aras_set_level(a, best.level);
 
@@ -114,8 +127,11 @@ void rqdkm_aras_decide(rqdkm_aras *a) {
     until = safe < until ? safe : until;
   }
   if (a->level > 0 && t->share > 0.0f) {
-    const float budget = (1.0f - t->share) * (float)t->window_us - a->masked_us;
+    const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
     until = budget < until ? budget : until;
+  } else if (a->make_up) {
+    const float rest = (a->masked_us - 0.5f * rqdkm_aras_most_masked(a)) * t->share / (1.0f - t->share);
+    until = rest < until ? rest : until;
   }
   a->check_us = a->now_us + (until > (float)t->tick_us ? (uint32_t)until : t->tick_us);
 }

@@ -12,8 +12,11 @@ void rqdkm_aras_leave(rqdkm_aras *aras);
 /* Brings done, loads, rates and masked time up to the present. awake: the core has run since the last time. */
 void rqdkm_aras_account(rqdkm_aras *aras, bool awake);
 
-/* Chooses point and level for what is left of the frame, and sets them. */
-void rqdkm_aras_decide(rqdkm_aras *aras);
+/* A frame begins: the load that DKM is told. */
+void rqdkm_aras_close_frame(rqdkm_aras *aras);
+
+/* Chooses point and level for what is left of the frame, which begins now or is under way, and sets them. */
+void rqdkm_aras_decide(rqdkm_aras *aras, bool begins);
 
 /* Sets them; what the port does not do is counted and followed. */
 void rqdkm_aras_set_point(rqdkm_aras *aras, uint32_t point);
@@ -28,6 +31,10 @@ static inline float rqdkm_aras_mhz(const rqdkm_aras *aras, uint32_t point) {
 /* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. */
 static inline float rqdkm_aras_granted(const rqdkm_aras *aras) {
   return rqdkm_aras_mhz(aras, 0) * (1.0f - aras->table->share);
+}
+/* Time at raised levels that may be owed to the rest at most. */
+static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
+  return (1.0f - aras->table->share) * (float)aras->table->window_us;
 }
 /* From then to now, microseconds; 0 if it lies ahead. Differences beyond an hour are as good as an hour. */
 static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {

@@ -7,7 +7,7 @@
 enum { kCounterSpan_us = 20000000 }; /* the cycle counter wraps after 25 s at 168 MHz */
 
 static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
-static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f;
+static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.5f;
 
 void rqdkm_aras_rest_begin(rqdkm_aras *a) {
   if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);
@@ -66,10 +66,21 @@ static void close_window(rqdkm_aras *a) {
   a->expected_rate = expected;
   a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
   a->load_rest += kLoadGain * (cycles / full - a->load_rest);
-  if (fabsf(a->load_rest - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->load_rest;
   a->window_inference = 0.0f;
   a->window_level = a->level;
   a->window_us = a->now_us;
+}
+
+/* From one frame's begin to the next: within a frame the rest may be masked, and makes up for it afterwards. */
+void rqdkm_aras_close_frame(rqdkm_aras *a) {
+  const float span = rqdkm_aras_span(a->frame_us, a->now_us);
+  if (span >= (float)a->table->window_us) {
+    const float load = a->frame_rest / (span * rqdkm_aras_mhz(a, 0));
+    a->frame_load += kFrameGain * (load - a->frame_load);
+    if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
+  }
+  a->frame_us = a->now_us;
+  a->frame_rest = 0.0f;
 }
 
 void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
@@ -88,6 +99,7 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];
     a->rest_seen[l] = total;
     a->window_rest[l] += passed;
+    a->frame_rest += (float)passed;
     inference -= (float)passed;
   }
   if (a->busy && inference > 0.0f) {
@@ -104,7 +116,7 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
   if (share > 0.0f) { /* what was taken at a raised level is given back at the rate that the share allows */
     a->masked_us += a->level > 0 ? passed_us : -passed_us * (1.0f - share) / share;
     a->masked_us = a->masked_us > 0.0f ? a->masked_us : 0.0f;
-    const float most = (1.0f - share) * (float)a->table->window_us;
+    const float most = rqdkm_aras_most_masked(a);
     a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
   }
   if (a->now_us - a->window_us >= a->table->window_us) close_window(a);

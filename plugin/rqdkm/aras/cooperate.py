@@ -154,9 +154,7 @@ def run(
     outcome = simulate.run(load, table, Governor, can_stop=can_stop)
     started = [k for k, frame in enumerate(outcome.frames) if frame.finish_us is not None]
     kernels, clocks = made[0].kernels, made[0].clocks
-    counted = [
-        i for i, k in enumerate(started) if k % held >= SETTLED and i >= 3 and started[i - 3] == k - 3
-    ]
+    counted = [i for i, k in enumerate(started) if k % held >= SETTLED and i >= 3 and started[i - 3] == k - 3]
     return Swings(
         "clock that runs" if coupled else "clock that could run",
         frames=len(counted),

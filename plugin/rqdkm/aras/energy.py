@@ -69,7 +69,7 @@ class Currents:
         return table[low] + (mhz - low) / (high - low) * (table[high] - table[low])
 
     def lock_us(self, vco: float, *, crystal: bool) -> float:
-        """Until the PLL drives the core, from the internal oscillator; the crystal has to start first if it feeds it."""
+        """Until the PLL drives the core, from the internal oscillator; a crystal that feeds it has to start first."""
         return self.at(self.pll_lock, vco) + (self.hse_start if crystal else 0.0)
 
 

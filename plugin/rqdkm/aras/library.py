@@ -1,4 +1,4 @@
-"""The C of ``tflm_ops/src/aras`` compiled for this computer and driven through ctypes: simulations run what the chip runs."""
+"""The C of ``tflm_ops/src/aras`` compiled for this computer, driven through ctypes: simulated is what the chip runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _UNTIL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)
 class CPort(ctypes.Structure):
     """``rqdkm_aras_port``."""
 
-    _fields_ = [  # noqa: RUF012 (ctypes' own declaration)
+    _fields_ = [
         ("context", ctypes.c_void_p),
         ("cycles", _CYCLES),
         ("now_us", _NOW),
@@ -75,7 +75,7 @@ class Board:
 class CPredictor(ctypes.Structure):
     """``rqdkm_predictor``."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("kind", ctypes.c_uint32),
         ("count", ctypes.c_uint32),
         *((name, ctypes.c_float) for name in ("expected", "width", "error", "quantile", "level", "trend")),

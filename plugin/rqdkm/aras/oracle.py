@@ -63,7 +63,8 @@ def floor_mj(trace: Trace, table: CTable) -> float:
     of_frames = min((chip.run[p] - chip.stop) / chip.rate[p] for p in chip.points)
     of_rest = min((chip.run[p] - chip.stop) / chip.mhz[p] for p in chip.points)
     end = max(a.time_us + a.limit_us for a in trace if a.frame)
-    return (chip.stop * end + sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)) / 1e6
+    work = sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)
+    return float(chip.stop * end + work) / 1e6
 
 
 def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:

@@ -61,11 +61,13 @@ class Task:
                 raise RqdkmError(f"{name} must lie between {low:g} and {high:g}, got {value:g}", where="task")
         for name in (self.frame_predictor, self.rest_predictor):
             if name not in PREDICTORS:
-                raise RqdkmError(f'there is no predictor "{name}"', where="task", hint=f"one of {', '.join(PREDICTORS)}")
+                raise RqdkmError(
+                    f'there is no predictor "{name}"', where="task", hint=f"one of {', '.join(PREDICTORS)}"
+                )
 
 
 class CPoint(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 (ctypes' own declaration)
+    _fields_ = [
         ("hz", ctypes.c_uint32),
         ("factor", ctypes.c_float),
         ("run_ma", ctypes.c_float),
@@ -76,7 +78,7 @@ class CPoint(ctypes.Structure):
 class CTable(ctypes.Structure):
     """``rqdkm_aras_table``."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("version", ctypes.c_uint32),
         ("points", ctypes.c_uint32),
         ("safe", ctypes.c_uint32),

@@ -58,14 +58,14 @@ float rqdkm_predictor_upper(const rqdkm_predictor *predictor);
 
 typedef struct {
   uint32_t hz;
-  float factor;          /* cycles of a frame here over those at point 0: fewer wait states, fewer cycles; 0.5 to 2 */
+  float factor;           /* cycles of a frame here over those at point 0: fewer wait states, fewer cycles; 0.5 to 2 */
   float run_ma, sleep_ma; /* > 0 */
 } rqdkm_aras_point;
 
 typedef struct {
-  uint32_t version;                         /* RQDKM_ARAS_TABLE_VERSION */
-  uint32_t points;                          /* 1 to RQDKM_ARAS_POINTS; point 0 is the fastest */
-  uint32_t safe;                            /* the point that every fault of the clock ends at: the internal oscillator */
+  uint32_t version; /* RQDKM_ARAS_TABLE_VERSION */
+  uint32_t points;  /* 1 to RQDKM_ARAS_POINTS; point 0 is the fastest */
+  uint32_t safe;    /* the point that every fault of the clock ends at: the internal oscillator */
   rqdkm_aras_point point[RQDKM_ARAS_POINTS];
   /* [from][to]: time until `to` drives the core, and the mean current meanwhile */
   uint16_t switch_us[RQDKM_ARAS_POINTS][RQDKM_ARAS_POINTS];
@@ -79,22 +79,22 @@ typedef struct {
   uint32_t window_us;    /* over which the rest's share is kept, and loads are measured; >= 1000 */
   uint32_t rest_us;      /* longest time that work of the rest may take behind a wake-up */
   float share;           /* of the time that the rest is granted at any priority, 0 to 0.9 */
-  float hysteresis;      /* a change of clock has to save this part of a frame's energy, in one frame or several; 0 to 0.5 */
-  float raise_cost;      /* a higher priority has to save this part, per level, 0 to 1 */
-  float quantile;        /* of predicted demand that is planned for, 0.5 to 0.999 */
+  float hysteresis; /* a change of clock has to save this part of a frame's energy, in one frame or several; 0 to 0.5 */
+  float raise_cost; /* a higher priority has to save this part, per level, 0 to 1 */
+  float quantile;   /* of predicted demand that is planned for, 0.5 to 0.999 */
   uint32_t frame_kind, rest_kind; /* rqdkm_predict_kind of the frames' and the rest's demand */
 } rqdkm_aras_table;
 
 /* ---- state */
 
 typedef enum {
-  RQDKM_ARAS_FAULT_TABLE = 0,    /* a number of the table is out of range: nothing is ever set */
-  RQDKM_ARAS_FAULT_REQUEST = 1,  /* a point or level that does not exist was asked for, or the port refused one */
-  RQDKM_ARAS_FAULT_CLOCK = 2,    /* the clock asked for was not reached: HSE, PLL or regulator */
-  RQDKM_ARAS_FAULT_CYCLES = 3,   /* the cycle counter stands while the core runs */
-  RQDKM_ARAS_FAULT_JUMP = 4,     /* it counted more than the clock can */
-  RQDKM_ARAS_FAULT_TIME = 5,     /* the time stands while cycles pass, or went back */
-  RQDKM_ARAS_FAULT_OVERRUN = 6,  /* a frame took more than worst_cycles */
+  RQDKM_ARAS_FAULT_TABLE = 0,   /* a number of the table is out of range: nothing is ever set */
+  RQDKM_ARAS_FAULT_REQUEST = 1, /* a point or level that does not exist was asked for, or the port refused one */
+  RQDKM_ARAS_FAULT_CLOCK = 2,   /* the clock asked for was not reached: HSE, PLL or regulator */
+  RQDKM_ARAS_FAULT_CYCLES = 3,  /* the cycle counter stands while the core runs */
+  RQDKM_ARAS_FAULT_JUMP = 4,    /* it counted more than the clock can */
+  RQDKM_ARAS_FAULT_TIME = 5,    /* the time stands while cycles pass, or went back */
+  RQDKM_ARAS_FAULT_OVERRUN = 6, /* a frame took more than worst_cycles */
   RQDKM_ARAS_FAULT_KINDS = 7
 } rqdkm_aras_fault;
 
@@ -115,21 +115,21 @@ typedef struct {
 
   /* where things stand */
   uint32_t point, level;
-  uint64_t now_us;                            /* of the last look at the counters */
-  uint32_t cycles;                            /* and the counter then */
-  bool stuck;                                 /* one of them stands still: only the fastest point is safe */
-  uint32_t clock_failures, retry_at;          /* in a row; frame at which the clock is tried again */
-  volatile uint32_t rest_depth, rest_started; /* handlers that are at work */
+  uint64_t now_us;                                  /* of the last look at the counters */
+  uint32_t cycles;                                  /* and the counter then */
+  bool stuck;                                       /* one of them stands still: only the fastest point is safe */
+  uint32_t clock_failures, retry_at;                /* in a row; frame at which the clock is tried again */
+  volatile uint32_t rest_depth, rest_started;       /* handlers that are at work */
   volatile uint32_t rest_cycles[RQDKM_ARAS_LEVELS]; /* by class, since the start; wrap */
   uint32_t rest_seen[RQDKM_ARAS_LEVELS];
 
   /* the frame; cycles are those of point 0 */
   bool busy, announced;
-  uint32_t first_point; /* that the last frame began with */
-  float wasted;         /* part of a frame's energy that keeping the point has cost so far */
+  uint32_t first_point;                     /* that the last frame began with */
+  float wasted;                             /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us, check_us; /* check: nothing needs to be decided before */
   float done, base, expected, upper, worst;
-  float relative_us; /* from begin to deadline, of the last frame */
+  float relative_us;      /* from begin to deadline, of the last frame */
   rqdkm_predictor demand; /* of frames, over `base` */
 
   /* the rest; rates in cycles per microsecond */
@@ -141,14 +141,14 @@ typedef struct {
   float expected_rate;                     /* of all classes */
   uint64_t frame_us;                       /* since the last begin of a frame: cycles, and their load */
   float frame_rest, frame_load;
-  float masked_us;                         /* time at raised levels that the rest has not yet been given back */
-  bool make_up;                            /* it is being given back: level 0 only */
+  float masked_us; /* time at raised levels that the rest has not yet been given back */
+  bool make_up;    /* it is being given back: level 0 only */
 
   /* idle times */
   bool can_stop, idled;
-  volatile bool waiting;  /* within rqdkm_aras_idle */
-  volatile uint32_t held; /* ticks that found the rest at work there */
-  bool pressed;           /* it left no time to sleep */
+  volatile bool waiting;     /* within rqdkm_aras_idle */
+  volatile uint32_t held;    /* ticks that found the rest at work there */
+  bool pressed;              /* it left no time to sleep */
   float gap_us, frame_share; /* their mean length; how many of them end with a frame */
   rqdkm_predictor wake;      /* cycles of the rest in each */
 

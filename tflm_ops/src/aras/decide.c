@@ -60,8 +60,7 @@ static float energy(const rqdkm_aras *a, uint32_t point, uint32_t level, float l
   const float idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
   const float idle = left > busy ? left - busy : 0.0f;
   const float change = t->switch_us[a->point][point] * t->switch_ma;
-  return t->volts * (change + t->point[point].run_ma * busy + idle_ma * idle) *
-         (1.0f + t->raise_cost * (float)level);
+  return t->volts * (change + t->point[point].run_ma * busy + idle_ma * idle) * (1.0f + t->raise_cost * (float)level);
 }
 
 /* How long point may be kept although nothing of the frame gets done meanwhile, negative if not at all. */
@@ -94,9 +93,8 @@ static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
 
 void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   const rqdkm_aras_table *t = a->table;
-  const float left = a->deadline_us >= a->now_us
-                         ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
-                         : -rqdkm_aras_span(a->deadline_us, a->now_us);
+  const float left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
+                                                 : -rqdkm_aras_span(a->deadline_us, a->now_us);
   /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
      one begin in a hurry, which would end at leisure, and so on */
   const uint32_t kept_point = begins ? a->first_point : a->point;

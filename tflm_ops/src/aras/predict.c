@@ -6,7 +6,7 @@
 #define MOST 1e9f
 #define LEAST_ERROR 1e-3f /* of the expected value: bounds of a constant series do not collapse to nothing */
 
-static const float kLevelGain = 0.4f, kTrendGain = 0.2f, kDamping = 0.8f; /* Holt, damped (Gardner and McKenzie) */
+static const float kLevelGain = 0.4f, kTrendGain = 0.2f, kDamping = 0.8f;   /* Holt, damped (Gardner and McKenzie) */
 static const float kForget = 0.97f, kStart = 10.0f, kMostCovariance = 1e4f; /* RLS */
 static const float kErrorGain = 0.1f, kWidthGain = 1.0f;
 

@@ -124,7 +124,7 @@ typedef struct {
   uint32_t rest_seen[RQDKM_ARAS_LEVELS];
 
   /* the frame; cycles are those of point 0 */
-  bool busy, announced;
+  bool busy, announced, overrun;
   uint32_t first_point;                     /* that the last frame began with */
   float wasted;                             /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us, check_us; /* check: nothing needs to be decided before */

@@ -39,7 +39,8 @@ void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
     a->clock_failures = 0;
   }
   a->point = reached < a->table->points ? reached : a->table->safe;
-  a->now_us = a->port->now_us(a->port->context); /* cycles spent waiting are neither the frame's nor the rest's */
+  const uint64_t now = a->port->now_us(a->port->context);
+  a->now_us = now > a->now_us ? now : a->now_us; /* cycles spent waiting are neither the frame's nor the rest's */
   a->cycles = a->port->cycles(a->port->context);
 }
 
@@ -100,8 +101,9 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
   if (a->done > a->worst) {
-    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_OVERRUN);
-    a->worst = a->upper = 1.25f * a->done; /* nobody knows; not to be counted again at once */
+    if (!a->overrun) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_OVERRUN);
+    a->overrun = true;
+    a->worst = a->upper = 1.25f * a->done; /* nobody knows */
   }
   if (a->done > a->upper) a->upper = a->worst;
   const float need = a->upper - a->done;

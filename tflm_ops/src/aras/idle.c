@@ -58,9 +58,10 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   }
   a->decisions++;
   rqdkm_aras_set_point(a, point);
-  if (stop && a->port->stop(a->port->context, until_us) == RQDKM_ARAS_OK) return RQDKM_ARAS_STOP;
-  if (!stop) (void)a->port->sleep(a->port->context, until_us);
-  return RQDKM_ARAS_SLEEP; /* where there is no timer, stop() has slept instead */
+  const rqdkm_aras_status status =
+      stop ? a->port->stop(a->port->context, until_us) : a->port->sleep(a->port->context, until_us);
+  if (status == RQDKM_ARAS_REFUSED) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_REQUEST);
+  return stop && status != RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_STOP : RQDKM_ARAS_SLEEP;
 }
 
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {

@@ -37,7 +37,7 @@ static float cycles_passed(rqdkm_aras *a, uint64_t span_us, bool awake, bool sam
     return by_time;
   }
   const float most = by_time * kClockError + kTimeStep_us * rqdkm_aras_mhz(a, 0);
-  if (span_us == 0 && (float)passed > most) {
+  if (span_us == 0 && awake && (float)passed > most) {
     if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
     a->stuck = true;
     return (float)passed;
@@ -88,12 +88,12 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
   const uint32_t clock = a->port->clock(a->port->context);
   const bool same_clock = clock == a->point;
   uint64_t span = now - a->now_us;
-  if (now < a->now_us) {
+  if (now < a->now_us) { /* begin anew from there */
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
     span = 0;
-  } else {
-    a->now_us = now;
+    a->window_us = a->frame_us = now;
   }
+  a->now_us = now;
   float inference = cycles_passed(a, span, awake, same_clock);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) {
     const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];

@@ -8,7 +8,7 @@
 
 static const float kLevelGain = 0.4f, kTrendGain = 0.2f, kDamping = 0.8f;   /* Holt, damped (Gardner and McKenzie) */
 static const float kForget = 0.97f, kStart = 10.0f, kMostCovariance = 1e4f; /* RLS */
-static const float kErrorGain = 0.1f, kWidthGain = 1.0f;
+static const float kErrorGain = 0.1f, kWidthGain = 0.2f;
 
 static float bounded(float x) { return x >= 0.0f ? (x <= MOST ? x : MOST) : 0.0f; } /* NaN becomes 0 */
 
@@ -89,11 +89,11 @@ static float average(const rqdkm_predictor *p) {
    the long run a share q lies below, whatever the distribution (stochastic approximation, Robbins and Monro). */
 static void learn_width(rqdkm_predictor *p, float value) {
   const float error = value - p->expected;
-  p->error += kErrorGain * (fabsf(error) - p->error);
   const float floor = LEAST_ERROR * (p->expected > value ? p->expected : value);
-  const float step = kWidthGain * (p->error > floor ? p->error : floor);
+  const float step = (p->error > floor ? p->error : floor) + kWidthGain * p->width;
   p->width += step * (error > p->width ? p->quantile : p->quantile - 1.0f);
   p->width = p->width > floor ? p->width : floor;
+  p->error += kErrorGain * (fabsf(error) - p->error); /* afterwards: the step must not depend on the error it weighs */
 }
 
 void rqdkm_predictor_update(rqdkm_predictor *p, float value) {

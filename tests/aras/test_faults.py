@@ -1,4 +1,4 @@
-"""Whatever goes wrong is counted with its kind, costs a bounded amount of time, and ends at a clock that can be trusted."""
+"""Whatever goes wrong is counted with its kind, takes a bounded time, and ends at a clock that can be trusted."""
 
 from __future__ import annotations
 

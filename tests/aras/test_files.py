@@ -51,7 +51,7 @@ def test_traces_are_seeded_and_survive_their_file(kind: str, tmp_path: Path) -> 
 def test_a_wrong_line_of_a_trace_is_named(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(",".join(traces.HEADER) + "\n0,frame,5,5,0,1,0\n" + line + "\n")
-    with pytest.raises(DataError, match="t.csv:3") as caught:
+    with pytest.raises(DataError, match=r"t\.csv:3") as caught:
         traces.read(path)
     assert message in caught.value.what
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_urgent_work_is_never_held_up() -> None:
     trace = tuple(sorted([*frames, *urgent, *waiting], key=lambda a: (a.time_us, a.frame)))
 
     class Watched(ArasGovernor):
-        levels: set[int] = set()
+        levels: ClassVar[set[int]] = set()
 
         def tick(self) -> None:
             super().tick()

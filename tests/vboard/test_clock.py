@@ -79,6 +79,7 @@ def test_pll_from_hsi(board: Bench) -> None:
         (pll(2, 100, 2), "pll"),  # input at 4 MHz
         (pll(8, 336, 2) + "  WRITE RCC + 4, 0x24003010\n", "pll"),
         (pll(8, 336, 2) + "  WRITE FLASH_ACR, 0x702\n", "wait-states"),
+        (pll(8, 288, 2) + "  WRITE PWR_CR, 0\n", "voltage-scale"),  # may change while the PLL is off only
         (pll(8, 336, 2) + "  WRITE RCC, 0x10081\n", "clock-source"),
         ("  WRITE RCC + 8, 1\n", "clock-source"),
         ("  WRITE RCC + 0x44, 0\n  WRITE USART1 + 4, 65\n  WRITE RCC + 0x44, 16\n", "clock-off"),
@@ -112,3 +113,56 @@ def test_pllcfgr_is_locked_while_the_pll_runs(board: Bench) -> None:
     run = board(pll(8, 336, 2) + "  WRITE RCC + 4, 0x24003010\n  ldr r0, =RCC\n  ldr r0, [r0, #4]\n  bl emit\n" + END)
     assert run.words[1] & 0x7FFF == 8 | 336 << 6
     assert run.stats["hclk_hz"] == 168_000_000
+
+
+def test_a_start_of_the_pll_can_fail_and_the_next_succeed(board: Bench) -> None:
+    again = "  WRITE RCC, 0x10081\n" + pll(8, 336, 2)
+    run = board(pll(8, 336, 2).replace("RCC + 8, ", "RCC + 8, 0 * ") + again + END, "--pll-miss", "1")
+    assert run.words[0] >> 2 & 3 == 0 and run.words[1] >> 2 & 3 == 2
+    assert run.stats["hclk_hz"] == 168_000_000
+
+
+NMI = """
+  .thumb_func
+  .global nmi
+nmi:
+  ldr r2, =RCC
+  ldr r0, [r2, #12]
+  add r10, r10, r0
+  ldr r0, =0x800000
+  str r0, [r2, #12]
+  bx lr
+  .ltorg
+"""
+COUNT_DOWN = "  ldr r3, =400000\n1: subs r3, #1\n  bne 1b\n"  # 7 ms at 168 MHz
+SHOW = "  mov r0, r10\n  bl emit\n  ldr r4, =RCC\n  ldr r0, [r4]\n  bl emit\n  ldr r0, [r4, #8]\n  bl emit\n"
+
+
+def test_the_clock_security_system_saves_the_core_from_a_crystal_that_stops(board: Bench) -> None:
+    watched = "  mov r10, #0\n" + pll(8, 336, 2) + "  WRITE RCC, 0x1090081\n" + COUNT_DOWN + SHOW
+    run = board(watched + END + NMI, "--hse-stops", "5")
+    _pll, flags, cr, cfgr = run.words
+    assert flags == 0x80, "one NMI, with CSSF"
+    assert cr & 0x03030000 == 0 and cfgr >> 2 & 3 == 0, "crystal and PLL are off, HSI drives the core"
+    last = run.stats["clock_history"][-1]
+    assert last["source"] == "HSI" and last["time_ms"] == pytest.approx(5, abs=0.001)
+
+
+def test_without_clock_security_the_core_stands_still(board: Bench) -> None:
+    run = board(pll(8, 336, 2) + COUNT_DOWN + END, "--hse-stops", "5", expect=124)
+    assert "clock security is off" in run.stats["exit_reason"]
+    assert run.stats["time_ms"] == pytest.approx(5, abs=0.001)
+    # a crystal that drives nothing is missed by nobody
+    assert board("  WRITE RCC, 0x10081\n" + COUNT_DOWN + END, "--hse-stops", "5").code == 0
+
+
+@pytest.mark.parametrize(
+    ("divider", "right"), [(139, True), (136, True), (143, True), (128, False), (150, False), (0, False)]
+)
+def test_a_wrong_baud_rate_breaks_bytes(board: Bench, divider: int, right: bool) -> None:
+    # 16 MHz / 139 = 115108 baud; the line takes 3 % either way
+    body = f"  WRITE USART1 + 8, {divider}\n  movs r0, #0x55\n  bl emit\n"
+    run = board(body + END, "--baud", "115200")
+    assert run.words == [0x55 if right else 0xFFFFFFAA]
+    assert kinds(run.stats) == ([] if right else ["baud-rate"])
+    assert board(body + END).words == [0x55], "without --baud every rate will do"

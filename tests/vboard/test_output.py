@@ -37,7 +37,7 @@ tail:
 """
 KEYS = """
 schema version exit_reason exit_code model timing cycles sleep_cycles wait_cycles instructions time_ms hclk_hz icache
-dcache unaligned_accesses stack_bytes wall_seconds violations clock_history
+dcache unaligned_accesses stack_bytes wall_seconds residency violations clock_history
 """
 
 

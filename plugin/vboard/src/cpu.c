@@ -96,6 +96,7 @@ static void start_handler(int exception, uint32_t exc_return) {
     return;
   }
   resume_pc = vector;
+  timeline_number("enter", (unsigned)exception, 0);
   profile_exception_enter(exception, vector & ~1u);
 }
 
@@ -226,6 +227,7 @@ static void return_from_exception(uint32_t exc_return) {
   if (to_thread != base_level && !(to_thread && (scb.ccr & CCR_NONBASETHRDENA))) valid = false;
   nvic_leave(exception);
   if (exception != EXC_NMI) cpu_set_reg(UC_ARM_REG_FAULTMASK, 0);
+  timeline_number("leave", (unsigned)exception, 0);
   profile_exception_leave();
   if (!valid) {
     machine.fault = (fault_info){.cfsr = CFSR_INVPC, .pc = exc_return, .use_pc = true};
@@ -240,7 +242,7 @@ static void return_from_exception(uint32_t exc_return) {
   }
   machine.cycles += RETURN_CYCLES;
   pop_frame(exc_return);
-  if (to_thread && (scb.scr & SCR_SLEEPONEXIT)) events_sleep();
+  if (to_thread && (scb.scr & SCR_SLEEPONEXIT)) events_sleep(false);
 }
 
 /* ---- run loop ---- */
@@ -289,7 +291,7 @@ static bool on_invalid(uc_engine *uc, void *user) {
   if (before == 0xbf10) return true; /* YIELD */
   if (before != 0xbf20) return false;
   machine.next_event = 0;
-  events_sleep();
+  events_sleep(true);
   return true;
 }
 
@@ -320,7 +322,7 @@ static void handle_stop(uc_err error) {
   }
   switch (machine.stop) {
     case STOP_NONE: /* halted by WFI */
-      if (halfword(pc - 2) == 0xbf30 || (halfword(pc - 4) == 0xf3af && halfword(pc - 2) == 0x8003)) events_sleep();
+      if (halfword(pc - 2) == 0xbf30 || (halfword(pc - 4) == 0xf3af && halfword(pc - 2) == 0x8003)) events_sleep(false);
       break;
     case STOP_INTERRUPT: {
       int exception = nvic_take();

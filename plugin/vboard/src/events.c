@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  * What happens when: the earliest deadline of all parts becomes machine.next_event, which the instruction hook compares
  * with the clock. Sleeping jumps from deadline to deadline. A new source of events is one line in `next_deadline` and
- * `service`; a deeper sleep (stop mode) belongs into events_sleep, where SCR.SLEEPDEEP is known. */
+ * `service`. In stop mode no cycle passes, only time: there the deadlines in nanoseconds count. */
 #include <math.h>
 
 #include "vboard.h"
@@ -14,9 +14,13 @@ static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static uint64_t running_cycles(void) { return machine.cycles - machine.sleep_cycles - machine.wait_cycles; }
 
+/* What goes on when every fast clock stands still. */
+static uint64_t next_deadline_ns(void) { return earlier(rtc_deadline_ns(), pins_deadline_ns()); }
+
 static uint64_t next_deadline(void) {
   uint64_t at = earlier(systick_deadline(), tim_deadline());
   at = earlier(at, usart_deadline());
+  at = earlier(at, rcc_cycle_at(next_deadline_ns()));
   return earlier(at, rcc_deadline());
 }
 
@@ -43,6 +47,8 @@ void events_check_limits(void) {
 
 static void service_sources(void) {
   rcc_service();
+  rtc_service();
+  pins_service();
   systick_service();
   tim_service();
   usart_service();
@@ -61,8 +67,10 @@ void events_service(void) {
 }
 
 void events_wait(uint64_t cycles) {
+  residency_mode(MODE_WAIT);
   machine.cycles += cycles;
   machine.wait_cycles += cycles;
+  residency_mode(MODE_RUN);
   events_recheck();
 }
 
@@ -81,23 +89,61 @@ static void sleep_until(uint64_t until) {
   machine.sleep_cycles += until - start;
 }
 
-void events_sleep(void) {
-  bool slept = false;
-  host_flush();
-  service_sources();
-  while (!nvic_wakeup() && machine.stop != STOP_END) {
+static bool awake(bool for_event) {
+  return nvic_wakeup() || (for_event && exti_event_take()) || machine.stop == STOP_END;
+}
+
+static void sleep_lightly(bool for_event) {
+  if (awake(for_event)) return;
+  residency_mode(MODE_SLEEP);
+  do {
     uint64_t at = next_deadline();
     bool input_possible = usart_waits_for_input() && !host_input_closed();
     if (at == NEVER && !input_possible) {
       end_run(EXIT_CODE_LIMIT, "asleep for ever: WFI at 0x%08x with no interrupt to come", trace_pc());
-      return;
+      break;
     }
     sleep_until(at);
-    slept = true;
     service_sources();
     if (machine.options.timeout_s > 0) events_check_limits();
+  } while (!awake(for_event));
+  machine.cycles += WAKE_UP_CYCLES;
+  residency_mode(MODE_RUN);
+}
+
+/* Stop mode (RM0090 5.3.5). Entry is ignored while a wake-up source is pending. */
+static void sleep_deeply(bool for_event) {
+  if (awake(for_event) || exti_pending() || rtc_pending()) return;
+  residency_mode(MODE_STOP);
+  do {
+    uint64_t at = next_deadline_ns();
+    if (at == NEVER) {
+      end_run(EXIT_CODE_LIMIT, "asleep for ever: stop mode at 0x%08x with no event to come", trace_pc());
+      break;
+    }
+    uint64_t now = rcc_nanoseconds();
+    rcc_pass_stopped(at > now ? at - now : 0);
+    rtc_service();
+    pins_service();
+    if (machine.options.timeout_s > 0) events_check_limits();
+  } while (!awake(for_event));
+  residency_mode(MODE_WAKE_UP);
+  rcc_pass_stopped(power_wakeup_ns());
+  rcc_stop();
+  residency_mode(MODE_RUN);
+}
+
+void events_sleep(bool for_event) {
+  bool deep = scb.scr & SCR_SLEEPDEEP;
+  host_flush();
+  service_sources();
+  if (deep && power_standby()) {
+    end_run(EXIT_CODE_LIMIT, "standby is not modelled: deep sleep at 0x%08x with PWR_CR.PDDS set", trace_pc());
+  } else if (deep) {
+    sleep_deeply(for_event);
+  } else {
+    sleep_lightly(for_event);
   }
-  if (slept) machine.cycles += WAKE_UP_CYCLES;
   trace_break_pipeline();
   events_recheck();
 }

@@ -9,7 +9,7 @@
 
 #include "vboard.h"
 
-machine_state machine = {.options = {.max_cycles = NEVER, .hse_hz = 8000000}};
+machine_state machine = {.options = {.max_cycles = NEVER, .hse_hz = 8000000, .lsi_hz = 32000, .hse_stops_ns = NEVER}};
 static double started;
 
 static const char usage[] =
@@ -22,7 +22,13 @@ static const char usage[] =
     "  --timeout S                   stop after S seconds of wall time (exit 124)\n"
     "  --strict-clock                a broken clock rule ends the run (exit 123)\n"
     "  --hse HZ                      crystal frequency (8000000)\n"
+    "  --lse HZ  --lsi HZ            32 kHz crystal (0: none), internal low-speed oscillator (32000)\n"
     "  --hse-dead, --pll-dead        the crystal never starts, the PLL never locks\n"
+    "  --hse-stops MS                the crystal stops after that time\n"
+    "  --pll-miss N                  the PLL does not lock when it is started for the Nth time\n"
+    "  --baud RATE                   the host's rate: bytes at another one arrive broken\n"
+    "  --pins FILE                   levels of input pins: lines of \"milliseconds pin level\"\n"
+    "  --events FILE                 write clock and mode changes, exceptions, output pins and ITM words as CSV\n"
     "  --functional                  no timing, faster: outputs only\n"
     "  --version, --help\n"
     "USART1 and USART2 are stdin and stdout. Own exit codes: 121 usage, 122 lockup, 123 clock, 124 limit.\n";
@@ -73,6 +79,10 @@ static double positive(const char *option, const char *text) {
   return value;
 }
 
+static double not_negative(const char *option, const char *text) {
+  return strcmp(text, "0") == 0 ? 0 : positive(option, text);
+}
+
 static flash_model_kind parse_model(const char *text) {
   for (flash_model_kind kind = FLASH_MODEL_F407; kind <= FLASH_MODEL_NONE; kind++) {
     if (strcmp(text, flash_model_name(kind)) == 0) return kind;
@@ -92,6 +102,13 @@ static void parse(int count, char **arguments) {
     HSE,
     HSE_DEAD,
     PLL_DEAD,
+    LSE,
+    LSI,
+    HSE_STOPS,
+    PLL_MISS,
+    BAUD,
+    PINS,
+    EVENTS,
     FUNCTIONAL,
     VERSION,
     HELP
@@ -106,6 +123,13 @@ static void parse(int count, char **arguments) {
                                         {"hse", required_argument, NULL, HSE},
                                         {"hse-dead", no_argument, NULL, HSE_DEAD},
                                         {"pll-dead", no_argument, NULL, PLL_DEAD},
+                                        {"lse", required_argument, NULL, LSE},
+                                        {"lsi", required_argument, NULL, LSI},
+                                        {"hse-stops", required_argument, NULL, HSE_STOPS},
+                                        {"pll-miss", required_argument, NULL, PLL_MISS},
+                                        {"baud", required_argument, NULL, BAUD},
+                                        {"pins", required_argument, NULL, PINS},
+                                        {"events", required_argument, NULL, EVENTS},
                                         {"functional", no_argument, NULL, FUNCTIONAL},
                                         {"version", no_argument, NULL, VERSION},
                                         {"help", no_argument, NULL, HELP},
@@ -145,6 +169,29 @@ static void parse(int count, char **arguments) {
       case PLL_DEAD:
         o->pll_dead = true;
         break;
+      case LSE:
+        o->lse_hz = (uint32_t)not_negative("lse", optarg);
+        if (o->lse_hz > 1000000) bad_usage("--lse is above 1 MHz");
+        break;
+      case LSI:
+        o->lsi_hz = (uint32_t)not_negative("lsi", optarg);
+        if (o->lsi_hz && (o->lsi_hz < 17000 || o->lsi_hz > 47000)) bad_usage("--lsi is outside 17000 to 47000 Hz");
+        break;
+      case HSE_STOPS:
+        o->hse_stops_ns = (uint64_t)(1e6 * positive("hse-stops", optarg));
+        break;
+      case PLL_MISS:
+        o->pll_miss = (unsigned)positive("pll-miss", optarg);
+        break;
+      case BAUD:
+        o->baud = (uint32_t)positive("baud", optarg);
+        break;
+      case PINS:
+        o->pins_path = optarg;
+        break;
+      case EVENTS:
+        o->events_path = optarg;
+        break;
       case FUNCTIONAL:
         o->functional = true;
         break;
@@ -183,8 +230,12 @@ int main(int count, char **arguments) {
   memory_init();
   elf_load(machine.options.elf_path);
   flash_model_init(machine.options.flash_model);
+  pins_open();
+  timeline_open();
   scb_reset();
+  rtc_reset();
   rcc_reset();
+  residency_update();
   host_init();
   trace_init();
   cpu_init();
@@ -193,6 +244,7 @@ int main(int count, char **arguments) {
   host_flush();
   stats_write();
   profile_write();
+  timeline_close();
   if (machine.exit_code >= EXIT_CODE_USAGE && machine.exit_code <= EXIT_CODE_LIMIT) message("%s", machine.exit_reason);
   return machine.exit_code;
 }

@@ -11,11 +11,18 @@
 enum { RCC_AHB1ENR = 0x30 / 4, RCC_APB1ENR = 0x40 / 4, RCC_APB2ENR = 0x44 / 4 };
 
 static const peripheral peripherals[] = {
-    {"TIM2", 0x40000000, 0x400, RCC_APB1ENR, 0, tim2_read, tim2_write},
-    {"TIM6", 0x40001000, 0x400, RCC_APB1ENR, 4, tim6_read, tim6_write},
+    {"TIM2", 0x40000000, 0x400, RCC_APB1ENR, 0, tim_read, tim_write},
+    {"TIM3", 0x40000400, 0x400, RCC_APB1ENR, 1, tim_read, tim_write},
+    {"TIM4", 0x40000800, 0x400, RCC_APB1ENR, 2, tim_read, tim_write},
+    {"TIM5", 0x40000c00, 0x400, RCC_APB1ENR, 3, tim_read, tim_write},
+    {"TIM6", 0x40001000, 0x400, RCC_APB1ENR, 4, tim_read, tim_write},
+    {"TIM7", 0x40001400, 0x400, RCC_APB1ENR, 5, tim_read, tim_write},
+    {"RTC", 0x40002800, 0x400, 0, 0, rtc_read, rtc_write},
     {"USART2", 0x40004400, 0x400, RCC_APB1ENR, 17, usart2_read, usart2_write},
     {"PWR", 0x40007000, 0x400, RCC_APB1ENR, 28, pwr_read, pwr_write},
     {"USART1", 0x40011000, 0x400, RCC_APB2ENR, 4, usart1_read, usart1_write},
+    {"SYSCFG", 0x40013800, 0x400, RCC_APB2ENR, 14, syscfg_read, syscfg_write},
+    {"EXTI", 0x40013c00, 0x400, 0, 0, exti_read, exti_write},
     {"GPIOA", 0x40020000, 0x400, RCC_AHB1ENR, 0, gpio_read, gpio_write},
     {"GPIOB", 0x40020400, 0x400, RCC_AHB1ENR, 1, gpio_read, gpio_write},
     {"GPIOC", 0x40020800, 0x400, RCC_AHB1ENR, 2, gpio_read, gpio_write},
@@ -27,7 +34,7 @@ static const peripheral peripherals[] = {
     {"GPIOI", 0x40022000, 0x400, RCC_AHB1ENR, 8, gpio_read, gpio_write},
     {"RCC", 0x40023800, 0x400, 0, 0, rcc_read, rcc_write},
     {"FLASH", 0x40023c00, 0x400, 0, 0, flash_interface_read, flash_interface_write},
-    {"ITM", 0xe0000000, 0x1000, 0, 0, debug_read, debug_write},
+    {"ITM", 0xe0000000, 0x1000, 0, 0, itm_read, itm_write},
     {"DWT", 0xe0001000, 0x1000, 0, 0, dwt_read, dwt_write},
     {"FPB", 0xe0002000, 0x1000, 0, 0, debug_read, debug_write},
     {"SysTick", 0xe000e010, 0x10, 0, 0, systick_read, systick_write},
@@ -66,7 +73,9 @@ static const peripheral *select_peripheral(uint32_t address) {
  */
 static bool zero_means_unchanged(const peripheral *p, uint32_t address) {
   uint32_t offset = address & 0x3ff;
-  if (p->read == gpio_read) return offset == 0x18;                                       /* BSRR */
+  if (p->read == gpio_read) return offset == 0x18; /* BSRR */
+  if (p->read == exti_read) return offset >= 0x10; /* SWIER, PR */
+  if (p->read == itm_read) return true;
   if (p->read == nvic_read) return address >= 0xe000e100 && address < 0xe000e300;        /* ISER .. ICPR */
   if (p->read == scb_read) return offset == 0x104 || offset == 0x128 || offset == 0x12c; /* ICSR, CFSR, HFSR */
   return p->read == usart1_read || p->read == usart2_read;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * Reset and clock control (RM0090 7), power control (5.4), flash interface (3.9): the clock tree, how long its sources
- * take to start, and the rules that silicon does not check but suffers from. Start-up times: DS8626, worst case of the
- * PLL, typical of the others. A broken rule is a "violation": recorded with time, PC and reason, fatal with
- * --strict-clock. */
-#include <stdarg.h>
+ * Reset and clock control (RM0090 7) and flash interface (3.9): the clock tree, how long its sources take to start,
+ * what stop mode does to them, and the rules of clocks. Start-up times: DS8626, worst case of the PLL, typical of the
+ * others.
+ */
 #include <string.h>
 
 #include "vboard.h"
@@ -19,55 +18,50 @@ enum {
   AHB1ENR = 12,
   APB1ENR = 16,
   APB2ENR,
-  CSR = 29,
+  AHB1LPENR = 20,
+  APB1LPENR = 24,
+  APB2LPENR,
+  BDCR = 28,
+  CSR,
   REGISTERS = 40
 };
 enum { SOURCE_HSI, SOURCE_HSE, SOURCE_PLL };
 enum { HSI_NS = 2200, HSE_NS = 2000000, HSI_HZ = 16000000 };
-enum { PWR_VOS = 1u << 14, MAX_VIOLATIONS = 64, MAX_CLOCK_CHANGES = 256, ACR_BITS = 0x1f07 };
+enum { MAX_CLOCK_CHANGES = 256, ACR_BITS = 0x1f07, ACR_ART = 0x700 };
+enum { CR_CSSON = 1u << 19, CIR_CSSF = 1u << 7, CIR_CSSC = 1u << 23 };
 
-violation violations[MAX_VIOLATIONS];
-size_t violation_count;
 clock_change clock_history[MAX_CLOCK_CHANGES];
 size_t clock_change_count;
 
-static uint32_t rcc[REGISTERS], pwr_cr, acr;
+static uint32_t rcc[REGISTERS], acr;
 static const unsigned on_bit[3] = {0, 16, 24}; /* in CR; the ready bit is the next one */
 static uint64_t ready_ns[3];                   /* when a source that is on becomes ready */
 static unsigned source;                        /* SWS */
 static uint32_t hclk = HSI_HZ;
 static uint64_t base_ns, base_cycle;
+static unsigned pll_starts;
 static const char *const source_names[3] = {"HSI", "HSE", "PLL"};
-
-void violation_record(const char *kind, const char *format, ...) {
-  char reason[sizeof violations[0].reason];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(reason, sizeof reason, format, arguments);
-  va_end(arguments);
-  for (size_t k = 0; k < violation_count; k++) {
-    violation *v = &violations[k];
-    if (v->pc == trace_pc() && strcmp(v->kind, kind) == 0 && strcmp(v->reason, reason) == 0) {
-      v->count++;
-      return;
-    }
-  }
-  if (violation_count < MAX_VIOLATIONS) {
-    violation *v = &violations[violation_count++];
-    *v = (violation){.cycle = machine.cycles, .nanoseconds = rcc_nanoseconds(), .pc = trace_pc(), .count = 1};
-    snprintf(v->kind, sizeof v->kind, "%s", kind);
-    snprintf(v->reason, sizeof v->reason, "%s", reason);
-    message("violation at %.3f ms, pc 0x%08x: %s", (double)v->nanoseconds / 1e6, trace_pc(), reason);
-  }
-  if (machine.options.strict_clock) end_run(EXIT_CODE_CLOCK, "clock violation (pc 0x%08x): %s", trace_pc(), reason);
-}
 
 uint64_t rcc_nanoseconds(void) { return base_ns + (uint64_t)((double)(machine.cycles - base_cycle) * 1e9 / hclk); }
 uint32_t rcc_hclk(void) { return hclk; }
 
+uint64_t rcc_cycle_at(uint64_t nanoseconds) {
+  uint64_t now = rcc_nanoseconds();
+  if (nanoseconds == NEVER) return NEVER;
+  if (nanoseconds <= now) return machine.cycles;
+  return machine.cycles + (uint64_t)((double)(nanoseconds - now) * hclk / 1e9) + 1;
+}
+
+static void rebase(uint64_t nanoseconds) {
+  base_ns = nanoseconds;
+  base_cycle = machine.cycles;
+}
+
+void rcc_pass_stopped(uint64_t nanoseconds) { rebase(rcc_nanoseconds() + nanoseconds); }
+
 static uint32_t pll_input_hz(void) {
   uint32_t m = rcc[PLLCFGR] & 63;
-  return m ? ((rcc[PLLCFGR] >> 22 & 1) ? machine.options.hse_hz : HSI_HZ) / m : 0;
+  return m ? (rcc[PLLCFGR] >> 22 & 1 ? machine.options.hse_hz : HSI_HZ) / m : 0;
 }
 
 static uint64_t vco_hz(void) { return (uint64_t)pll_input_hz() * (rcc[PLLCFGR] >> 6 & 511); }
@@ -100,19 +94,22 @@ static uint64_t start_up_ns(unsigned which) {
   return (uint64_t)(1000 * (us < 200 ? 200 : us > 300 ? 300 : us));
 }
 
+static bool pll_uses_hse(void) { return rcc[PLLCFGR] >> 22 & 1; }
+static bool is_on(unsigned which) { return rcc[CR] >> on_bit[which] & 1; }
+
 static bool is_dead(unsigned which) {
-  bool hse = machine.options.hse_dead, pll_on_hse = rcc[PLLCFGR] >> 22 & 1;
-  return (which == SOURCE_HSE && hse) || (which == SOURCE_PLL && (machine.options.pll_dead || (hse && pll_on_hse)));
+  bool hse = machine.options.hse_dead || rcc_nanoseconds() >= machine.options.hse_stops_ns;
+  if (which == SOURCE_HSE) return hse;
+  return which == SOURCE_PLL && (machine.options.pll_dead || ready_ns[which] == NEVER || (hse && pll_uses_hse()));
 }
 
-static bool is_on(unsigned which) { return rcc[CR] >> on_bit[which] & 1; }
 static bool is_ready(unsigned which) { return is_on(which) && !is_dead(which) && rcc_nanoseconds() >= ready_ns[which]; }
 
-static void check_clocks(void) {
+void rcc_check(void) {
   uint32_t need = hclk ? (hclk - 1) / 30000000 : 0, ws = acr & 7; /* one wait state per started 30 MHz, 2.7 to 3.6 V */
   if (ws < need)
     violation_record("wait-states", "HCLK %u Hz needs %u flash wait states, FLASH_ACR has %u", hclk, need, ws);
-  if (hclk > 144000000 && !(pwr_cr & PWR_VOS))
+  if (hclk > 144000000 && !power_scale1())
     violation_record("voltage-scale", "HCLK %u Hz needs regulator scale 1 (PWR_CR.VOS)", hclk);
   if (hclk > 168000000) violation_record("over-frequency", "HCLK %u Hz is above 168 MHz", hclk);
   uint32_t apb1 = hclk >> apb_shift(10), apb2 = hclk >> apb_shift(13);
@@ -129,12 +126,14 @@ static void note_change(void) {
 static void update_hclk(void) {
   uint32_t now = source_hz(source) >> ahb_shift();
   if (now && now != hclk) {
-    base_ns = rcc_nanoseconds();
-    base_cycle = machine.cycles;
+    rebase(rcc_nanoseconds());
     hclk = now;
     note_change();
+    timeline_record("clock", source_names[source], hclk);
+    events_recheck(); /* deadlines in seconds are other cycles now */
   }
-  check_clocks();
+  residency_update();
+  rcc_check();
 }
 
 /* Complete a switch that waits for its source. */
@@ -145,28 +144,85 @@ static void try_switch(void) {
   update_hclk();
 }
 
-uint64_t rcc_deadline(void) {
-  unsigned wanted = rcc[CFGR] & 3;
-  if (wanted == source || wanted > SOURCE_PLL || !is_on(wanted) || is_dead(wanted)) return NEVER;
-  uint64_t now = rcc_nanoseconds();
-  if (ready_ns[wanted] <= now) return machine.cycles;
-  return machine.cycles + (uint64_t)((double)(ready_ns[wanted] - now) * hclk / 1e9) + 1;
+/* The crystal has stopped. The clock security system switches to the internal oscillator and raises the NMI (RM0090
+ * 7.2.7); without it a core that runs from the crystal stands still. */
+static void lose_crystal(void) {
+  bool core_uses_it = source == SOURCE_HSE || (source == SOURCE_PLL && pll_uses_hse());
+  if (!(rcc[CR] & CR_CSSON)) {
+    if (core_uses_it)
+      end_run(EXIT_CODE_LIMIT, "the crystal stopped, it drives the core, and clock security is off (pc 0x%08x)",
+              trace_pc());
+    return;
+  }
+  rcc[CR] &= ~(1u << on_bit[SOURCE_HSE]);
+  if (core_uses_it) {
+    if (source == SOURCE_PLL) rcc[CR] &= ~(1u << on_bit[SOURCE_PLL]);
+    rcc[CFGR] &= ~3u;
+    source = SOURCE_HSI;
+  }
+  rcc[CIR] |= CIR_CSSF;
+  nvic_set_line(EXC_NMI - 16, true);
+  update_hclk();
 }
 
-void rcc_service(void) { try_switch(); }
+/* The detector works from when the crystal was ready. */
+static bool crystal_ran(void) { return is_on(SOURCE_HSE) && ready_ns[SOURCE_HSE] <= machine.options.hse_stops_ns; }
+
+/* Deep sleep stops every fast clock and comes back on the internal oscillator (RM0090 5.3.5); prescalers, wait states
+ * and the regulator's scale stay as they were. */
+void rcc_stop(void) {
+  rcc[CR] = (rcc[CR] | 1u) & ~(1u << on_bit[SOURCE_HSE] | 1u << on_bit[SOURCE_PLL] | 1u << 26);
+  rcc[CFGR] &= ~3u;
+  source = SOURCE_HSI;
+  ready_ns[SOURCE_HSI] = 0; /* ready when the core is: part of the wake-up time */
+  update_hclk();
+}
+
+uint64_t rcc_deadline(void) {
+  uint64_t stops = machine.options.hse_stops_ns, at = NEVER;
+  if (is_on(SOURCE_HSE) && stops != NEVER && rcc_nanoseconds() < stops) at = rcc_cycle_at(stops);
+  unsigned wanted = rcc[CFGR] & 3;
+  if (wanted == source || wanted > SOURCE_PLL || !is_on(wanted) || is_dead(wanted)) return at;
+  uint64_t ready = rcc_cycle_at(ready_ns[wanted]);
+  return ready < at ? ready : at;
+}
+
+void rcc_service(void) {
+  if (rcc_nanoseconds() >= machine.options.hse_stops_ns && crystal_ran()) lose_crystal();
+  try_switch();
+}
 
 void rcc_reset(void) {
   memset(rcc, 0, sizeof rcc);
   rcc[CR] = 0x81;
   rcc[PLLCFGR] = 0x24003010;
   rcc[AHB1ENR] = 0x00100000;
+  rcc[AHB1LPENR] = 0x7e6791ff; /* all on in sleep */
+  rcc[APB1LPENR] = 0x36fec9ff;
+  rcc[APB2LPENR] = 0x00075f33;
   rcc[CSR] = 0x0e000000;
-  pwr_cr = PWR_VOS;
+  power_reset();
   flash_model_configure(acr = 0);
   note_change();
+  timeline_record("clock", source_names[source], hclk);
 }
 
 bool rcc_enabled(unsigned register_index, unsigned bit) { return rcc[register_index] >> bit & 1; }
+bool rcc_pll_on(void) { return is_on(SOURCE_PLL); }
+uint32_t rcc_apb_hz(unsigned bus) { return hclk >> apb_shift(bus == 1 ? 10 : 13); }
+
+clock_state rcc_state(bool asleep) {
+  uint32_t gate = asleep ? 0 : UINT32_MAX;
+  return (clock_state){.hclk_hz = hclk,
+                       .source = source_names[source],
+                       .vco_hz = is_on(SOURCE_PLL) ? (uint32_t)vco_hz() : 0,
+                       .hse_on = is_on(SOURCE_HSE),
+                       .wait_states = acr & 7,
+                       .art = (acr & ACR_ART) == ACR_ART,
+                       .ahb1 = rcc[AHB1ENR] & (rcc[AHB1LPENR] | gate),
+                       .apb1 = rcc[APB1ENR] & (rcc[APB1LPENR] | gate),
+                       .apb2 = rcc[APB2ENR] & (rcc[APB2LPENR] | gate)};
+}
 
 uint32_t rcc_read(uint32_t address) {
   uint32_t index = (address & 0x3ff) / 4;
@@ -178,6 +234,8 @@ uint32_t rcc_read(uint32_t address) {
     if (value >> 26 & 1) value |= 1u << 27; /* PLLI2S: no start-up time */
   } else if (index == CFGR) {
     value = (value & ~0xcu) | source << 2;
+  } else if (index == BDCR || index == CSR) {
+    return rtc_clock_read(index == BDCR, value);
   }
   return value;
 }
@@ -194,7 +252,7 @@ static void check_pll(void) {
 static void write_cr(uint32_t value) {
   value &= 0x050d00f9u; /* ready bits and HSICAL are read only */
   for (unsigned k = 0; k < 3; k++) {
-    bool used = source == k || (source == SOURCE_PLL && k == ((rcc[PLLCFGR] >> 22 & 1) ? SOURCE_HSE : SOURCE_HSI));
+    bool used = source == k || (source == SOURCE_PLL && k == (pll_uses_hse() ? SOURCE_HSE : SOURCE_HSI));
     bool was = is_on(k), now = value >> on_bit[k] & 1;
     if (was && !now && used) {
       violation_record("clock-source", "%s switched off while it drives the system clock (ignored)", source_names[k]);
@@ -204,14 +262,24 @@ static void write_cr(uint32_t value) {
     if (!was && now) {
       if (k == SOURCE_PLL) {
         check_pll();
-        unsigned input = (rcc[PLLCFGR] >> 22 & 1) ? SOURCE_HSE : SOURCE_HSI;
+        unsigned input = pll_uses_hse() ? SOURCE_HSE : SOURCE_HSI;
         if (!is_ready(input))
           violation_record("pll", "PLL switched on before its input %s is ready", source_names[input]);
       }
-      ready_ns[k] = rcc_nanoseconds() + start_up_ns(k);
+      bool miss = k == SOURCE_PLL && ++pll_starts == machine.options.pll_miss;
+      ready_ns[k] = miss ? NEVER : rcc_nanoseconds() + start_up_ns(k);
     }
   }
   rcc[CR] = value;
+  residency_update();
+}
+
+static void write_cir(uint32_t value) {
+  rcc[CIR] = (rcc[CIR] & CIR_CSSF) | (value & 0x3f00u);
+  if (value & CIR_CSSC) {
+    rcc[CIR] &= ~(uint32_t)CIR_CSSF;
+    nvic_set_line(EXC_NMI - 16, false);
+  }
 }
 
 static void write_cfgr(uint32_t value) {
@@ -245,8 +313,15 @@ void rcc_write(uint32_t address, uint32_t value) {
     case CFGR:
       write_cfgr(value);
       break;
+    case CIR:
+      write_cir(value);
+      break;
+    case BDCR:
+    case CSR:
+      rcc[index] = rtc_clock_write(index == BDCR, rcc[index], value);
+      break;
     case APB1RSTR:
-      if (value & 0x11) tim_reset();
+      tim_reset(value & 0x3f);
       if (value >> 17 & 1) usart_reset();
       rcc[index] = value;
       break;
@@ -255,16 +330,10 @@ void rcc_write(uint32_t address, uint32_t value) {
       rcc[index] = value;
       break;
     default:
-      if (index < REGISTERS) rcc[index] = value;
+      if (index >= REGISTERS) break;
+      rcc[index] = value;
+      residency_update();
   }
-}
-
-uint32_t pwr_read(uint32_t address) { return (address & 0x3ff) == 0 ? pwr_cr : PWR_VOS; /* PWR_CSR.VOSRDY */ }
-
-void pwr_write(uint32_t address, uint32_t value) {
-  if ((address & 0x3ff) != 0) return;
-  pwr_cr = value & 0x0000c3ffu;
-  check_clocks();
 }
 
 uint32_t flash_interface_read(uint32_t address) {
@@ -286,6 +355,7 @@ void flash_interface_write(uint32_t address, uint32_t value) {
   acr = value & ACR_BITS;
   flash_model_configure(acr);
   acr &= 0x0707u;
+  residency_update();
   if ((acr & 7) != before) note_change();
-  check_clocks();
+  rcc_check();
 }

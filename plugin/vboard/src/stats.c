@@ -73,6 +73,7 @@ void stats_write(void) {
     fputs("  \"stack_bytes\": null,\n", file);
   }
   fprintf(file, "  \"wall_seconds\": %.6f,\n", wall_seconds());
+  residency_write(file);
   write_violations(file);
   write_clock(file);
   if (fclose(file) != 0) message("cannot write %s: %s", machine.options.stats_path, strerror(errno));

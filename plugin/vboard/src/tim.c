@@ -1,29 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
- * TIM2 (32 bit) and TIM6 (16 bit): up-counter, prescaler and auto-reload with their preload, one-pulse mode, update
- * event and interrupt (RM0090 18 and 20). Capture/compare, down-counting and slave modes are not modelled. */
+ * TIM2 and TIM5 (32 bit), TIM3 and TIM4 (16 bit), TIM6 and TIM7 (16 bit, basic): up-counter, prescaler and auto-reload
+ * with their preload, one-pulse mode, update event, compare flags, and their interrupts (RM0090 18 and 20). Capture,
+ * compare outputs, down-counting and slave modes are not modelled. */
 #include "vboard.h"
 
 enum { CR1_CEN = 1, CR1_UDIS = 2, CR1_URS = 4, CR1_OPM = 8, CR1_ARPE = 0x80, UIF = 1, UIE = 1, UG = 1 };
+enum { TIMERS = 6, CHANNELS = 4 };
 
 typedef struct {
-  int irq;
+  int irq, channels;
   uint32_t top; /* largest counter value */
-  uint32_t cr1, cr2, smcr, dier, sr, psc, arr;
+  uint32_t cr1, cr2, smcr, dier, sr, psc, arr, ccr[CHANNELS], ccmr[2], ccer;
   uint32_t active_psc, active_arr; /* shadow registers, loaded at an update event */
   uint32_t count;                  /* counter at `anchor` */
   uint64_t anchor;                 /* cycle; the prescaler starts from 0 there */
 } timer;
 
-static timer tim2 = {.irq = IRQ_TIM2, .top = UINT32_MAX, .arr = UINT32_MAX, .active_arr = UINT32_MAX};
-static timer tim6 = {.irq = IRQ_TIM6, .top = 0xffff, .arr = 0xffff, .active_arr = 0xffff};
+#define TIMER(number, compare_channels, largest) \
+  {.irq = (number), .channels = (compare_channels), .top = (largest), .arr = (largest), .active_arr = (largest)}
+static timer timers[TIMERS] = {TIMER(28, 4, UINT32_MAX), TIMER(29, 4, 0xffff), TIMER(30, 4, 0xffff),
+                               TIMER(50, 4, UINT32_MAX), TIMER(54, 0, 0xffff), TIMER(55, 0, 0xffff)}; /* TIM2 to TIM7 */
 
 static uint64_t tick_cycles(const timer *t) { return (uint64_t)rcc_timer_divider() * (t->active_psc + 1ull); }
 static bool runs(const timer *t) { return (t->cr1 & CR1_CEN) && t->active_arr != 0; }
-static void update_line(const timer *t) { nvic_set_line(t->irq, (t->sr & UIF) && (t->dier & UIE)); }
+static uint32_t interrupts(const timer *t) { return t->channels ? t->dier & 0x1f : t->dier & UIE; }
+static void update_line(const timer *t) { nvic_set_line(t->irq, t->sr & interrupts(t)); }
 
-static uint64_t overflow_at(const timer *t) {
-  uint64_t ticks = t->count <= t->active_arr ? (uint64_t)t->active_arr - t->count + 1 : (uint64_t)t->top - t->count + 1;
-  return t->anchor + ticks * tick_cycles(t);
+static uint64_t ticks_to_overflow(const timer *t) {
+  return t->count <= t->active_arr ? (uint64_t)t->active_arr - t->count + 1 : (uint64_t)t->top - t->count + 1;
+}
+
+static uint64_t overflow_at(const timer *t) { return t->anchor + ticks_to_overflow(t) * tick_cycles(t); }
+
+/* Ticks until the counter becomes CCR of a channel; NEVER when it does not. */
+static uint64_t ticks_to_match(const timer *t, int channel) {
+  uint64_t to = t->ccr[channel];
+  if (to > t->active_arr) return NEVER;
+  return to > t->count ? to - t->count : ticks_to_overflow(t) + to;
 }
 
 static void load_shadows(timer *t) {
@@ -31,9 +44,18 @@ static void load_shadows(timer *t) {
   t->active_arr = t->arr;
 }
 
+/* Let `ticks` pass, at most to the overflow. */
+static void count_up(timer *t, uint64_t ticks) {
+  for (int k = 0; k < t->channels; k++) {
+    if (ticks_to_match(t, k) <= ticks) t->sr |= 2u << k;
+  }
+  t->anchor += ticks * tick_cycles(t);
+  t->count += (uint32_t)ticks;
+}
+
 static void settle(timer *t) { /* bring count and anchor up to the present */
   while (runs(t) && machine.cycles >= overflow_at(t)) {
-    t->anchor = overflow_at(t);
+    count_up(t, ticks_to_overflow(t));
     t->count = 0;
     if (!(t->cr1 & CR1_UDIS)) {
       load_shadows(t);
@@ -41,11 +63,7 @@ static void settle(timer *t) { /* bring count and anchor up to the present */
       if (t->cr1 & CR1_OPM) t->cr1 &= ~(uint32_t)CR1_CEN;
     }
   }
-  if (runs(t)) {
-    uint64_t ticks = (machine.cycles - t->anchor) / tick_cycles(t);
-    t->count += (uint32_t)ticks;
-    t->anchor += ticks * tick_cycles(t);
-  }
+  if (runs(t)) count_up(t, (machine.cycles - t->anchor) / tick_cycles(t));
   update_line(t);
 }
 
@@ -57,7 +75,11 @@ static void generate_update(timer *t) {
   if (!(t->cr1 & CR1_URS)) t->sr |= UIF;
 }
 
-static uint32_t read_register(timer *t, uint32_t offset) {
+static timer *addressed(uint32_t address) { return &timers[(address - 0x40000000u) >> 10]; }
+
+uint32_t tim_read(uint32_t address) {
+  timer *t = addressed(address);
+  uint32_t offset = address & 0x3ff;
   settle(t);
   switch (offset) {
     case 0x00:
@@ -70,18 +92,30 @@ static uint32_t read_register(timer *t, uint32_t offset) {
       return t->dier;
     case 0x10:
       return t->sr;
+    case 0x18:
+    case 0x1c:
+      return t->ccmr[(offset - 0x18) / 4];
+    case 0x20:
+      return t->ccer;
     case 0x24:
       return t->count;
     case 0x28:
       return t->psc;
     case 0x2c:
       return t->arr;
+    case 0x34:
+    case 0x38:
+    case 0x3c:
+    case 0x40:
+      return t->ccr[(offset - 0x34) / 4];
     default:
       return 0;
   }
 }
 
-static void write_register(timer *t, uint32_t offset, uint32_t value) {
+void tim_write(uint32_t address, uint32_t value) {
+  timer *t = addressed(address);
+  uint32_t offset = address & 0x3ff;
   settle(t);
   switch (offset) {
     case 0x00:
@@ -102,6 +136,14 @@ static void write_register(timer *t, uint32_t offset, uint32_t value) {
       break;
     case 0x14:
       if (value & UG) generate_update(t);
+      if (t->channels) t->sr |= value & 0x1e;
+      break;
+    case 0x18:
+    case 0x1c:
+      t->ccmr[(offset - 0x18) / 4] = value & 0xffff; /* kept, not obeyed: compare registers have no preload */
+      break;
+    case 0x20:
+      t->ccer = value & 0xffff;
       break;
     case 0x24:
       t->count = value & t->top;
@@ -114,44 +156,58 @@ static void write_register(timer *t, uint32_t offset, uint32_t value) {
       t->arr = value & t->top;
       if (!(t->cr1 & CR1_ARPE)) t->active_arr = t->arr;
       break;
+    case 0x34:
+    case 0x38:
+    case 0x3c:
+    case 0x40:
+      if (t->channels) t->ccr[(offset - 0x34) / 4] = value & t->top;
+      break;
     default:
       break;
   }
   update_line(t);
 }
 
-uint32_t tim2_read(uint32_t address) { return read_register(&tim2, address & 0x3ff); }
-void tim2_write(uint32_t address, uint32_t value) { write_register(&tim2, address & 0x3ff, value); }
-uint32_t tim6_read(uint32_t address) { return read_register(&tim6, address & 0x3ff); }
-void tim6_write(uint32_t address, uint32_t value) { write_register(&tim6, address & 0x3ff, value); }
-
+/* When the first flag that is not yet set and whose interrupt is on will be set. */
 static uint64_t deadline(const timer *t) {
-  return runs(t) && (t->dier & UIE) && !(t->sr & UIF) ? overflow_at(t) : NEVER;
+  uint32_t wanted = interrupts(t) & ~t->sr;
+  if (!wanted || !runs(t)) return NEVER;
+  uint64_t ticks = wanted & UIE ? ticks_to_overflow(t) : NEVER;
+  for (int k = 0; k < t->channels; k++) {
+    uint64_t match = wanted >> (k + 1) & 1 ? ticks_to_match(t, k) : NEVER;
+    if (match < ticks) ticks = match;
+  }
+  return ticks == NEVER ? NEVER : t->anchor + ticks * tick_cycles(t);
 }
 
 uint64_t tim_deadline(void) {
-  uint64_t a = deadline(&tim2), b = deadline(&tim6);
-  return a < b ? a : b;
+  uint64_t at = NEVER;
+  for (int k = 0; k < TIMERS; k++) {
+    uint64_t one = deadline(&timers[k]);
+    if (one < at) at = one;
+  }
+  return at;
 }
 
 void tim_service(void) {
-  if (machine.cycles >= deadline(&tim2)) settle(&tim2);
-  if (machine.cycles >= deadline(&tim6)) settle(&tim6);
+  for (int k = 0; k < TIMERS; k++) {
+    if (machine.cycles >= deadline(&timers[k])) settle(&timers[k]);
+  }
 }
 
 void tim_clock_changes(void) {
-  settle(&tim2);
-  settle(&tim6);
+  for (int k = 0; k < TIMERS; k++) settle(&timers[k]);
 }
 
-void tim_clock_changed(void) { tim2.anchor = tim6.anchor = machine.cycles; }
-
-static void reset(timer *t) {
-  *t = (timer){.irq = t->irq, .top = t->top, .arr = t->top, .active_arr = t->top};
-  update_line(t);
+void tim_clock_changed(void) {
+  for (int k = 0; k < TIMERS; k++) timers[k].anchor = machine.cycles;
 }
 
-void tim_reset(void) {
-  reset(&tim2);
-  reset(&tim6);
+void tim_reset(uint32_t which) {
+  for (int k = 0; k < TIMERS; k++) {
+    timer *t = &timers[k];
+    if (!(which >> k & 1)) continue;
+    *t = (timer){.irq = t->irq, .channels = t->channels, .top = t->top, .arr = t->top, .active_arr = t->top};
+    update_line(t);
+  }
 }

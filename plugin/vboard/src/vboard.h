@@ -58,12 +58,17 @@ typedef struct {
   const char *stats_path;
   const char *profile_path;
   const char *folded_path;
+  const char *events_path; /* time line, written while it runs */
+  const char *pins_path;   /* edges of input pins */
   flash_model_kind flash_model;
-  uint64_t max_cycles; /* of running, without sleep and waiting for input; NEVER = no limit */
-  double timeout_s;    /* wall clock; 0 = no limit */
-  uint32_t hse_hz;
+  uint64_t max_cycles;             /* of running, without sleep and waiting for input; NEVER = no limit */
+  double timeout_s;                /* wall clock; 0 = no limit */
+  uint32_t hse_hz, lse_hz, lsi_hz; /* 0: that oscillator never starts */
+  uint32_t baud;                   /* rate of the host's end of the serial line; 0 = any */
   bool strict_clock;
   bool hse_dead, pll_dead;
+  uint64_t hse_stops_ns; /* the crystal stops for good; NEVER = it does not */
+  unsigned pll_miss;     /* which start of the PLL, counted from 1, never locks; 0 = none */
   bool functional;       /* no instruction hook: outputs only, cycles are a rough count */
   bool memory_hook_test; /* hidden: install the memory hook whose bug the tests demonstrate */
 } board_options;
@@ -132,7 +137,7 @@ uint32_t trace_pc(void);           /* address of the instruction being executed 
 void events_schedule(void);        /* recompute machine.next_event */
 void events_recheck(void);         /* look again before the next instruction */
 void events_service(void);         /* run everything that is due */
-void events_sleep(void);           /* WFI/WFE: advance time to the next wake-up */
+void events_sleep(bool for_event); /* WFI, or WFE: advance time to the next wake-up */
 void events_wait(uint64_t cycles); /* time passes while the firmware polls an idle input */
 void events_check_limits(void);
 
@@ -160,7 +165,7 @@ enum {
 };
 #define IRQ_COUNT 82
 #define EXCEPTION_COUNT (16 + IRQ_COUNT)
-enum { IRQ_TIM2 = 28, IRQ_USART1 = 37, IRQ_USART2 = 38, IRQ_TIM6 = 54 };
+enum { IRQ_RTC_WAKE_UP = 3, IRQ_USART1 = 37, IRQ_USART2 = 38 };
 uint32_t nvic_read(uint32_t address);
 void nvic_write(uint32_t address, uint32_t value);
 void nvic_pend(int exception);
@@ -231,35 +236,94 @@ void dwt_write(uint32_t address, uint32_t value);
 uint32_t debug_read(uint32_t address);
 void debug_write(uint32_t address, uint32_t value);
 
-/* ---- rcc.c: clock tree, PWR, FLASH_ACR, violations ---- */
+/* ---- violation.c ---- */
 typedef struct {
   uint64_t cycle, nanoseconds;
   uint32_t pc, count;
   char kind[24], reason[120];
 } violation;
+extern violation violations[];
+extern size_t violation_count;
+void violation_record(const char *kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- rcc.c: clock tree, FLASH_ACR, time ---- */
 typedef struct {
   uint64_t cycle, nanoseconds;
   uint32_t hclk_hz, wait_states;
   const char *source;
 } clock_change;
-extern violation violations[];
-extern size_t violation_count;
+typedef struct { /* what the supply current depends on */
+  const char *source;
+  uint32_t hclk_hz, vco_hz;  /* vco_hz: 0 = PLL off */
+  uint32_t ahb1, apb1, apb2; /* enabled peripherals; in sleep, those that sleep leaves on */
+  uint32_t wait_states;
+  bool hse_on, art; /* art: prefetch and both caches */
+} clock_state;
 extern clock_change clock_history[];
 extern size_t clock_change_count;
 void rcc_reset(void);
 uint32_t rcc_read(uint32_t address);
 void rcc_write(uint32_t address, uint32_t value);
-uint32_t pwr_read(uint32_t address);
-void pwr_write(uint32_t address, uint32_t value);
 uint32_t flash_interface_read(uint32_t address);
 void flash_interface_write(uint32_t address, uint32_t value);
 uint32_t rcc_hclk(void);
-uint32_t rcc_timer_divider(void); /* HCLK cycles per tick of an APB1 timer, before its own prescaler */
-uint64_t rcc_nanoseconds(void);   /* since reset */
-uint64_t rcc_deadline(void);      /* cycle at which a pending clock switch completes */
+uint32_t rcc_timer_divider(void);            /* HCLK cycles per tick of an APB1 timer, before its own prescaler */
+uint64_t rcc_nanoseconds(void);              /* since reset */
+uint64_t rcc_cycle_at(uint64_t nanoseconds); /* first cycle at or after that time, at the clock of now */
+uint64_t rcc_deadline(void);                 /* cycle at which a pending clock switch completes, or the crystal fails */
 void rcc_service(void);
+void rcc_check(void);                        /* records broken rules of the clocks as they are */
+void rcc_stop(void);                         /* what stop mode leaves of the clock tree */
+void rcc_pass_stopped(uint64_t nanoseconds); /* time without cycles */
 bool rcc_enabled(unsigned register_index, unsigned bit);
-void violation_record(const char *kind, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool rcc_pll_on(void);
+uint32_t rcc_apb_hz(unsigned bus); /* 1 or 2 */
+clock_state rcc_state(bool asleep);
+
+/* ---- power.c ---- */
+void power_reset(void);
+uint32_t pwr_read(uint32_t address);
+void pwr_write(uint32_t address, uint32_t value);
+bool power_scale1(void);
+bool power_backup_writable(void);
+bool power_standby(void); /* deep sleep would be standby */
+bool power_stop_low_power(void);
+bool power_stop_flash_off(void);
+uint64_t power_wakeup_ns(void); /* from stop mode to the first instruction */
+
+/* ---- rtc.c ---- */
+void rtc_reset(void);
+uint32_t rtc_read(uint32_t address);
+void rtc_write(uint32_t address, uint32_t value);
+uint32_t rtc_clock_read(bool backup_domain, uint32_t value); /* RCC_BDCR, or RCC_CSR, with its ready bit */
+uint32_t rtc_clock_write(bool backup_domain, uint32_t before, uint32_t value); /* what the register becomes */
+uint64_t rtc_deadline_ns(void);
+void rtc_service(void);
+bool rtc_pending(void); /* a wake-up flag that would keep the chip from stopping */
+
+/* ---- exti.c ---- */
+uint32_t exti_read(uint32_t address);
+void exti_write(uint32_t address, uint32_t value);
+uint32_t syscfg_read(uint32_t address);
+void syscfg_write(uint32_t address, uint32_t value);
+void exti_edge(unsigned line, bool rising);
+void exti_pin_edge(unsigned port, unsigned pin, bool rising);
+bool exti_pending(void);
+bool exti_event_take(void); /* an event for WFE since the last call */
+
+/* ---- residency.c ---- */
+typedef enum { MODE_RUN, MODE_SLEEP, MODE_STOP, MODE_WAKE_UP, MODE_WAIT } power_mode;
+void residency_update(void); /* after every change of what the supply current depends on */
+void residency_mode(power_mode mode);
+void residency_write(FILE *file);
+
+/* ---- timeline.c: --events, and the ITM whose words it records ---- */
+void timeline_open(void);
+void timeline_record(const char *event, const char *subject, uint32_t value);
+void timeline_number(const char *event, unsigned subject, uint32_t value);
+void timeline_close(void);
+uint32_t itm_read(uint32_t address);
+void itm_write(uint32_t address, uint32_t value);
 
 /* ---- flash_model.c ---- */
 typedef struct {
@@ -274,15 +338,13 @@ flash_counters flash_model_counters(void);
 const char *flash_model_name(flash_model_kind kind);
 
 /* ---- tim.c ---- */
-uint32_t tim2_read(uint32_t address);
-void tim2_write(uint32_t address, uint32_t value);
-uint32_t tim6_read(uint32_t address);
-void tim6_write(uint32_t address, uint32_t value);
+uint32_t tim_read(uint32_t address);
+void tim_write(uint32_t address, uint32_t value);
 uint64_t tim_deadline(void);
 void tim_service(void);
 void tim_clock_changes(void); /* call before the APB1 timer clock changes: settles the counters */
 void tim_clock_changed(void);
-void tim_reset(void);
+void tim_reset(uint32_t which); /* bit 0: TIM2, ... bit 5: TIM7 */
 
 /* ---- usart.c and host_io.c ---- */
 uint32_t usart1_read(uint32_t address);
@@ -306,6 +368,9 @@ void host_flush(void);
 /* ---- gpio.c ---- */
 uint32_t gpio_read(uint32_t address);
 void gpio_write(uint32_t address, uint32_t value);
+void pins_open(void); /* reads --pins; exits with EXIT_CODE_USAGE and one line on a bad file */
+uint64_t pins_deadline_ns(void);
+void pins_service(void);
 
 /* ---- semihost.c ---- */
 void semihost_call(void); /* R0 = operation, R1 = argument; sets R0 or ends the run */

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# rqdkm_add_firmware(<target>): an ELF for the STM32F407 that serves the model of rqdkm_model.h.
+# rqdkm_add_firmware(<target> [MAIN <source>]): an ELF for the STM32F407 that serves the model of rqdkm_model.h, or does
+# what another source's main() says.
 #
 #   cmake_minimum_required(VERSION 3.20)
 #   if(NOT CMAKE_TOOLCHAIN_FILE)
@@ -34,6 +35,10 @@ option(RQDKM_PROFILE_LAYERS "count the cycles of every layer" OFF)
 option(RQDKM_WERROR "warnings in rqdkm's own sources are errors" OFF)
 
 function(rqdkm_add_firmware target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "MAIN" "")
+  if(NOT arg_MAIN)
+    set(arg_MAIN ${RQDKM_BOARD_DIR}/main.c)
+  endif()
   set(io_modes none usart semihosting auto) # the numbers of io.c
   list(FIND io_modes "${RQDKM_IO}" io)
   if(io LESS 1)
@@ -42,8 +47,9 @@ function(rqdkm_add_firmware target)
   set(port ${RQDKM_TFLM_OPS_DIR}/src/port)
   set(own
       ${RQDKM_BOARD_DIR}/startup.c ${RQDKM_BOARD_DIR}/fault.c ${RQDKM_BOARD_DIR}/clock.c ${RQDKM_BOARD_DIR}/port.c
+      ${RQDKM_BOARD_DIR}/clock_points.c ${RQDKM_BOARD_DIR}/power.c ${RQDKM_BOARD_DIR}/aras_port.c
       ${RQDKM_BOARD_DIR}/io.c ${RQDKM_BOARD_DIR}/usart.c ${RQDKM_BOARD_DIR}/semihosting.c
-      ${RQDKM_BOARD_DIR}/semihosting_io.c ${RQDKM_BOARD_DIR}/syscalls.c ${RQDKM_BOARD_DIR}/main.c
+      ${RQDKM_BOARD_DIR}/semihosting_io.c ${RQDKM_BOARD_DIR}/syscalls.c ${arg_MAIN}
       ${port}/crc32.c ${port}/frame.c ${port}/paint.c ${port}/server.c)
   if(RQDKM_DISPATCH)
     list(APPEND own ${port}/dispatch.c)

@@ -23,9 +23,15 @@ void board_io_init(const board_clock *clock);
 int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
 uint32_t board_io_write(const uint8_t *data, uint32_t size);
 
+/* Everything written has left the chip (bounded); before and after a change of clock. */
+void board_io_flush(void);
+void board_io_clock_changed(const board_clock *clock);
+
 void board_usart_init(const board_clock *clock);
 int32_t board_usart_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
 uint32_t board_usart_write(const uint8_t *data, uint32_t size);
+void board_usart_flush(void);
+void board_usart_rate(const board_clock *clock); /* divider for RQDKM_BAUD */
 
 void board_console_init(void);
 int32_t board_console_read(uint8_t *data, uint32_t size, uint32_t timeout_ms);
@@ -34,6 +40,9 @@ uint32_t board_console_write(const uint8_t *data, uint32_t size);
 /* Semihosting (Arm's "Semihosting for AArch32 and AArch64"). Returns the host's answer in r0, or -1 when nobody
    listens: the hard fault handler then skips the breakpoint. */
 int32_t board_semihosting(uint32_t operation, const volatile void *parameters);
+
+/* port.c's copy of the clock, and the byte stream, follow. */
+void board_port_clock_changed(const board_clock *clock);
 
 /* How often a polling loop of about 64 cycles may go round in timeout_ms. */
 uint32_t board_poll_limit(uint32_t timeout_ms);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "board.h"
 #include "registers.h"
+#include "wait.h"
 
 #ifndef RQDKM_HSE_HZ
 #define RQDKM_HSE_HZ 8000000 /* crystal of the STM32F4DISCOVERY */
@@ -13,24 +14,7 @@
 #error "RQDKM_HSE_HZ must be a multiple of 2 MHz from 4 to 26 MHz"
 #endif
 
-enum {
-  kWaitStates168MHz = 5, /* DS8626: one per started 30 MHz at 2.7 to 3.6 V */
-  /* Polls of about 8 cycles at 16 MHz: a crystal takes 2 ms typically, up to 100 ms are granted; the PLL locks in 0.3
-     ms at most, the rest takes microseconds; 5 ms are granted. */
-  kCrystalPolls = 200000,
-  kPolls = 10000,
-};
-
-static bool wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value, uint32_t polls) {
-  while ((*reg & mask) != value)
-    if (polls-- == 0) return false;
-  return true;
-}
-
-static void flash_wait_states(uint32_t wait_states) {
-  FLASH_ACR = (FLASH_ACR & ~FLASH_ACR_LATENCY) | wait_states;
-  (void)wait_for(&FLASH_ACR, FLASH_ACR_LATENCY, wait_states, kPolls);
-}
+enum { kWaitStates168MHz = 5 }; /* DS8626: one per started 30 MHz at 2.7 to 3.6 V */
 
 /* From the internal oscillator's 16 MHz (where the core must be running) to 168 MHz; leaves everything as it was when
    it fails. */

@@ -31,6 +31,14 @@ void board_io_init(const board_clock *clock) {
     board_usart_init(clock);
 }
 
+void board_io_flush(void) {
+  if (!console) board_usart_flush();
+}
+
+void board_io_clock_changed(const board_clock *clock) {
+  if (!console) board_usart_rate(clock);
+}
+
 int32_t board_io_read(uint8_t *data, uint32_t size, uint32_t timeout_ms) {
   return console ? board_console_read(data, size, timeout_ms) : board_usart_read(data, size, timeout_ms);
 }

@@ -37,6 +37,11 @@ void rqdkm_port_init(void) {
   board_io_init(&core);
 }
 
+void board_port_clock_changed(const board_clock *clock) {
+  core = *clock;
+  board_io_clock_changed(clock);
+}
+
 const char *rqdkm_port_name(void) { return "stm32f407"; }
 
 uint32_t rqdkm_port_cycles(void) { return DWT_CYCCNT; }

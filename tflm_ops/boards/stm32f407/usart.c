@@ -10,6 +10,12 @@
 
 enum { kAlternateFunction = 7 };
 
+void board_usart_rate(const board_clock *clock) { USART1_BRR = (clock->pclk2_hz + RQDKM_BAUD / 2) / RQDKM_BAUD; }
+
+void board_usart_flush(void) {
+  for (uint32_t polls = board_poll_limit(10); polls && !(USART1_SR & USART_SR_TC);) polls--;
+}
+
 void board_usart_init(const board_clock *clock) {
 #ifdef RQDKM_USART_PA9
   RCC_AHB1ENR |= RCC_AHB1ENR_GPIOAEN;
@@ -27,7 +33,7 @@ void board_usart_init(const board_clock *clock) {
 #endif
   RCC_APB2ENR |= RCC_APB2ENR_USART1EN;
   (void)RCC_APB2ENR;
-  USART1_BRR = (clock->pclk2_hz + RQDKM_BAUD / 2) / RQDKM_BAUD;
+  board_usart_rate(clock);
   USART1_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE;
 }
 
@@ -51,7 +57,6 @@ uint32_t board_usart_write(const uint8_t *data, uint32_t size) {
       if (polls-- == 0) return i;
     USART1_DR = data[i];
   }
-  /* wait for the last bit: the next thing may be a reset */
-  for (uint32_t polls = limit; polls && !(USART1_SR & USART_SR_TC);) polls--;
+  board_usart_flush(); /* the next thing may be a reset */
   return size;
 }

@@ -58,11 +58,18 @@ class Scripted(Board):
         self.time = max(self.time, float(until_us))
         return OK
 
+    def doze(self, until_us: int) -> int:
+        self.calls.append(("doze", until_us))
+        return self._away(until_us)
+
     def stop(self, until_us: int) -> int:
         self.calls.append(("stop", until_us))
         if self.no_timer:
             self.sleep(until_us)
             return 3
+        return self._away(until_us)
+
+    def _away(self, until_us: int) -> int:
         self.time = max(self.time, float(until_us))
         if self.dead_pll:  # it has to be locked again, and is not
             self.point = 5

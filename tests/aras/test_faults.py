@@ -238,7 +238,7 @@ def test_a_stop_without_a_timer_counts_as_sleep() -> None:
     aras = Aras(built(), board)
     frame(aras, board)
     aras.idle(board.now_us() + 50_000)
-    assert list(aras.idles) == [0, 1, 0]
+    assert list(aras.idles) == [0, 1, 0, 0]
 
 
 def test_wild_answers_of_the_board_are_survived() -> None:

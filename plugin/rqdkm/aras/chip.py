@@ -189,12 +189,6 @@ class Chip(Board):
         self.pump()
         return bool(self.frames) or self.unmasked()
 
-    def doze(self, until_us: int) -> None:
-        """Asleep until something comes; its handler has not run yet."""
-        if not self.busy():
-            end = min(float(until_us), self.next_time())
-            self.spend(end - self.t, self.sleep_ma[self.point], "sleep", counts=False)
-
     def handle(self) -> None:
         """What has come since; no longer than a few ticks: their interrupt raises the priority of who waits."""
         self._due = self.t + self.table.tick_us
@@ -202,18 +196,31 @@ class Chip(Board):
         self._due = float("inf")
 
     def sleep(self, until_us: int) -> int:
-        self.doze(until_us)
+        if not self.busy():
+            end = min(float(until_us), self.next_time())
+            self.spend(end - self.t, self.sleep_ma[self.point], "sleep", counts=False)
         self.handle()
         return OK
 
+    def doze(self, until_us: int) -> int:
+        safe = self.table.safe
+        leave, back = self.switch_us[self.point][safe], self.switch_us[safe][self.point]
+        return self._away(until_us, leave, back, self.sleep_ma[safe], "sleep", 0.0)
+
     def stop(self, until_us: int) -> int:
-        relock = self.switch_us[self.table.safe][self.point]
+        back = self.switch_us[self.table.safe][self.point]
+        return self._away(until_us, 0.0, back, self.table.stop_ma, "stop", self.table.wake_us)
+
+    def _away(self, until_us: int, leave: float, back: float, ma: float, activity: str, wake: float) -> int:
+        """Without the PLL; it is back before handlers run, and by ``until_us``."""
+        safe = self.table.safe
         if not self.busy():
-            end = min(until_us - self.table.wake_us - relock, self.next_time())
-            if end - self.t < _LEAST_STOP_US:
+            if until_us - leave - wake - back - self.t < _LEAST_STOP_US or self.next_time() <= self.t + leave:
                 return self.sleep(until_us)
-            self.spend(end - self.t, self.table.stop_ma, "stop", counts=False)
-            self.spend(self.table.wake_us, self.table.wake_ma, "wake", point=self.table.safe)
-            self.spend(relock, self.table.switch_ma, "switch", point=self.table.safe)
+            self.spend(leave, self.table.switch_ma, "switch", point=safe)
+            end = min(until_us - wake - back, self.next_time())
+            self.spend(end - self.t, ma, activity, point=safe, counts=False)
+            self.spend(wake, self.table.wake_ma, "wake", point=safe)
+            self.spend(back, self.table.switch_ma, "switch", point=safe)
         self.handle()
         return OK

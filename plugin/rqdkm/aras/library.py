@@ -19,9 +19,9 @@ from rqdkm_tvm.sources import tflm_ops_dir
 
 OK, REFUSED, FALLBACK, NO_TIMER = range(4)
 FAULTS = ("table", "request", "clock", "cycles", "jump", "time", "overrun")
-RUN_ON, SLEEP, STOP = range(3)
+RUN_ON, SLEEP, DOZE, STOP = range(4)
 CAN_STOP, SURPRISED = 1, 2
-IDLE_MODES = ("run on", "sleep", "stop")
+IDLE_MODES = ("run on", "sleep", "doze", "stop")
 
 #: Undefined behaviour ends the process; the flags of the morphing tests.
 FLAGS = ("-O1", "-std=c99", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", "-fPIC", "-shared")
@@ -42,6 +42,7 @@ class CPort(ctypes.Structure):
         ("clock", _CYCLES),
         ("set_clock", _SET),
         ("sleep", _UNTIL),
+        ("doze", _UNTIL),
         ("stop", _UNTIL),
         ("set_priority", _SET),
     ]
@@ -63,6 +64,9 @@ class Board:
         raise NotImplementedError
 
     def sleep(self, until_us: int) -> int:
+        raise NotImplementedError
+
+    def doze(self, until_us: int) -> int:
         raise NotImplementedError
 
     def stop(self, until_us: int) -> int:
@@ -95,7 +99,7 @@ class Aras:
         **dict.fromkeys(("load_inference", "load_rest", "slack", "memory", "masked_us", "gap_us"), ctypes.c_float),
         **dict.fromkeys(("expected", "upper", "worst", "done", "expected_rate", "frame_share"), ctypes.c_float),
         **dict.fromkeys(("stuck", "busy", "make_up"), ctypes.c_bool),
-        "idles": ctypes.c_uint32 * 3,
+        "idles": ctypes.c_uint32 * len(IDLE_MODES),
         "faults": ctypes.c_uint32 * len(FAULTS),
         "rate": ctypes.c_float * LEVELS,
         "demand": CPredictor,
@@ -111,6 +115,7 @@ class Aras:
             _CYCLES(lambda _: board.clock()),
             _SET(lambda _, point: board.set_clock(point)),
             _UNTIL(lambda _, until: board.sleep(until)),
+            _UNTIL(lambda _, until: board.doze(until)),
             _UNTIL(lambda _, until: board.stop(until)),
             _SET(lambda _, level: board.set_priority(level)),
         )

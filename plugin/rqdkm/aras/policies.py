@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rqdkm.aras.chip import Chip
-from rqdkm.aras.library import SLEEP, STOP, Aras
-from rqdkm.aras.table import CTable
+from rqdkm.aras.library import Aras
 from rqdkm.aras.traces import Arrival
 
 
@@ -41,12 +40,7 @@ class RaceToSleep(Governor):
     name = "race to sleep"
 
     def idle(self, until_us: int, can_stop: bool, surprised: bool) -> None:
-        chip = self.chip
-        if not chip.busy():
-            chip.set_clock(chip.table.safe)
-            chip.doze(until_us)
-            chip.set_clock(0)
-        chip.handle()
+        self.chip.doze(until_us)
 
 
 class RaceToStop(RaceToSleep):
@@ -147,5 +141,3 @@ GOVERNORS: dict[str, type[Governor]] = {
     "stop": RaceToStop,
     "aras": ArasGovernor,
 }
-
-__all__ = ["GOVERNORS", "SLEEP", "STOP", "ArasGovernor", "CTable", "Cost", "Governor", "OnDemand"]

@@ -101,7 +101,8 @@ typedef enum {
 typedef enum {
   RQDKM_ARAS_RUN_ON = 0, /* the gap is too short for anything */
   RQDKM_ARAS_SLEEP = 1,
-  RQDKM_ARAS_STOP = 2,
+  RQDKM_ARAS_DOZE = 2, /* asleep with the PLL off */
+  RQDKM_ARAS_STOP = 3,
 } rqdkm_aras_idle_mode;
 
 typedef struct {
@@ -157,7 +158,7 @@ typedef struct {
   float told_load;                 /* frame_load as DKM is told it: follows only when that is RQDKM_ARAS_BAND away */
   float slack;                     /* -1 to 1: time left at the end of the last frame, over what it had */
   float memory;                    /* 0 to 1: working memory taken by others */
-  uint32_t frames, missed, decisions, switches, dropped, idles[3];
+  uint32_t frames, missed, decisions, switches, dropped, idles[4];
   uint32_t faults[RQDKM_ARAS_FAULT_KINDS];
 } rqdkm_aras;
 

@@ -57,6 +57,10 @@ static inline rqdkm_aras_status rqdkm_aras_freertos_sleep(void *context, uint64_
   const rqdkm_aras_port *board = ((const rqdkm_aras_freertos *)context)->board;
   return board->sleep(board->context, until_us);
 }
+static inline rqdkm_aras_status rqdkm_aras_freertos_doze(void *context, uint64_t until_us) {
+  const rqdkm_aras_port *board = ((const rqdkm_aras_freertos *)context)->board;
+  return board->doze(board->context, until_us);
+}
 static inline rqdkm_aras_status rqdkm_aras_freertos_stop(void *context, uint64_t until_us) {
   const rqdkm_aras_port *board = ((const rqdkm_aras_freertos *)context)->board;
   return board->stop(board->context, until_us);
@@ -72,6 +76,7 @@ static inline void rqdkm_aras_freertos_attach(rqdkm_aras_port *port, rqdkm_aras_
   port->clock = rqdkm_aras_freertos_clock;
   port->set_clock = rqdkm_aras_freertos_set_clock;
   port->sleep = rqdkm_aras_freertos_sleep;
+  port->doze = rqdkm_aras_freertos_doze;
   port->stop = rqdkm_aras_freertos_stop;
   port->set_priority = rqdkm_aras_freertos_priority;
 }

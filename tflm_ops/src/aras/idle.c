@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How to wait: at which clock, asleep or stopped.
+/* How to wait: at which clock, asleep, dozing or stopped.
  *
- * Both cost an amount once and a current for as long as they last, so that the mean length of idle times is all that
- * has to be known about them. Counted are the change of clock now, the waiting, the way out of stop mode, what the rest
+ * Each costs an amount once and a current for as long as it lasts, so that the mean length of idle times is all that
+ * has to be known about them. Counted are the change of clock now, the waiting, the way back to the clock, what the rest
  * computes when it wakes the core, and, where a frame may come next, the change to the clock of frames. A way of
  * waiting from which a frame in its worst case could not be finished any more is not taken. */
 #include "aras/internal.h"
@@ -10,26 +10,32 @@
 enum { kShort_us = 20 };
 static const float kGain = 0.1f, kKeepUp = 0.8f;
 
-/* Nanojoules per idle time of `gap` microseconds. */
-static float energy(const rqdkm_aras *a, uint32_t point, bool stop, float gap) {
+/* From the moment something wakes the core up until `point` drives it. */
+static float latency(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode) {
   const rqdkm_aras_table *t = a->table;
-  const float change = t->switch_us[a->point][point], frame = t->switch_us[point][a->efficient] * a->frame_share;
-  float found = t->switch_ma * (change + frame);
-  if (stop) {
-    found += t->stop_ma * gap + t->wake_ma * t->wake_us + t->switch_ma * t->switch_us[t->safe][point];
-  } else {
-    found += t->point[point].sleep_ma * gap;
+  if (mode == RQDKM_ARAS_SLEEP) return 0.0f;
+  return (mode == RQDKM_ARAS_STOP ? t->wake_us : 0.0f) + t->switch_us[t->safe][point];
+}
+
+/* Nanojoules per idle time of `gap` microseconds. */
+static float energy(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode, float gap) {
+  const rqdkm_aras_table *t = a->table;
+  const float frame = t->switch_us[point][a->efficient] * a->frame_share;
+  float changes = t->switch_us[a->point][point] + frame, found = t->point[point].sleep_ma * gap;
+  if (mode != RQDKM_ARAS_SLEEP) {
+    changes += t->switch_us[point][t->safe] + t->switch_us[t->safe][point];
+    found = mode == RQDKM_ARAS_DOZE ? t->point[t->safe].sleep_ma * gap : t->stop_ma * gap + t->wake_ma * t->wake_us;
   }
-  return t->volts * found + a->wake.expected * a->nanojoules[point];
+  return t->volts * (found + t->switch_ma * changes) + a->wake.expected * a->nanojoules[point];
 }
 
 /* Whether frames and rest are still served in time. */
-static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, bool surprised, float spare) {
+static bool quick(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode, bool surprised, float spare) {
   const rqdkm_aras_table *t = a->table;
-  const float wake = stop ? t->wake_us + t->switch_us[t->safe][point] : 0.0f;
+  if (point == 0 && mode == RQDKM_ARAS_SLEEP) return true;
+  const float wake = latency(a, point, mode);
   /* at the fastest clock the rest takes what it takes */
   const float rest = point == 0 ? 0.0f : rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
-  if (point == 0 && !stop) return true;
   /* of a wake-up that is known beforehand, stop mode's part is over by then */
   const float back = (surprised ? wake : 0.0f) + t->switch_us[point][0];
   const bool keeps_up = rqdkm_aras_mhz(a, point) * kKeepUp >= a->expected_rate;
@@ -38,30 +44,33 @@ static bool quick(const rqdkm_aras *a, uint32_t point, bool stop, bool surprised
 
 static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
+  const rqdkm_aras_port *port = a->port;
   const float left = rqdkm_aras_span(a->now_us, until_us);
   if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
   const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
   const float spare = a->relative_us - (float)t->guard_us - (float)t->worst_cycles / rqdkm_aras_granted(a);
+  const rqdkm_aras_idle_mode deepest = flags & RQDKM_ARAS_CAN_STOP ? RQDKM_ARAS_STOP : RQDKM_ARAS_DOZE;
   uint32_t point = 0;
-  bool stop = false;
-  float least = energy(a, 0, false, gap);
+  rqdkm_aras_idle_mode mode = RQDKM_ARAS_SLEEP;
+  float least = energy(a, 0, RQDKM_ARAS_SLEEP, gap);
   for (uint32_t p = 0; p < (a->pressed ? 1u : t->points); p++) {
-    for (uint32_t s = 0; s <= (flags & RQDKM_ARAS_CAN_STOP); s++) {
-      if (!quick(a, p, s != 0, (flags & RQDKM_ARAS_SURPRISED) != 0, spare)) continue;
-      const float found = energy(a, p, s != 0, gap);
+    for (rqdkm_aras_idle_mode m = RQDKM_ARAS_SLEEP; m <= deepest; m++) {
+      if (!quick(a, p, m, (flags & RQDKM_ARAS_SURPRISED) != 0, spare)) continue;
+      const float found = energy(a, p, m, gap);
       if (found < least) {
         least = found;
         point = p;
-        stop = s != 0;
+        mode = m;
       }
     }
   }
   a->decisions++;
   rqdkm_aras_set_point(a, point);
-  const rqdkm_aras_status status =
-      stop ? a->port->stop(a->port->context, until_us) : a->port->sleep(a->port->context, until_us);
+  const rqdkm_aras_status status = mode == RQDKM_ARAS_SLEEP  ? port->sleep(port->context, until_us)
+                                   : mode == RQDKM_ARAS_DOZE ? port->doze(port->context, until_us)
+                                                             : port->stop(port->context, until_us);
   if (status == RQDKM_ARAS_REFUSED) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_REQUEST);
-  return stop && status != RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_STOP : RQDKM_ARAS_SLEEP;
+  return status == RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_SLEEP : mode;
 }
 
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {

@@ -30,9 +30,9 @@ bool board_rtc_start(bool crystal);
 /* Sleeps until that time or until an interrupt has been handled. */
 void board_sleep(uint64_t until_us);
 
-/* The same on the internal oscillator, PLL off. Comes back to the clock of before, by that time or before the handler of
-   what ended it runs; when there is no time for that, sleeps at the clock of before. RQDKM_ARAS_FALLBACK: awake, but at
-   16 MHz. */
+/* The same on the internal oscillator, PLL off. Comes back to the clock of before, by that time or before the handler
+   of what ended it runs; when there is no time for that, sleeps at the clock of before. RQDKM_ARAS_FALLBACK: awake, but
+   at 16 MHz. */
 rqdkm_aras_status board_doze(uint64_t until_us);
 
 typedef enum {

@@ -2,8 +2,8 @@
 /* How to wait: at which clock, asleep, dozing or stopped.
  *
  * Each costs an amount once and a current for as long as it lasts, so that the mean length of idle times is all that
- * has to be known about them. Counted are the change of clock now, the waiting, the way back to the clock, what the rest
- * computes when it wakes the core, and, where a frame may come next, the change to the clock of frames. A way of
+ * has to be known about them. Counted are the change of clock now, the waiting, the way back to the clock, what the
+ * rest computes when it wakes the core, and, where a frame may come next, the change to the clock of frames. A way of
  * waiting from which a frame in its worst case could not be finished any more is not taken. */
 #include "aras/internal.h"
 

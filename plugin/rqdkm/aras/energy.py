@@ -24,6 +24,8 @@ _UNITS = {
     "run": "mA",
     "sleep": "mA",
     "stop": "mA",
+    "stop_main": "mA",
+    "stop_deep": "mA",
     "stop_wake": "us",
     "stop_wake_current": "mA",
     "pll": "mA",
@@ -46,6 +48,8 @@ class Currents:
     run: dict[float, float]
     sleep: dict[float, float]
     stop: float
+    stop_main: float
+    stop_deep: float
     stop_wake: float
     stop_wake_current: float
     pll: float

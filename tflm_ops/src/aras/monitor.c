@@ -102,9 +102,11 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->frame_rest += (float)passed;
     inference -= (float)passed;
   }
-  if (a->busy && inference > 0.0f) {
-    a->done += inference / a->table->point[a->point].factor;
-    a->window_inference += inference;
+  if (a->busy) { /* negative when a handler ends that an earlier look took for inference */
+    const float done = a->done + inference / a->table->point[a->point].factor;
+    a->done = done > 0.0f ? done : 0.0f;
+    const float sum = a->window_inference + inference;
+    a->window_inference = sum > 0.0f ? sum : 0.0f;
   }
   if (!same_clock) { /* the crystal failed: the hardware fell back by itself */
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);

@@ -27,7 +27,8 @@ void rest_clear(void);
 /* Timers start; times count from `start`. */
 void rest_start(uint64_t start, rqdkm_aras *aras);
 void rest_stop(void);
-/* After stop mode, in which timers stand still. */
+/* Before and after waiting: timers stand still in stop mode. */
+void rest_waits(void);
 void rest_again(void);
 /* When the next one is due. */
 uint64_t rest_next(void);

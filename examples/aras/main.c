@@ -12,8 +12,8 @@
      m POINT                    cycles of one inference at that clock
      x CODE                     end (where a host listens)
 
-   Frames and their limits also show as markers of the ITM: port 0 the time at `g`, port 1 that of the trace's start, port
-   2 a frame that is finished. The times of a trace count from 20 ms after `g`. */
+   Frames and their limits also show as markers of the ITM: port 0 the time at `g`, port 1 that of the trace's start,
+   port 2 a frame that is finished. The times of a trace count from 20 ms after `g`. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -102,6 +102,7 @@ static void go(uint32_t governor, bool can_stop) {
     if (now >= end) break;
     uint64_t until = next < frame_count && f->timed ? start + f->time_us : end;
     until = rest_next() < until ? rest_next() : until;
+    rest_waits();
     governor_idle(until, surprised, can_stop);
     rest_again();
   }
@@ -110,8 +111,7 @@ static void go(uint32_t governor, bool can_stop) {
   const governor_figures figures = governor_result();
   const rest_figures rest = rest_result();
   const rqdkm_aras *aras = governor_aras();
-  for (uint32_t k = 0; k < frame_count; k++)
-    printf("frame %lu %lu %u\n", k, frames[k].finish_us, frames[k].point);
+  for (uint32_t k = 0; k < frame_count; k++) printf("frame %lu %lu %u\n", k, frames[k].finish_us, frames[k].point);
   printf("rest %lu %lu %lu\n", rest.served, rest.late, rest.worst_us);
   printf("cost %lu %lu %lu %lu %lu %lu %lu %lu\n", figures.begin_cycles, figures.end_cycles, figures.idle_cycles,
          figures.tick_cycles, figures.fast_tick_cycles, (uint32_t)(figures.control_cycles / 1000),

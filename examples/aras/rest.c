@@ -33,6 +33,7 @@ static rest_figures figures;
 static uint64_t start_us;
 static rqdkm_aras *aras;
 static bool running;
+static volatile bool stale; /* timers may have stood still since they were armed */
 
 bool rest_add(uint32_t class, const rest_arrival *arrival) {
   if (class >= kClasses || count[class] == kMostRest / kClasses) return false;
@@ -104,12 +105,13 @@ void rest_stop(void) {
   rest_again();
 }
 
+void rest_waits(void) { stale = true; }
+
 void rest_again(void) {
-  for (uint32_t class = 0; class < kClasses; class++) {
-    const uint32_t state = rqdkm_port_irq_save();
-    arm(class);
-    rqdkm_port_irq_restore(state);
-  }
+  stale = false;
+  const uint32_t state = rqdkm_port_irq_save(); /* neither handler before both are armed */
+  for (uint32_t class = 0; class < kClasses; class++) arm(class);
+  rqdkm_port_irq_restore(state);
 }
 
 rest_figures rest_result(void) { return figures; }
@@ -125,6 +127,10 @@ static void serve(uint32_t class) {
   SR(kTimer[class]) = 0;
   (void)SR(kTimer[class]); /* the request must be gone before the handler returns */
   governor_awake();
+  if (stale) { /* before the context that stopped can do it */
+    stale = false;
+    arm(1 - class);
+  }
   if (running && due(class) <= board_time_us()) {
     const rest_arrival *arrival = &arrivals[class][next[class]++];
     rqdkm_aras_rest_begin(aras);

@@ -105,14 +105,20 @@ typedef enum {
   RQDKM_ARAS_STOP = 3,
 } rqdkm_aras_idle_mode;
 
+/* One way to wait: from a wake-up until the clock is back (us), what it costs once (nJ), and its power (mW). */
+typedef struct {
+  float back_us, once, power;
+} rqdkm_aras_way;
+
 typedef struct {
   const rqdkm_aras_table *table;
   const rqdkm_aras_port *port;
   bool usable; /* the table is good */
   volatile bool entered;
-  float nanojoules[RQDKM_ARAS_POINTS]; /* per cycle, running */
-  float milliwatts[RQDKM_ARAS_POINTS]; /* running */
-  uint32_t efficient;                  /* point with the least energy per frame */
+  float mhz[RQDKM_ARAS_POINTS];                           /* cycles per microsecond */
+  float nanojoules[RQDKM_ARAS_POINTS];                    /* per cycle, running */
+  rqdkm_aras_way way[RQDKM_ARAS_POINTS][RQDKM_ARAS_STOP]; /* by point and mode - 1 */
+  uint32_t efficient;                                     /* point with the least energy per frame */
 
   /* where things stand */
   uint32_t point, level;
@@ -126,9 +132,12 @@ typedef struct {
 
   /* the frame; cycles are those of point 0 */
   bool busy, announced, overrun;
-  uint32_t first_point;                     /* that the last frame began with */
-  float wasted;                             /* part of a frame's energy that keeping the point has cost so far */
-  uint64_t begun_us, deadline_us, check_us; /* check: nothing needs to be decided before */
+  uint32_t first_point; /* that the last frame began with */
+  float wasted;         /* part of a frame's energy that keeping the point has cost so far */
+  uint64_t begun_us, deadline_us;
+  uint64_t safe_us;                   /* until then the worst case is no danger, even if nothing gets done */
+  uint32_t check_cycles, check_ticks; /* from the last look at the counters: nothing to be decided before */
+  float decided_rate;                 /* rate[0] at the last decision */
   float done, base, expected, upper, worst;
   float relative_us;      /* from begin to deadline, of the last frame */
   rqdkm_predictor demand; /* of frames, over `base` */
@@ -147,11 +156,16 @@ typedef struct {
 
   /* idle times */
   bool can_stop, idled;
-  volatile bool waiting;     /* within rqdkm_aras_idle */
-  volatile uint32_t held;    /* ticks that found the rest at work there */
-  bool pressed;              /* it left no time to sleep */
-  float gap_us, frame_share; /* their mean length; how many of them end with a frame */
-  rqdkm_predictor wake;      /* cycles of the rest in each */
+  volatile uint32_t held;          /* ticks in a row that found the rest at work while no frame was */
+  volatile bool raised;            /* so that one of them has raised the priority */
+  bool pressed;                    /* the rest needs the fastest clock */
+  float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
+  uint32_t idle_rest;              /* cycles of the rest in this one */
+  uint32_t idle_point, idle_flags; /* the last choice, and what it was made for */
+  rqdkm_aras_idle_mode idle_mode;
+  uint32_t idle_uses; /* for how many more it is good */
+  float idle_gap;
+  rqdkm_predictor wake; /* cycles of the rest in each */
 
   /* what was measured, for whoever wants to know; counters wrap */
   float load_inference, load_rest; /* 0 to 1: cycles over those of point 0 in the same time */
@@ -173,7 +187,8 @@ int32_t rqdkm_aras_init(rqdkm_aras *aras, const rqdkm_aras_table *table, const r
 void rqdkm_aras_begin(rqdkm_aras *aras, uint64_t deadline_us, uint32_t cycles);
 /* Time has passed: at least every tick_us while the core is awake, from a timer whose interrupt the rest cannot hold up
    (between layers, if there is no such timer). Decides anew only when something may have changed; otherwise it costs
-   some dozens of cycles. Within rqdkm_aras_idle it only lets that call go on, should the rest never come to an end. */
+   some dozens of cycles. Outside frames it only lets the
+   caller get on, should the rest never come to an end. */
 void rqdkm_aras_tick(rqdkm_aras *aras);
 /* The frame is finished. Returns whether in time. */
 bool rqdkm_aras_end(rqdkm_aras *aras);
@@ -183,7 +198,7 @@ bool rqdkm_aras_end(rqdkm_aras *aras);
 #define RQDKM_ARAS_SURPRISED 2u /* a frame may come earlier: the way back to the fastest clock must not be too long */
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *aras, uint64_t until_us, uint32_t flags);
 
-#define RQDKM_ARAS_HELD 4u /* ticks for which the rest may hold that call up */
+#define RQDKM_ARAS_HELD 4u /* ticks for which the rest may hold the caller up */
 
 /* A handler of the rest begins and ends; nests. which: class of the work, 0 to RQDKM_ARAS_LEVELS - 1: it may interrupt
    inference at priority levels up to `which`. The last class can always. */

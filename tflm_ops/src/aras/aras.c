@@ -30,12 +30,14 @@ int32_t rqdkm_aras_init(rqdkm_aras *a, const rqdkm_aras_table *t, const rqdkm_ar
     return RQDKM_ERROR_ARGUMENT;
   }
   for (uint32_t p = 0; p < t->points; p++) {
-    a->nanojoules[p] = t->volts * t->point[p].run_ma / rqdkm_aras_mhz(a, p);
+    a->mhz[p] = (float)t->point[p].hz * 1e-6f;
+    a->nanojoules[p] = t->volts * t->point[p].run_ma / a->mhz[p];
     if (a->nanojoules[p] * t->point[p].factor < a->nanojoules[a->efficient] * t->point[a->efficient].factor)
       a->efficient = p;
   }
+  rqdkm_aras_prepare_idle(a);
   rqdkm_predictor_init(&a->demand, t->frame_kind, t->quantile);
-  rqdkm_predictor_init(&a->wake, RQDKM_PREDICT_AVERAGE, t->quantile);
+  rqdkm_predictor_init(&a->wake, RQDKM_PREDICT_HOLT, t->quantile);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rqdkm_predictor_init(&a->rest[l], t->rest_kind, t->quantile);
   a->now_us = a->window_us = a->frame_us = port->now_us(port->context);
   a->cycles = port->cycles(port->context);
@@ -61,11 +63,14 @@ void rqdkm_aras_leave(rqdkm_aras *a) { a->entered = false; }
 
 void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (!rqdkm_aras_enter(a)) return;
+  if (a->raised) a->level = RQDKM_ARAS_LEVELS - 1u; /* by a tick, and this frame's decision takes it back or not */
+  a->raised = false;
   rqdkm_aras_account(a, true);
   rqdkm_aras_close_frame(a);
   const rqdkm_aras_table *t = a->table;
   if ((cycles != 0) != a->announced) { /* demand is relative to what is announced, or to the worst case */
     a->announced = cycles != 0;
+    rqdkm_aras_prepare_idle(a);
     rqdkm_predictor_init(&a->demand, t->frame_kind, t->quantile);
   }
   const float worst = (float)t->worst_cycles;
@@ -91,16 +96,18 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
 }
 
 void rqdkm_aras_tick(rqdkm_aras *a) {
-  if (a->waiting) { /* a mere raise of the priority, which may be done from an interrupt */
-    if (a->rest_depth == 0 || ++a->held != RQDKM_ARAS_HELD) return;
-    (void)a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u);
+  if (!a->busy) { /* who waits, or is about to, gets on if the rest does not let it */
+    a->held = a->rest_depth != 0 ? a->held + 1u : 0u;
+    if (a->held >= RQDKM_ARAS_HELD && a->usable)
+      a->raised = a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u) == RQDKM_ARAS_OK || a->raised;
     return;
   }
-  if (!a->busy || a->entered) return;
-  if (a->port->now_us(a->port->context) < a->check_us) return;
+  if (a->entered) return;
+  /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks */
+  if (a->port->cycles(a->port->context) - a->cycles < a->check_cycles && a->check_ticks-- > 0) return;
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
-  rqdkm_aras_decide(a, false);
+  if (!rqdkm_aras_still_good(a)) rqdkm_aras_decide(a, false);
   rqdkm_aras_leave(a);
 }
 

@@ -13,6 +13,15 @@ typedef struct {
   float energy; /* nanojoules: volts x mA x microseconds; < 0: none */
 } choice;
 
+/* What a decision is made from; microseconds, and cycles at point 0. */
+typedef struct {
+  float left;     /* until the deadline, less the guard */
+  float reserve;  /* of it, what the worst case leaves at the fastest clock */
+  float need;     /* upper bound of what is to be done yet */
+  float expected; /* of it, what is likely */
+  float idle_ma;
+} situation;
+
 void rqdkm_aras_set_level(rqdkm_aras *a, uint32_t level) {
   if (level == a->level) return;
   if (a->port->set_priority(a->port->context, level) != RQDKM_ARAS_OK) {
@@ -52,34 +61,32 @@ static float taken(const rqdkm_aras *a, uint32_t level, float mhz) {
   return rest < most ? rest : most;
 }
 
-static float energy(const rqdkm_aras *a, uint32_t point, uint32_t level, float left) {
-  const rqdkm_aras_table *t = a->table;
-  const float mhz = rqdkm_aras_mhz(a, point), most = 0.95f * mhz;
-  const float rest = a->expected_rate < most ? a->expected_rate : most;
-  const float remaining = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
-  const float busy = remaining * t->point[point].factor / (mhz - rest);
-  const float idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
-  const float idle = left > busy ? left - busy : 0.0f;
-  const float change = t->switch_us[a->point][point] * t->switch_ma;
-  return t->volts * (change + t->point[point].run_ma * busy + idle_ma * idle) * (1.0f + t->raise_cost * (float)level);
-}
-
-/* How long point may be kept although nothing of the frame gets done meanwhile, negative if not at all. */
-static float reserve(const rqdkm_aras *a, uint32_t point, float left) {
-  return left - a->table->switch_us[a->point][point] - a->table->switch_us[point][0] -
-         (a->worst - a->done) / rqdkm_aras_granted(a);
+/* How long `point` may be kept although nothing of the frame gets done meanwhile, negative if not at all. */
+static float kept_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
+  return s->reserve - a->table->switch_us[a->point][point] - a->table->switch_us[point][0];
 }
 
 /* The lowest level at which the frame is expected to be done in time, or RQDKM_ARAS_LEVELS. Without a reserve only the
    highest level at the fastest point is left. */
-static uint32_t level_for(const rqdkm_aras *a, uint32_t point, float left, float need) {
-  const float mhz = rqdkm_aras_mhz(a, point);
-  const float time = left - a->table->switch_us[a->point][point], cycles = need * a->table->point[point].factor;
+static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
   const uint32_t levels = a->make_up ? 1u : RQDKM_ARAS_LEVELS;
-  if (reserve(a, point, left) < (float)a->table->tick_us) return point == 0 ? levels - 1u : RQDKM_ARAS_LEVELS;
+  if (kept_for(a, s, point) < (float)a->table->tick_us) return point == 0 ? levels - 1u : RQDKM_ARAS_LEVELS;
+  const float mhz = a->mhz[point], cycles = s->need * a->table->point[point].factor;
+  const float time = s->left - a->table->switch_us[a->point][point];
   for (uint32_t level = 0; level < levels; level++)
     if (cycles <= time * (mhz - taken(a, level, mhz))) return level;
   return RQDKM_ARAS_LEVELS;
+}
+
+static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uint32_t level) {
+  const rqdkm_aras_table *t = a->table;
+  const float mhz = a->mhz[point], most = 0.95f * mhz;
+  const float rest = a->expected_rate < most ? a->expected_rate : most;
+  const float busy = s->expected * t->point[point].factor / (mhz - rest);
+  const float idle = s->left > busy ? s->left - busy : 0.0f;
+  const float change = t->switch_us[a->point][point] * t->switch_ma;
+  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle) *
+         (1.0f + t->raise_cost * (float)level);
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
@@ -92,40 +99,31 @@ static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
   return keep ? kept : best;
 }
 
-void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
+static situation look(rqdkm_aras *a) {
   const rqdkm_aras_table *t = a->table;
-  const float left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
-                                                 : -rqdkm_aras_span(a->deadline_us, a->now_us);
-  /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
-     one begin in a hurry, which would end at leisure, and so on */
-  const uint32_t kept_point = begins ? a->first_point : a->point;
-  a->decisions++;
   if (a->done > a->worst) {
     if (!a->overrun) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_OVERRUN);
     a->overrun = true;
     a->worst = a->upper = 1.25f * a->done; /* nobody knows */
   }
   if (a->done > a->upper) a->upper = a->worst;
-  const float need = a->upper - a->done;
-  choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  for (uint32_t point = 0; point < t->points && !a->stuck; point++) {
-    const uint32_t level = level_for(a, point, left, need);
-    if (level == RQDKM_ARAS_LEVELS) continue;
-    const float found = energy(a, point, level, left);
-    if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
-    if (point == kept_point) kept = (choice){point, level, found};
-  }
-  if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
-  best = settled(a, best, kept, begins);
-  rqdkm_aras_set_point(a, best.point);
-  rqdkm_aras_set_level(a, best.level);
+  situation s;
+  s.left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
+                                       : -rqdkm_aras_span(a->deadline_us, a->now_us);
+  s.reserve = s.left - (a->worst - a->done) / rqdkm_aras_granted(a);
+  s.need = a->upper - a->done;
+  s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
+  s.idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
+  return s;
+}
 
-  /* nothing is lost before the reserve is used up, the window closes, or the rest has to be given its share */
+/* When the next decision is due: nothing is lost before the reserve is used up, the rates of the rest are measured
+   anew, or the rest has to be given its share. */
+static void set_check(rqdkm_aras *a, float reserve) {
+  const rqdkm_aras_table *t = a->table;
+  a->safe_us = a->now_us + (reserve > 0.0f ? (uint32_t)reserve : 0u);
   float until = (float)t->window_us;
-  if (a->point != 0 || a->level != RQDKM_ARAS_LEVELS - 1u) {
-    const float safe = reserve(a, a->point, left) - (float)t->tick_us;
-    until = safe < until ? safe : until;
-  }
+  until = reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
     until = budget < until ? budget : until;
@@ -133,5 +131,41 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
     const float rest = (a->masked_us - 0.5f * rqdkm_aras_most_masked(a)) * t->share / (1.0f - t->share);
     until = rest < until ? rest : until;
   }
-  a->check_us = a->now_us + (until > (float)t->tick_us ? (uint32_t)until : t->tick_us);
+  until = until > (float)t->tick_us ? until : (float)t->tick_us;
+  a->check_cycles = (uint32_t)(until * a->mhz[a->point]);
+  a->check_ticks = (uint32_t)until / t->tick_us;
+}
+
+void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
+  const situation s = look(a);
+  /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
+     one begin in a hurry, which would end at leisure, and so on */
+  const uint32_t kept_point = begins ? a->first_point : a->point;
+  a->decisions++;
+  choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
+  for (uint32_t point = 0; point < a->table->points && !a->stuck; point++) {
+    const uint32_t level = level_for(a, &s, point);
+    if (level == RQDKM_ARAS_LEVELS) continue;
+    const float found = energy(a, &s, point, level);
+    if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
+    if (point == kept_point) kept = (choice){point, level, found};
+  }
+  if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
+  best = settled(a, best, kept, begins);
+  rqdkm_aras_set_point(a, best.point);
+  rqdkm_aras_set_level(a, best.level);
+  a->decided_rate = a->rate[0];
+  /* at the fastest clock and the highest level there is nothing to hurry for */
+  const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
+  set_check(a, last ? (float)a->table->window_us : kept_for(a, &s, a->point) - (float)a->table->tick_us);
+}
+
+/* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
+bool rqdkm_aras_still_good(rqdkm_aras *a) {
+  const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
+  if (a->now_us >= a->safe_us || a->level != 0 || a->make_up || a->stuck || changed > band || changed < -band ||
+      a->done > a->upper)
+    return false;
+  set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
+  return true;
 }

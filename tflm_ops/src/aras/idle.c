@@ -7,65 +7,67 @@
  * waiting from which a frame in its worst case could not be finished any more is not taken. */
 #include "aras/internal.h"
 
-enum { kShort_us = 20 };
+enum { kShort_us = 20, kUses = 16, kAtOnce = 2000, kModes = RQDKM_ARAS_STOP };
 static const float kGain = 0.1f, kKeepUp = 0.8f;
 
-/* From the moment something wakes the core up until `point` drives it. */
-static float latency(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode) {
+/* What does not change: by point and mode, mode - 1 as index. */
+void rqdkm_aras_prepare_idle(rqdkm_aras *a) {
   const rqdkm_aras_table *t = a->table;
-  if (mode == RQDKM_ARAS_SLEEP) return 0.0f;
-  return (mode == RQDKM_ARAS_STOP ? t->wake_us : 0.0f) + t->switch_us[t->safe][point];
-}
-
-/* Nanojoules per idle time of `gap` microseconds. */
-static float energy(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode, float gap) {
-  const rqdkm_aras_table *t = a->table;
-  const float frame = t->switch_us[point][a->efficient] * a->frame_share;
-  float changes = t->switch_us[a->point][point] + frame, found = t->point[point].sleep_ma * gap;
-  if (mode != RQDKM_ARAS_SLEEP) {
-    changes += t->switch_us[point][t->safe] + t->switch_us[t->safe][point];
-    found = mode == RQDKM_ARAS_DOZE ? t->point[t->safe].sleep_ma * gap : t->stop_ma * gap + t->wake_ma * t->wake_us;
+  for (uint32_t p = 0; p < t->points; p++) {
+    const float back = t->switch_us[t->safe][p];
+    const float there_and_back = t->volts * t->switch_ma * (back + t->switch_us[p][t->safe]);
+    a->way[p][0] = (rqdkm_aras_way){0.0f, 0.0f, t->volts * t->point[p].sleep_ma};
+    a->way[p][1] = (rqdkm_aras_way){back, there_and_back, t->volts * t->point[t->safe].sleep_ma};
+    a->way[p][2] =
+        (rqdkm_aras_way){t->wake_us + back, there_and_back + t->volts * t->wake_ma * t->wake_us, t->volts * t->stop_ma};
   }
-  return t->volts * (found + t->switch_ma * changes) + a->wake.expected * a->nanojoules[point];
 }
 
-/* Whether frames and rest are still served in time. */
-static bool quick(const rqdkm_aras *a, uint32_t point, rqdkm_aras_idle_mode mode, bool surprised, float spare) {
+/* Chooses a->idle_point and a->idle_mode for idle times of `gap` microseconds. */
+static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
-  if (point == 0 && mode == RQDKM_ARAS_SLEEP) return true;
-  const float wake = latency(a, point, mode);
-  /* at the fastest clock the rest takes what it takes */
-  const float rest = point == 0 ? 0.0f : rqdkm_predictor_upper(&a->wake) / rqdkm_aras_mhz(a, point);
-  /* of a wake-up that is known beforehand, stop mode's part is over by then */
-  const float back = (surprised ? wake : 0.0f) + t->switch_us[point][0];
-  const bool keeps_up = rqdkm_aras_mhz(a, point) * kKeepUp >= a->expected_rate;
-  return (back == 0.0f || back <= spare) && wake + rest <= (float)t->rest_us && keeps_up;
-}
-
-static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
-  const rqdkm_aras_table *t = a->table;
-  const rqdkm_aras_port *port = a->port;
-  const float left = rqdkm_aras_span(a->now_us, until_us);
-  if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
-  const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
   const float spare = a->relative_us - (float)t->guard_us - (float)t->worst_cycles / rqdkm_aras_granted(a);
-  const rqdkm_aras_idle_mode deepest = flags & RQDKM_ARAS_CAN_STOP ? RQDKM_ARAS_STOP : RQDKM_ARAS_DOZE;
-  uint32_t point = 0;
-  rqdkm_aras_idle_mode mode = RQDKM_ARAS_SLEEP;
-  float least = energy(a, 0, RQDKM_ARAS_SLEEP, gap);
-  for (uint32_t p = 0; p < (a->pressed ? 1u : t->points); p++) {
-    for (rqdkm_aras_idle_mode m = RQDKM_ARAS_SLEEP; m <= deepest; m++) {
-      if (!quick(a, p, m, (flags & RQDKM_ARAS_SURPRISED) != 0, spare)) continue;
-      const float found = energy(a, p, m, gap);
-      if (found < least) {
+  const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
+  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed ? 1u : t->points;
+  float least = -1.0f;
+  for (uint32_t p = 0; p < points; p++) {
+    /* the rest's own load has to be served; at the fastest clock it takes what it takes */
+    if (p != 0 && a->mhz[p] * kKeepUp < a->expected_rate) continue;
+    const float served = p == 0 ? 0.0f : rest / a->mhz[p], to_fastest = t->switch_us[p][0];
+    const float common = change * (t->switch_us[a->point][p] + t->switch_us[p][a->efficient] * a->frame_share) +
+                         a->wake.expected * a->nanojoules[p];
+    for (uint32_t m = 0; m < modes; m++) {
+      const rqdkm_aras_way *way = &a->way[p][m];
+      /* of a wake-up that is known beforehand, the way back is over by then */
+      const float late = (flags & RQDKM_ARAS_SURPRISED ? way->back_us : 0.0f) + to_fastest;
+      const bool quick = (late == 0.0f || late <= spare) && way->back_us + served <= (float)t->rest_us;
+      const float found = common + way->once + way->power * gap;
+      if ((p == 0 && m == 0) || (quick && found < least)) {
         least = found;
-        point = p;
-        mode = m;
+        a->idle_point = p;
+        a->idle_mode = (rqdkm_aras_idle_mode)(m + 1u);
       }
     }
   }
   a->decisions++;
-  rqdkm_aras_set_point(a, point);
+}
+
+static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
+  const rqdkm_aras_port *port = a->port;
+  const float left = rqdkm_aras_span(a->now_us, until_us);
+  if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
+  const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
+  /* a choice holds for a while, unless this time is shorter or the core is elsewhere */
+  if (a->idle_uses == 0 || a->idle_flags != flags || gap < 0.7f * a->idle_gap || a->pressed ||
+      a->point != a->idle_point) {
+    choose(a, gap, flags);
+    a->idle_uses = kUses;
+    a->idle_flags = flags;
+    a->idle_gap = gap;
+  }
+  a->idle_uses--;
+  rqdkm_aras_set_point(a, a->idle_point);
+  const rqdkm_aras_idle_mode mode = a->idle_mode;
   const rqdkm_aras_status status = mode == RQDKM_ARAS_SLEEP  ? port->sleep(port->context, until_us)
                                    : mode == RQDKM_ARAS_DOZE ? port->doze(port->context, until_us)
                                                              : port->stop(port->context, until_us);
@@ -73,28 +75,34 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   return status == RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_SLEEP : mode;
 }
 
+/* A tick has raised the priority because the rest did not come to an end: first the clock that it needs. */
+static void relieve(rqdkm_aras *a) {
+  if (!a->raised) return;
+  rqdkm_aras_set_point(a, 0);
+  a->raised = false;
+  a->held = 0;
+  (void)a->port->set_priority(a->port->context, 0);
+}
+
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
-  rqdkm_aras_account(a, true);
+  /* called again at once, there is nothing new */
+  if (!a->idled || a->port->cycles(a->port->context) - a->cycles > kAtOnce) rqdkm_aras_account(a, true);
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
-  uint32_t rest = 0;
-  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest -= a->rest_seen[l];
-  a->held = 0;
-  a->waiting = true;
+  a->idle_rest = 0;
+  relieve(a);
   const rqdkm_aras_idle_mode mode = wait(a, until_us, flags);
-  a->waiting = false;
-  (void)a->port->set_priority(a->port->context, 0); /* a tick may have raised it */
   rqdkm_aras_account(a, false);
-  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_seen[l];
   if (mode != RQDKM_ARAS_RUN_ON) {
     const float span = rqdkm_aras_span(before, a->now_us);
-    a->pressed = a->held >= RQDKM_ARAS_HELD;
+    a->pressed = a->raised;
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
     a->idled = true;
-    rqdkm_predictor_update(&a->wake, (float)rest);
+    rqdkm_predictor_update(&a->wake, (float)a->idle_rest);
   }
+  relieve(a);
   a->idles[mode]++;
   rqdkm_aras_leave(a);
   return mode;

@@ -22,16 +22,16 @@ void rqdkm_aras_decide(rqdkm_aras *aras, bool begins);
 void rqdkm_aras_set_point(rqdkm_aras *aras, uint32_t point);
 void rqdkm_aras_set_level(rqdkm_aras *aras, uint32_t level);
 
+/* True: no decision is due yet. */
+bool rqdkm_aras_still_good(rqdkm_aras *aras);
+
+/* Ways to wait, once. */
+void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
+
 static inline void rqdkm_aras_count(rqdkm_aras *aras, rqdkm_aras_fault fault) { aras->faults[fault]++; }
 
-/* Million cycles per second, which is cycles per microsecond. */
-static inline float rqdkm_aras_mhz(const rqdkm_aras *aras, uint32_t point) {
-  return (float)aras->table->point[point].hz * 1e-6f;
-}
 /* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. */
-static inline float rqdkm_aras_granted(const rqdkm_aras *aras) {
-  return rqdkm_aras_mhz(aras, 0) * (1.0f - aras->table->share);
-}
+static inline float rqdkm_aras_granted(const rqdkm_aras *aras) { return aras->mhz[0] * (1.0f - aras->table->share); }
 /* Time at raised levels that may be owed to the rest at most. */
 static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
   return (1.0f - aras->table->share) * (float)aras->table->window_us;

@@ -4,7 +4,10 @@
 
 #include "aras/internal.h"
 
-enum { kCounterSpan_us = 20000000 }; /* the cycle counter wraps after 25 s at 168 MHz */
+enum {
+  kCounterSpan_us = 20000000, /* the cycle counter wraps after 25 s at 168 MHz */
+  kApart = 1000,              /* cycles that reading the time takes at most */
+};
 
 static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
 static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.5f;
@@ -25,10 +28,21 @@ void rqdkm_aras_memory(rqdkm_aras *a, uint32_t free_bytes, uint32_t total_bytes)
   a->memory = free_bytes >= total_bytes ? 0.0f : 1.0f - (float)free_bytes / (float)total_bytes;
 }
 
+/* Time and counter of one moment: no handler ran between the two. */
+static uint64_t look(const rqdkm_aras *a, uint32_t *counter) {
+  uint64_t now = 0;
+  for (uint32_t tries = 0; tries < 3; tries++) {
+    *counter = a->port->cycles(a->port->context);
+    now = a->port->now_us(a->port->context);
+    if (a->port->cycles(a->port->context) - *counter < kApart) break;
+  }
+  return now;
+}
+
 /* Cycles since the last time, or the best guess where the counter cannot be believed. */
-static float cycles_passed(rqdkm_aras *a, uint64_t span_us, bool awake, bool same_clock) {
-  const uint32_t counter = a->port->cycles(a->port->context), passed = counter - a->cycles;
-  const float by_time = rqdkm_aras_span(0, span_us) * rqdkm_aras_mhz(a, a->point);
+static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bool awake, bool same_clock) {
+  const uint32_t passed = counter - a->cycles;
+  const float by_time = rqdkm_aras_span(0, span_us) * a->mhz[a->point];
   a->cycles = counter;
   if (span_us > kCounterSpan_us) return awake ? by_time : (float)passed;
   if (awake && passed == 0 && span_us > a->table->tick_us) {
@@ -36,7 +50,7 @@ static float cycles_passed(rqdkm_aras *a, uint64_t span_us, bool awake, bool sam
     a->stuck = true;
     return by_time;
   }
-  const float most = by_time * kClockError + kTimeStep_us * rqdkm_aras_mhz(a, 0);
+  const float most = by_time * kClockError + kTimeStep_us * a->mhz[0];
   if (span_us == 0 && awake && (float)passed > most) {
     if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
     a->stuck = true;
@@ -53,11 +67,12 @@ static float cycles_passed(rqdkm_aras *a, uint64_t span_us, bool awake, bool sam
 /* Rates of the rest, once per window. A class that was masked for part of it says nothing about its demand. */
 static void close_window(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->window_us, a->now_us);
-  const float full = span * rqdkm_aras_mhz(a, 0);
+  const float full = span * a->mhz[0];
   float cycles = 0.0f, expected = 0.0f, upper = 0.0f;
   for (uint32_t l = RQDKM_ARAS_LEVELS; l-- > 0;) {
     cycles += (float)a->window_rest[l];
-    if (l >= a->window_level) rqdkm_predictor_update(&a->rest[l], (float)a->window_rest[l] / span);
+    if (l >= a->window_level && (a->window_rest[l] != 0 || a->rest[l].count != 0))
+      rqdkm_predictor_update(&a->rest[l], (float)a->window_rest[l] / span);
     expected += a->rest[l].expected;
     upper += rqdkm_predictor_upper(&a->rest[l]);
     a->rate[l] = upper;
@@ -75,7 +90,7 @@ static void close_window(rqdkm_aras *a) {
 void rqdkm_aras_close_frame(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->frame_us, a->now_us);
   if (span >= (float)a->table->window_us) {
-    const float load = a->frame_rest / (span * rqdkm_aras_mhz(a, 0));
+    const float load = a->frame_rest / (span * a->mhz[0]);
     a->frame_load += kFrameGain * (load - a->frame_load);
     if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
   }
@@ -84,7 +99,8 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
 }
 
 void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
-  const uint64_t now = a->port->now_us(a->port->context);
+  uint32_t counter = 0;
+  const uint64_t now = look(a, &counter);
   const uint32_t clock = a->port->clock(a->port->context);
   const bool same_clock = clock == a->point;
   uint64_t span = now - a->now_us;
@@ -94,11 +110,13 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->window_us = a->frame_us = now;
   }
   a->now_us = now;
-  float inference = cycles_passed(a, span, awake, same_clock);
+  float inference = cycles_passed(a, counter, span, awake, same_clock);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) {
     const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];
     a->rest_seen[l] = total;
+    if (passed == 0) continue;
     a->window_rest[l] += passed;
+    a->idle_rest += passed;
     a->frame_rest += (float)passed;
     inference -= (float)passed;
   }

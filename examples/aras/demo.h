@@ -41,6 +41,7 @@ enum { kAras, kAlways, kOnDemand, kRaceToSleep, kRaceToStop, kGovernors };
 typedef struct {
   uint32_t begin_cycles, end_cycles, idle_cycles, tick_cycles; /* the most that a call took */
   uint32_t fast_tick_cycles;                                   /* the most of a tick that decided nothing */
+  uint64_t tick_total;                                         /* of all ticks */
   uint64_t control_cycles, all_cycles;                         /* of all calls; of everything since the start */
   uint32_t ticks;
 } governor_figures;

@@ -190,6 +190,7 @@ void SysTick_Handler(void) {
     const uint32_t found = cost(since, &most);
     uint32_t *const kind = decided == aras.decisions ? &figures.fast_tick_cycles : &figures.tick_cycles;
     *kind = found > *kind ? found : *kind;
+    figures.tick_total += found;
   } else if (which == kOnDemand && in_frame) {
     sample();
   }

@@ -115,7 +115,7 @@ static void go(uint32_t governor, bool can_stop) {
   printf("rest %lu %lu %lu\n", rest.served, rest.late, rest.worst_us);
   printf("cost %lu %lu %lu %lu %lu %lu %lu %lu\n", figures.begin_cycles, figures.end_cycles, figures.idle_cycles,
          figures.tick_cycles, figures.fast_tick_cycles, (uint32_t)(figures.control_cycles / 1000),
-         (uint32_t)(figures.all_cycles / 1000), figures.ticks);
+         (uint32_t)(figures.all_cycles / 1000), (uint32_t)(figures.tick_total / 1000));
   printf("aras %lu %lu", aras->decisions, aras->switches);
   for (uint32_t k = 0; k < 4; k++) printf(" %lu", aras->idles[k]);
   for (uint32_t k = 0; k < RQDKM_ARAS_FAULT_KINDS; k++) printf(" %lu", aras->faults[k]);

@@ -161,10 +161,9 @@ typedef struct {
   bool pressed;                    /* the rest needs the fastest clock */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
   uint32_t idle_rest;              /* cycles of the rest in this one */
-  uint32_t idle_point, idle_flags; /* the last choice, and what it was made for */
+  uint32_t idle_point, idle_flags; /* the last choice, and for what */
   rqdkm_aras_idle_mode idle_mode;
-  uint32_t idle_uses; /* for how many more it is good */
-  float idle_gap;
+  uint32_t idle_uses;   /* for how many more it is good */
   rqdkm_predictor wake; /* cycles of the rest in each */
 
   /* what was measured, for whoever wants to know; counters wrap */

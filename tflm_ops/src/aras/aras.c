@@ -59,12 +59,24 @@ bool rqdkm_aras_enter(rqdkm_aras *a) {
   return true;
 }
 
-void rqdkm_aras_leave(rqdkm_aras *a) { a->entered = false; }
+void rqdkm_aras_leave(rqdkm_aras *a) {
+  a->entered = false;
+  if (!a->raised) return;
+  /* a tick has raised it since the level was set */
+  a->raised = false;
+  a->held = 0;
+  (void)a->port->set_priority(a->port->context, a->level);
+}
+
+/* What a tick has raised becomes the level that the next decision starts from. */
+static void lower(rqdkm_aras *a) {
+  if (a->raised) a->level = RQDKM_ARAS_LEVELS - 1u;
+  a->raised = false;
+  a->held = 0;
+}
 
 void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (!rqdkm_aras_enter(a)) return;
-  if (a->raised) a->level = RQDKM_ARAS_LEVELS - 1u; /* by a tick, and this frame's decision takes it back or not */
-  a->raised = false;
   rqdkm_aras_account(a, true);
   rqdkm_aras_close_frame(a);
   const rqdkm_aras_table *t = a->table;
@@ -90,19 +102,19 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (a->idled) a->frame_share += 0.1f * (1.0f - a->frame_share);
   a->idled = false;
   a->busy = true;
+  lower(a);
   rqdkm_aras_decide(a, true);
   a->first_point = a->point;
   rqdkm_aras_leave(a);
 }
 
 void rqdkm_aras_tick(rqdkm_aras *a) {
-  if (!a->busy) { /* who waits, or is about to, gets on if the rest does not let it */
+  if (!a->busy || a->entered) { /* who waits, or is at work here, gets on if the rest does not let it */
     a->held = a->rest_depth != 0 ? a->held + 1u : 0u;
     if (a->held >= RQDKM_ARAS_HELD && a->usable)
       a->raised = a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u) == RQDKM_ARAS_OK || a->raised;
     return;
   }
-  if (a->entered) return;
   /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks */
   if (a->port->cycles(a->port->context) - a->cycles < a->check_cycles && a->check_ticks-- > 0) return;
   if (!rqdkm_aras_enter(a)) return;
@@ -124,6 +136,7 @@ bool rqdkm_aras_end(rqdkm_aras *a) {
     a->missed += in_time ? 0u : 1u;
   }
   a->busy = false;
+  lower(a);
   rqdkm_aras_set_level(a, 0);
   rqdkm_aras_leave(a);
   return in_time;

@@ -57,13 +57,12 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   const float left = rqdkm_aras_span(a->now_us, until_us);
   if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
   const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
-  /* a choice holds for a while, unless this time is shorter or the core is elsewhere */
-  if (a->idle_uses == 0 || a->idle_flags != flags || gap < 0.7f * a->idle_gap || a->pressed ||
-      a->point != a->idle_point) {
+  /* a choice holds for a while; one for a time shorter than usual only for that */
+  const bool shorter = gap < 0.5f * a->gap_us;
+  if (a->idle_uses == 0 || a->idle_flags != flags || a->pressed || shorter) {
     choose(a, gap, flags);
-    a->idle_uses = kUses;
+    a->idle_uses = shorter ? 1u : kUses;
     a->idle_flags = flags;
-    a->idle_gap = gap;
   }
   a->idle_uses--;
   rqdkm_aras_set_point(a, a->idle_point);
@@ -75,15 +74,6 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   return status == RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_SLEEP : mode;
 }
 
-/* A tick has raised the priority because the rest did not come to an end: first the clock that it needs. */
-static void relieve(rqdkm_aras *a) {
-  if (!a->raised) return;
-  rqdkm_aras_set_point(a, 0);
-  a->raised = false;
-  a->held = 0;
-  (void)a->port->set_priority(a->port->context, 0);
-}
-
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
   /* called again at once, there is nothing new */
@@ -91,7 +81,12 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
   a->idle_rest = 0;
-  relieve(a);
+  if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */
+    rqdkm_aras_set_point(a, 0);
+    a->raised = false;
+    a->held = 0;
+    (void)a->port->set_priority(a->port->context, 0);
+  }
   const rqdkm_aras_idle_mode mode = wait(a, until_us, flags);
   rqdkm_aras_account(a, false);
   if (mode != RQDKM_ARAS_RUN_ON) {
@@ -102,8 +97,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
     a->idled = true;
     rqdkm_predictor_update(&a->wake, (float)a->idle_rest);
   }
-  relieve(a);
   a->idles[mode]++;
-  rqdkm_aras_leave(a);
+  a->entered = false; /* and a priority that was raised stays so until the caller has looked whether a frame has come */
   return mode;
 }

@@ -98,6 +98,16 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
   a->frame_rest = 0.0f;
 }
 
+/* What was taken at a raised level is given back at the rate that the share allows. A handler that was at work when the
+   level was raised goes on; that it did counts. */
+static void keep_share(rqdkm_aras *a, float span, float served) {
+  const float share = a->table->share, most = rqdkm_aras_most_masked(a), least = -0.25f * most;
+  if (share <= 0.0f || (a->level == 0 && a->masked_us <= least)) return;
+  a->masked_us += a->level > 0 ? span - served / (a->mhz[a->point] * share) : -span * (1.0f - share) / share;
+  a->masked_us = a->masked_us > least ? a->masked_us : least;
+  a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
+}
+
 void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
   uint32_t counter = 0;
   const uint64_t now = look(a, &counter);
@@ -110,16 +120,17 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->window_us = a->frame_us = now;
   }
   a->now_us = now;
-  float inference = cycles_passed(a, counter, span, awake, same_clock);
+  float served = 0.0f, inference = cycles_passed(a, counter, span, awake, same_clock);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) {
     const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];
     a->rest_seen[l] = total;
     if (passed == 0) continue;
     a->window_rest[l] += passed;
     a->idle_rest += passed;
+    served += (float)passed;
     a->frame_rest += (float)passed;
-    inference -= (float)passed;
   }
+  inference -= served;
   if (a->busy) { /* negative when a handler ends that an earlier look took for inference */
     const float done = a->done + inference / a->table->point[a->point].factor;
     a->done = done > 0.0f ? done : 0.0f;
@@ -132,12 +143,6 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->clock_failures = 1;
     a->retry_at = a->frames + 2u;
   }
-  const float share = a->table->share, passed_us = rqdkm_aras_span(0, span);
-  if (share > 0.0f) { /* what was taken at a raised level is given back at the rate that the share allows */
-    a->masked_us += a->level > 0 ? passed_us : -passed_us * (1.0f - share) / share;
-    a->masked_us = a->masked_us > 0.0f ? a->masked_us : 0.0f;
-    const float most = rqdkm_aras_most_masked(a);
-    a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
-  }
+  keep_share(a, rqdkm_aras_span(0, span), served);
   if (a->now_us - a->window_us >= a->table->window_us) close_window(a);
 }

@@ -4,6 +4,7 @@
      c POINT       go to a clock point             r 0|1       start the real-time clock: internal, or 32 kHz crystal
      s KIND US     stop for that long (0 to 2)     p 0|1       PLL from internal oscillator, or crystal
      z US          sleep for that long             w           watch the crystal
+     d US          the same with the PLL off
      b US          stay busy for that long         q LEVEL     priority
      l HZ          timer interrupt, or 0: none     o COUNT     set the cycle counter
      e             interrupt by PA0 (the button)   f           stop until an interrupt, at most 60 s
@@ -95,6 +96,8 @@ static rqdkm_aras_status obey(char command, uint32_t a, uint32_t b) {
       return board_stop(port->now_us(NULL) + b, (board_stop_kind)a);
     case 'z':
       return port->sleep(NULL, port->now_us(NULL) + a);
+    case 'd':
+      return port->doze(NULL, port->now_us(NULL) + a);
     case 'b':
       busy(a);
       return RQDKM_ARAS_OK;

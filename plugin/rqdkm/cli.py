@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rqdkm import __version__, cli_dkm, cli_experiment, cli_model, cli_plan, cli_tflm, log
+from rqdkm import __version__, cli_aras, cli_dkm, cli_experiment, cli_model, cli_plan, cli_tflm, log
 from rqdkm.cli_options import (
     BoardOpt,
     CalibOpt,
@@ -66,6 +66,7 @@ app.add_typer(cli_plan.app, name="plan")
 app.add_typer(cli_experiment.app, name="experiment")
 app.add_typer(cli_tflm.app, name="tflm")
 app.add_typer(cli_dkm.app, name="dkm")
+app.add_typer(cli_aras.app, name="aras")
 app.command()(cli_model.inspect)
 app.command()(cli_model.quantize)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rqdkm.board.residency import read
 from tests.board.conftest import run as run_command
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "clocks"
@@ -138,6 +139,17 @@ def test_sleep_ends_on_time_or_with_an_interrupt(drive: Callable[..., Any]) -> N
     assert replies[4].microseconds < 11_000 and replies[4].interrupts == 1, "ended by the timer"
     assert 60_000_000 <= replies[6].microseconds < 60_000_020, "TIM5 wraps after 51 s at 84 MHz, not at 16 MHz"
     assert max(map(abs, time_errors(done))) < 10
+
+
+def test_a_doze_ends_on_time_or_with_an_interrupt_at_the_clock_of_before(drive: Callable[..., Any]) -> None:
+    done = drive("p 0", "c 2", "d 20000", "l 200", "d 20000", "l 0", "d 600")
+    whole, cut, short = done.replies[2], done.replies[4], done.replies[6]
+    assert 20000 <= whole.microseconds <= 20030 and whole.point == 2
+    assert cut.interrupts == 1 and cut.microseconds < 5600 and cut.point == 2
+    assert 600 <= short.microseconds <= 620
+    dozed = [stay for stay in read(done.stats) if stay.state.mode == "sleep" and stay.state.vco_hz == 0]
+    assert sum(stay.seconds for stay in dozed) * 1e3 == pytest.approx(20 + 5 - 2 * 0.3, abs=0.4)
+    assert {stay.state.hclk_hz for stay in dozed} == {16_000_000}
 
 
 def test_time_survives_the_end_of_the_timer(drive: Callable[..., Any]) -> None:

@@ -20,6 +20,8 @@ static rqdkm_aras_status sleep_until(void *context, uint64_t until_us) {
   return RQDKM_ARAS_OK;
 }
 
+static rqdkm_aras_status doze_until(void *context, uint64_t until_us) { return (void)context, board_doze(until_us); }
+
 static rqdkm_aras_status stop_until(void *context, uint64_t until_us) {
   (void)context;
   const bool deep = until_us > board_time_us() + kDeepFromUs;
@@ -41,6 +43,7 @@ const rqdkm_aras_port *board_aras_port(void) {
       .clock = clock_now,
       .set_clock = set_clock,
       .sleep = sleep_until,
+      .doze = doze_until,
       .stop = stop_until,
       .set_priority = set_priority,
   };

@@ -316,6 +316,22 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   return end;
 }
 
+rqdkm_aras_status board_doze(uint64_t until_us) {
+  const rqdkm_clock_point point = board_clock_point();
+  rqdkm_aras_status status = RQDKM_ARAS_OK;
+  bool interrupted = false;
+  if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * kLockUs) {
+    const uint32_t state = rqdkm_port_irq_save();
+    (void)board_clock_set(RQDKM_CLOCK_16);
+    board_sleep(until_us - kLockUs); /* ends at once if an interrupt is waiting */
+    interrupted = board_time_us() < until_us - kLockUs;
+    status = board_clock_set(point);
+    rqdkm_port_irq_restore(state);
+  }
+  if (!interrupted) board_sleep(until_us);
+  return status;
+}
+
 rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
   const rqdkm_clock_point point = board_clock_point();
   if (tick_us_q16 == 0 || kind > BOARD_STOP_DEEP) {

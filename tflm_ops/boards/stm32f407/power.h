@@ -30,6 +30,11 @@ bool board_rtc_start(bool crystal);
 /* Sleeps until that time or until an interrupt has been handled. */
 void board_sleep(uint64_t until_us);
 
+/* The same on the internal oscillator, PLL off. Comes back to the clock of before, by that time or before the handler
+   of what ended it runs; when there is no time for that, sleeps at the clock of before. RQDKM_ARAS_FALLBACK: awake, but
+   at 16 MHz. */
+rqdkm_aras_status board_doze(uint64_t until_us);
+
 typedef enum {
   BOARD_STOP_MAIN,      /* main regulator: 0.45 mA, wakes in 13 us */
   BOARD_STOP_LOW_POWER, /* low-power regulator: 0.31 mA, 17 us */

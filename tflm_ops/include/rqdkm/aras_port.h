@@ -56,7 +56,11 @@ typedef struct {
   /* Core asleep, everything else runs. Returns at until_us or at an earlier interrupt, after its handler. */
   rqdkm_aras_status (*sleep)(void *context, uint64_t until_us);
 
-  /* As sleep(), in stop mode for as much of the time as stopping pays in; only external and clock events wake up
+  /* As sleep(), on the internal oscillator with the PLL off for as much of the time as that pays. Clocks are as before
+     when it returns and before any handler runs, and it returns by until_us. */
+  rqdkm_aras_status (*doze)(void *context, uint64_t until_us);
+
+  /* As doze(), in stop mode for as much of the time as stopping pays in; only external and clock events wake up
      earlier, timers and serial lines stand still. Clocks are as before when it returns, and it does so by until_us. */
   rqdkm_aras_status (*stop)(void *context, uint64_t until_us);
 

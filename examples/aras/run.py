@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Build the firmware of this folder, run traces through it on the virtual board, and compare governors.
+
+python examples/aras/run.py --frames 60 > table.md
+
+Deadlines are judged by the virtual board's time, energy is the time that it spent in each state times the currents of
+the energy table. Frames are several inferences of a small network each, so that their demand can vary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rqdkm import pipeline
+from rqdkm.aras import energy, oracle, study, table, traces
+from rqdkm.aras.energy import Currents, Workload
+from rqdkm.aras.library import FAULTS, IDLE_MODES
+from rqdkm.aras.onboard import milliamperes
+from rqdkm.aras.traces import Trace
+from rqdkm.board import virtual
+from rqdkm.board.residency import Stay, energy_j, read
+from rqdkm.export.project import cmake_build
+from rqdkm.options import DeployOptions
+
+HERE = Path(__file__).parent
+MODEL = HERE.parent / "mnist" / "model.tflite"
+GOVERNORS = ("aras", "always", "ondemand", "sleep", "stop")  # the firmware's numbers
+URGENT = 3  # level of the rest's second class
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trace under one governor on the virtual board.
+
+    Args:
+        finish_us: of every frame, by the virtual board's time; None where it was too late to begin with it.
+        cost: most cycles of a begin, an end, an idle, a deciding and an idle tick.
+        control: share of the core's cycles that all calls of ARAS took, and ``ticks`` those of its tick.
+        late: work of the rest that was not finished within its limit.
+    """
+
+    governor: str
+    finish_us: tuple[float | None, ...]
+    missed: int
+    energy_mj: float
+    late: int
+    served: int
+    cost: tuple[int, ...]
+    control: float
+    ticks: float
+    decisions: int
+    switches: int
+    idles: dict[str, int]
+    faults: dict[str, int]
+    stays: tuple[Stay, ...]
+    points: tuple[int, ...]
+
+    @property
+    def energy_per_frame_mj(self) -> float:
+        return self.energy_mj / len(self.finish_us)
+
+
+@dataclass(frozen=True)
+class Firmware:
+    elf: Path
+    workload: Workload  # of one inference
+    currents: Currents
+
+
+def build(folder: Path) -> Firmware:
+    """The firmware with its network and its table; the network's cycles are measured clock by clock on the way."""
+    options = DeployOptions(model=MODEL, out=folder / "model", board="none", samples=1)
+    project = pipeline.build(options, lambda _text: None).project_dir
+    currents = energy.read()
+    first = energy.read_workload("machinery")  # any will do: the table is written again below
+    workload = first
+    for _ in range(2):
+        constants = folder / "table.c"
+        constants.write_text(table.to_c(table.build(currents, workload), "aras_table", "examples/aras"))
+        target = folder / "build"
+        cmake_build(HERE, target, [f"-DPROJECT={project}", f"-DTABLE={constants}"])
+        elf = target / "aras.elf"
+        if workload is first:
+            workload = measure(elf)
+    return Firmware(elf, workload, currents)
+
+
+def measure(elf: Path) -> Workload:
+    """Cycles of one inference by clock point."""
+    output = start(elf, [f"m {point}" for point in range(len(energy.POINTS))])
+    rows = [line.split() for line in output.lines if line.startswith("model")]
+    if [row[2] for row in rows] != ["0"] * len(energy.POINTS):
+        raise SystemExit(f"a clock was not reached: {output.lines}")
+    return Workload("inference", tuple(int(row[3]) for row in rows))
+
+
+@dataclass(frozen=True)
+class Output:
+    lines: list[str]
+    markers: list[tuple[float, int, int]]  # time (us), port, value
+    stats: dict[str, Any]
+
+
+def start(elf: Path, commands: Sequence[str], *options: str, pins: str = "", code: int = 0) -> Output:
+    """Run the firmware to its end, or to the limit of cycles for code 124."""
+    with tempfile.TemporaryDirectory() as folder:
+        stats, events, given, levels = (Path(folder) / name for name in ("s.json", "e.csv", "in", "pins"))
+        given.write_text("".join(f"{command}\n" for command in [*commands, "x 0"]))
+        levels.write_text(pins)
+        command: list[str | Path] = [virtual.ensure_built(), "--strict-clock", "--stats", stats, "--events", events]
+        command += [*options, *(["--pins", levels] if pins else []), elf]
+        with given.open() as stdin:  # a file: no time passes while bytes are waited for
+            done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+        if done.returncode != code:
+            raise SystemExit(f"the firmware ended with {done.returncode}: {done.stderr}")
+        with events.open() as file:
+            rows = [row for row in csv.DictReader(file) if row["event"] == "marker"]
+        markers = [(float(row["time_us"]), int(row["subject"]), int(row["value"])) for row in rows]
+        return Output(done.stdout.splitlines(), markers, json.loads(stats.read_text()))
+
+
+def quantized(trace: Trace, workload: Workload) -> Trace:
+    """Frames as whole numbers of inferences."""
+    one = workload.cycles[0]
+    return tuple(replace(a, cycles=max(1, round(a.cycles / one)) * one) if a.frame else a for a in trace)
+
+
+def commands(trace: Trace, workload: Workload, *, share: float, can_stop: bool) -> list[str]:
+    """The trace in the firmware's words."""
+    worst = max(a.cycles for a in trace if a.frame)
+    lines = ["c", f"w {round(1.05 * worst)}", f"s {round(1000 * share)}", f"n {int(can_stop)}"]
+    for a in trace:
+        if a.frame:
+            lines.append(f"f {a.time_us} {a.cycles // workload.cycles[0]} {a.limit_us} {int(a.timed)}")
+        else:
+            lines.append(f"r {a.time_us} {a.cycles} {max(1, a.limit_us // 1000)} {int(a.level >= URGENT)}")
+    return lines
+
+
+def run(
+    firmware: Firmware,
+    trace: Trace,
+    governor: str,
+    *options: str,
+    share: float = 0.2,
+    can_stop: bool = True,
+) -> Result:
+    """
+    Args:
+        trace: of :func:`quantized` frames.
+        options: of the virtual board, e.g. ``--pll-dead``.
+    """
+    told = commands(trace, firmware.workload, share=share, can_stop=can_stop)
+    go = f"g {GOVERNORS.index(governor)}"
+    idle = start(firmware.elf, told, *options)
+    pins = ""
+    if not all(a.timed for a in trace if a.frame):
+        # the sensor's edges come by the virtual board's time: when the trace starts there, a run cut short tells
+        limit = str(int(idle.stats["cycles"]) + 1_000_000)
+        begun = _begin_us(start(firmware.elf, [*told, go], *options, "--max-cycles", limit, code=virtual.EXIT_LIMIT))
+        pins = "".join(
+            f"{(begun + a.time_us) / 1e3:.4f} PA0 1\n{(begun + a.time_us + 50) / 1e3:.4f} PA0 0\n"
+            for a in trace
+            if a.frame and not a.timed
+        )
+    return _result(governor, trace, start(firmware.elf, [*told, go], *options, pins=pins), idle, firmware.currents)
+
+
+def _begin_us(output: Output) -> float:
+    """When the trace starts, by the virtual board's time."""
+    (at, _, now), (_, _, begin) = (next(m for m in output.markers if m[1] == port) for port in (0, 1))
+    return at + (begin - now)
+
+
+def _result(governor: str, trace: Trace, output: Output, idle: Output, currents: Currents) -> Result:
+    frames = [a for a in trace if a.frame]
+    begun = _begin_us(output)
+    ends = {value: at - begun for at, port, value in output.markers if port == 2}
+    finish = tuple(ends.get(k) for k in range(len(frames)))
+    words = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in output.lines}
+    served, late, _ = words["rest"]
+    cost, aras = words["cost"], words["aras"]
+    stays = read(output.stats)
+
+    def millijoules(found: list[Stay]) -> float:
+        return 1e3 * energy_j(found, lambda state: milliamperes(state, currents), currents.supply_v)
+
+    return Result(
+        governor=governor,
+        finish_us=finish,
+        missed=sum(at is None or at > a.time_us + a.limit_us for at, a in zip(finish, frames, strict=True)),
+        energy_mj=millijoules(stays) - millijoules(read(idle.stats)),
+        late=late,
+        served=served,
+        cost=tuple(cost[:5]),
+        control=cost[5] / max(1, cost[6]),
+        ticks=cost[7] / max(1, cost[6]),
+        decisions=aras[0],
+        switches=aras[1],
+        idles=dict(zip(IDLE_MODES, aras[2:6], strict=True)),
+        faults=dict(zip(FAULTS, aras[6:], strict=True)),
+        stays=tuple(stays),
+        points=tuple(int(line.split()[3]) for line in output.lines if line.startswith("frame")),
+    )
+
+
+def compare(firmware: Firmware, kind: str, *, frames: int, seed: int) -> tuple[list[Result], oracle.Best]:
+    """All governors on one kind of trace, and the oracle with the same cycles and currents."""
+    made = traces.make(kind, seed, frames=frames, cycles=5 * firmware.workload.cycles[0])
+    trace = quantized(made, firmware.workload)
+    results = []
+    for governor in GOVERNORS:
+        print(f"{kind}: {governor}", file=sys.stderr)
+        results.append(run(firmware, trace, governor))
+    constants = table.build(
+        firmware.currents, firmware.workload, table.Task(worst=study.worst_of(trace, firmware.workload))
+    )
+    return results, oracle.plan(trace, constants)
+
+
+def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
+    """A line per governor."""
+    mine = results[0].energy_mj
+    lines = [
+        f"| {kind} | {r.governor} | {len(r.finish_us)} | {r.missed} | {r.late} of {r.served} | {r.energy_per_frame_mj:.3f} "
+        f"| {'' if r is results[0] else f'{1 - mine / r.energy_mj:.1%}'} |"
+        for r in results
+    ]
+    lines.append(f"| {kind} | oracle | {best.frames} | {best.missed} | | {best.energy_per_frame_mj:.3f} | |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="*", default=list(traces.KINDS))
+    arguments = parser.parse_args()
+    print("| trace | governor | frames | missed | rest late | energy per frame, mJ | ARAS saves |")
+    print("|---|---|--:|--:|--:|--:|--:|")
+    costs, shares = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        firmware = build(Path(folder))
+        for kind in arguments.kinds:
+            results, best = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
+            print(markdown(kind, results, best), flush=True)
+            costs.append(results[0].cost)
+            shares.append((results[0].ticks, results[0].control))
+    most = [max(column) for column in zip(*costs, strict=True)]
+    print("\n| call of ARAS | begin | end | idle | tick that decides | tick that does not |")
+    print("|---|--:|--:|--:|--:|--:|")
+    print("| most cycles | " + " | ".join(f"{x:,}" for x in most) + " |")
+    ticks, calls = (max(column) for column in zip(*shares, strict=True))
+    print(f"\nTicks take at most {ticks:.2%} of the cycles, all calls together {calls:.2%}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Everything that ARAS is measured by in simulation, as one page: traces, periods, predictors, cooperation with DKM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rqdkm.aras import cooperate, predictors, study
+from rqdkm.aras.cooperate import Swings
+from rqdkm.aras.energy import Currents, Workload
+from rqdkm.aras.predictors import Score
+from rqdkm.aras.study import Comparison
+from rqdkm.aras.table import Task, build
+from rqdkm_tvm.files import write_atomic
+
+PERIODS_MS = (50, 70, 100, 150, 200, 300, 500, 1000)
+MORE_MISSES = 0.01  # than the oracle, of the adversarial trace's frames
+LESS_ENERGY = 0.20  # than the best governor without stop that misses no more
+NEAR_OPTIMUM = 0.06  # above the offline oracle, where less is not to be had
+
+
+@dataclass(frozen=True)
+class Found:
+    """
+    Args:
+        standard: all kinds of traces, and again without stop mode.
+        periods: one frame per period and nothing else.
+        fixed, coupled, told: the clock alone with one kernel; DKM told the running clock; DKM told the possible one.
+    """
+
+    workload: Workload
+    frames: int
+    standard: tuple[Comparison, ...]
+    sleeping: tuple[Comparison, ...]
+    periods: tuple[Comparison, ...]
+    scores: tuple[Score, ...]
+    fixed: Swings
+    coupled: Swings
+    told: Swings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    met: bool
+    text: str
+
+
+def run(currents: Currents, workload: Workload, *, frames: int, seed: int, progress: Callable[[str], None]) -> Found:
+    task = Task()
+    standard = study.standard(currents, workload, task, frames=frames, seed=seed, progress=progress)
+    sleeping = study.standard(currents, workload, task, frames=frames, seed=seed, can_stop=False, progress=progress)
+    periods = study.by_period(currents, workload, task, PERIODS_MS, frames=max(20, frames // 3), progress=progress)
+    progress("simulate: predictors")
+    scores = predictors.compare(frames=3 * frames, cycles=workload.cycles[0], quantile=task.quantile, seed=seed)
+    progress("simulate: ARAS with DKM")
+    cycles = [round(workload.cycles[0] * k) for k in cooperate.KERNELS]
+    table = build(currents, workload, Task(worst=1.05 * max(cooperate.KERNELS)))
+    swings = [
+        cooperate.run(table, cycles, dispatch, coupled=coupled, frames=5 * frames, can_stop=False, seed=seed)
+        for dispatch, coupled in (
+            (lambda _state, _limit: 0, False),
+            (cooperate.by_rule(cycles), True),
+            (cooperate.by_rule(cycles), False),
+        )
+    ]
+    return Found(workload, frames, tuple(standard), tuple(sleeping), tuple(periods), scores, *swings)
+
+
+def verdicts(found: Found) -> list[Verdict]:
+    """The targets, met or not; the figures are in the texts."""
+    result = []
+    for c in found.standard:
+        assert c.best is not None
+        frames = len(c.aras.frames)
+        allowed = c.best.missed + (MORE_MISSES * frames if c.name == "adversarial" else 0)
+        text = f"{c.name}: {c.aras.missed} of {frames} frames missed, the oracle {c.best.missed}"
+        result.append(Verdict(c.aras.missed <= allowed, text))
+        rival = c.rivals[0] if c.rivals else "sleep"
+        above = c.aras.energy_per_frame_mj / c.best.energy_per_frame_mj - 1
+        text = (
+            f"{c.name}: {c.saving(rival):.1%} less energy than {c.outcomes[rival].name}, {c.saving('stop'):.1%} less "
+            f"than race to stop, {above:.1%} above the oracle"
+        )
+        if c.name != "adversarial":
+            result.append(Verdict(c.saving(rival) >= LESS_ENERGY or above <= NEAR_OPTIMUM, text))
+    swings = found.told.kernel_cycles + found.told.clock_cycles
+    result.append(Verdict(swings == 0, f"with DKM: {swings} swings of kernel or clock in {found.told.frames} frames"))
+    return result
+
+
+def swing_table(found: Found) -> str:
+    lines = [
+        "| DKM is told | frames | kernel swings | clock swings | kernel changes | missed | mean kernel, cycles |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, s in (
+        ("nothing: one kernel", found.fixed),
+        ("the clock that runs", found.coupled),
+        ("the clock that could run", found.told),
+    ):
+        mean = sum(cooperate.KERNELS[k] for k in s.kernels) / len(s.kernels)
+        lines.append(
+            f"| {name} | {s.frames} | {s.kernel_cycles} | {s.clock_cycles} | {s.changes} | {s.missed} | {mean:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def text(found: Found) -> str:
+    """The tables, Markdown."""
+    return (
+        "## Traces\n\n"
+        f"{study.table_of(found.standard)}\n"
+        "## The same without stop mode\n\n"
+        f"{study.table_of(found.sleeping)}\n"
+        "## One frame per period\n\n"
+        "Energy per frame, mJ.\n\n"
+        f"{study.period_table(found.periods, found.workload)}\n"
+        "## Predictors\n\n"
+        f"{predictors.table(found.scores)}\n"
+        "## With DKM\n\n"
+        f"{swing_table(found)}\n"
+    )
+
+
+def page(found: Found, command: str) -> str:
+    judged = "".join(f"- {'met' if v.met else '**missed**'}: {v.text}\n" for v in verdicts(found))
+    return (
+        "# ARAS: comparison in simulation\n\n"
+        f"Generated by `{command}`; do not edit.\n\n"
+        "Cycles of frames are *modelled* on the virtual board, energy is *estimated* from datasheet currents "
+        "([aras.md](aras.md)). ARAS is the C of the chip. *Late* counts work of the rest that was not finished within "
+        "its limit; the oracle knows the future and need not keep the rest's share; no schedule can be below the "
+        "floor.\n\n"
+        f"{judged}\n{text(found)}"
+    )
+
+
+def write(found: Found, path: Path, command: str) -> None:
+    write_atomic(path, page(found, command))

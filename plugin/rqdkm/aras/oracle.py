@@ -1,0 +1,167 @@
+"""What could be done at best by somebody who knows the future.
+
+:func:`plan` is a dynamic program over what arrives: for every frame a clock and whether it masks the rest, for every
+idle time a clock and sleep or stop, for every piece of the rest a clock; fewest missed frames first, then least energy.
+It wakes up just in time. :func:`floor_mj` is a bound that no schedule whatsoever can pass: every cycle at the clock
+where it costs least, stop mode for all other time, no change of clock, no wake-up, no deadline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rqdkm.aras.table import CTable
+from rqdkm.aras.traces import Arrival, Trace
+
+_MOST_LABELS = 6  # per clock; labels differ in time by what the rest delays, and few survive
+_MASKED = 3  # priority level of a frame that masks what may be masked
+
+
+@dataclass(frozen=True)
+class Best:
+    missed: int
+    energy_mj: float
+    frames: int
+
+    @property
+    def energy_per_frame_mj(self) -> float:
+        return self.energy_mj / self.frames
+
+
+@dataclass(frozen=True)
+class _Label:
+    """A way to have come here: missed frames, energy (nJ), time, and the next arrivals of either priority."""
+
+    missed: int
+    energy: float
+    t: float
+    point: int
+    due: int  # of the rest, the next one that was not served
+
+
+class _Chip:
+    def __init__(self, table: CTable) -> None:
+        n = table.points
+        self.mhz = [table.point[p].hz / 1e6 for p in range(n)]
+        self.rate = [table.point[p].hz / 1e6 / table.point[p].factor for p in range(n)]
+        self.run = [table.volts * table.point[p].run_ma for p in range(n)]
+        self.sleep = [table.volts * table.point[p].sleep_ma for p in range(n)]
+        self.stop = table.volts * table.stop_ma
+        self.switch_us = [[float(x) for x in row[:n]] for row in table.switch_us[:n]]
+        self.switch = table.volts * table.switch_ma
+        self.wake_us, self.wake = float(table.wake_us), table.volts * table.wake_ma
+        self.safe, self.points = int(table.safe), range(n)
+
+
+def floor_mj(trace: Trace, table: CTable) -> float:
+    """Of a whole trace, up to its last deadline. Every cycle costs at least the least of run less stop power over its
+    rate, and the stop power that the time costs anyway::
+
+        E >= P_stop T + sum over cycles of min over clocks of (P_run - P_stop) / rate
+    """
+    chip = _Chip(table)
+    of_frames = min((chip.run[p] - chip.stop) / chip.rate[p] for p in chip.points)
+    of_rest = min((chip.run[p] - chip.stop) / chip.mhz[p] for p in chip.points)
+    end = max(a.time_us + a.limit_us for a in trace if a.frame)
+    work = sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)
+    return float(chip.stop * end + work) / 1e6
+
+
+def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:
+    """The best that the choices named in the module allow, from 168 MHz at time 0 to the last deadline."""
+    chip = _Chip(table)
+    frames = [a for a in trace if a.frame]
+    rest = [a for a in trace if not a.frame]
+    end = max(a.time_us + a.limit_us for a in frames)
+    labels = [_Label(0, 0.0, 0.0, 0, 0)]
+    for frame in frames:
+        labels = _wait(chip, labels, rest, float(frame.time_us), can_stop)
+        labels = _prune([new for label in labels for new in _compute(chip, label, rest, frame)])
+    labels = _wait(chip, labels, rest, float(end), can_stop)
+    best = min(labels, key=lambda x: (x.missed, x.energy))
+    return Best(best.missed, best.energy / 1e6, len(frames))
+
+
+def _prune(labels: list[_Label]) -> list[_Label]:
+    """Per clock those that no other beats in misses, energy and time."""
+    kept: dict[int, list[_Label]] = {}
+    for label in sorted(labels, key=lambda x: (x.missed, x.energy, x.t)):
+        group = kept.setdefault(label.point, [])
+        if len(group) < _MOST_LABELS and not any(
+            g.missed <= label.missed and g.energy <= label.energy and g.t <= label.t + 1e-6 for g in group
+        ):
+            group.append(label)
+    return [label for group in kept.values() for label in group]
+
+
+def _compute(chip: _Chip, label: _Label, rest: list[Arrival], frame: Arrival) -> list[_Label]:
+    deadline = frame.time_us + frame.limit_us
+    if label.t >= deadline:
+        return [_Label(label.missed + 1, label.energy, label.t, label.point, label.due)]
+    found = []
+    for point in chip.points:
+        for level in (0, _MASKED):
+            change = chip.switch_us[label.point][point]
+            t, due, left = label.t + change, label.due, frame.cycles / chip.rate[point]
+            waiting = 0.0
+            while due < len(rest) and rest[due].time_us < t + left:
+                us = rest[due].cycles / chip.mhz[point]
+                if rest[due].level >= level:
+                    left += us
+                else:
+                    waiting += us
+                due += 1
+            done = t + left
+            missed = label.missed + (done > deadline)
+            busy = chip.run[point] * (done + waiting - t)
+            found.append(_Label(missed, label.energy + chip.switch * change + busy, done + waiting, point, due))
+    return found
+
+
+def _wait(chip: _Chip, labels: list[_Label], rest: list[Arrival], until: float, can_stop: bool) -> list[_Label]:
+    """From whatever time the labels are at to ``until``, the rest served as it comes."""
+    finished = [label for label in labels if label.t >= until]
+    waiting = [label for label in labels if label.t < until]
+    while waiting:
+        # labels at the same next arrival go on together, so that they can be compared
+        first = min(label.due for label in waiting)
+        now = [label for label in waiting if label.due == first]
+        later = [label for label in waiting if label.due != first]
+        event = float(rest[first].time_us) if first < len(rest) else float("inf")
+        grown: list[_Label] = []
+        for label in now:
+            grown += _idle(chip, label, min(event, until), can_stop) if label.t < min(event, until) else [label]
+        grown = _prune(grown)
+        if event < until:
+            grown = _prune([new for label in grown for new in _serve(chip, label, rest[first])])
+        finished += [label for label in grown if label.t >= until]
+        waiting = later + [label for label in grown if label.t < until]
+    return _prune(finished)
+
+
+def _idle(chip: _Chip, label: _Label, end: float, can_stop: bool) -> list[_Label]:
+    found = []
+    for point in chip.points:
+        change = chip.switch_us[label.point][point]
+        left = end - label.t - change
+        if left < 0.0:
+            continue
+        energy = label.energy + chip.switch * change
+        found.append(_Label(label.missed, energy + chip.sleep[point] * left, end, point, label.due))
+        # stopped from where it is, and awake at `point` in time
+        relock = chip.switch_us[chip.safe][point]
+        back = chip.wake_us + relock
+        if can_stop and end - label.t > back:
+            cost = chip.stop * (end - label.t - back) + chip.wake * chip.wake_us + chip.switch * relock
+            found.append(_Label(label.missed, label.energy + cost, end, point, label.due))
+    return found
+
+
+def _serve(chip: _Chip, label: _Label, arrival: Arrival) -> list[_Label]:
+    found = []
+    for point in chip.points:
+        change = chip.switch_us[label.point][point]
+        us = arrival.cycles / chip.mhz[point]
+        energy = label.energy + chip.switch * change + chip.run[point] * us
+        found.append(_Label(label.missed, energy, label.t + change + us, point, label.due + 1))
+    return found

@@ -1,0 +1,67 @@
+"""ARAS with DKM: what DKM is told does not depend on what ARAS does, and neither of the two swings."""
+
+from __future__ import annotations
+
+import pytest
+
+from rqdkm.aras import cooperate
+from rqdkm.aras.library import Aras
+from rqdkm_tvm.errors import DataError
+from tests.aras.boards import CYCLES, Scripted, built
+
+KERNELS = [round(CYCLES * k) for k in cooperate.KERNELS]
+
+
+@pytest.mark.parametrize("can_stop", [True, False])
+def test_neither_kernel_nor_clock_swings_while_the_load_holds(can_stop: bool) -> None:
+    table = built(worst=1.05 * max(cooperate.KERNELS))
+    found = cooperate.run(
+        table, KERNELS, cooperate.by_rule(KERNELS), coupled=False, frames=800, held=40, can_stop=can_stop
+    )
+    assert found.frames > 500 and found.missed == 0
+    assert len(set(found.kernels)) > 1  # it does react to the load
+    assert found.kernel_cycles == 0 and found.clock_cycles == 0
+
+
+def test_told_the_running_clock_dkm_would_follow_it_down() -> None:
+    """The way that is not taken: a low clock makes long kernels look too slow, short kernels make a low clock do."""
+    table = built(worst=1.05 * max(cooperate.KERNELS))
+    rule = cooperate.by_rule(KERNELS)
+    coupled, told = (
+        cooperate.run(table, KERNELS, rule, coupled=way, frames=300, can_stop=False) for way in (True, False)
+    )
+    mean = [sum(cooperate.KERNELS[k] for k in found.kernels) / len(found.kernels) for found in (coupled, told)]
+    assert mean[0] < 0.8 * mean[1]
+
+
+def test_what_dkm_is_told_is_the_same_at_every_clock() -> None:
+    states = []
+    for point in range(6):
+        board = Scripted()
+        aras = Aras(built(), board)
+        aras.set_memory(30_000, 120_000)
+        aras.request(point)
+        states.append(aras.morph_state(KERNELS[0], 90_000))
+    assert len(set(states)) == 1
+    load, memory, clock, slack = states[0]
+    assert (load, memory, clock) == (0.0, 0.75, 168e6)
+    assert slack == pytest.approx(1 - KERNELS[0] / 168 / 90_000, abs=1e-4)
+
+
+def test_a_chip_that_lost_its_clock_says_so() -> None:
+    board = Scripted()
+    aras = Aras(built(), board)
+    board.dead_pll = True
+    aras.begin(90_000)
+    aras.request(1)
+    aras.end()
+    _, _, clock, slack = aras.morph_state(KERNELS[0], 90_000)
+    assert clock == 16e6 and slack == -1.0
+
+
+def test_a_policy_that_is_none_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match="cannot read"):
+        cooperate.by_policy(tmp_path / "none.bin")
+    (tmp_path / "p.bin").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="policy"):
+        cooperate.by_policy(tmp_path / "p.bin")

@@ -1,0 +1,212 @@
+"""The C library on simulated chips: deadlines, energy, the rest's share, and what an oracle could do."""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from rqdkm.aras import energy, oracle, simulate, study, table, traces
+from rqdkm.aras.chip import Chip
+from rqdkm.aras.policies import ArasGovernor
+from rqdkm.aras.simulate import Outcome
+from rqdkm.aras.table import CTable, Task
+from rqdkm.aras.traces import Arrival, Trace
+from tests.aras.boards import CYCLES, WORKLOAD, built
+
+FRAMES = 120
+
+
+@functools.cache
+def prepared(kind: str, seed: int = 5) -> tuple[Trace, CTable]:
+    trace = traces.make(kind, seed, frames=FRAMES, cycles=CYCLES)
+    return trace, built(worst=study.worst_of(trace, WORKLOAD))
+
+
+@functools.cache
+def outcome(kind: str, governor: str, can_stop: bool = True) -> Outcome:
+    return simulate.run(*prepared(kind), governor, can_stop=can_stop)
+
+
+@functools.cache
+def best(kind: str) -> oracle.Best:
+    return oracle.plan(*prepared(kind))
+
+
+# ---- what is promised
+
+
+@pytest.mark.parametrize("kind", ["periodic", "step", "bursty"])
+def test_no_deadline_is_missed_where_the_oracle_misses_none(kind: str) -> None:
+    assert best(kind).missed == 0
+    assert outcome(kind, "aras").missed == 0
+    assert not any(outcome(kind, "aras").faults.values())
+
+
+def test_on_the_adversarial_trace_at_most_one_per_cent_more_are_missed() -> None:
+    trace = traces.make("adversarial", 5, frames=300, cycles=CYCLES)
+    constants = built(worst=study.worst_of(trace, WORKLOAD))
+    found, allowed = simulate.run(trace, constants, "aras"), oracle.plan(trace, constants).missed
+    assert found.missed <= allowed + 0.01 * len(found.frames)
+    assert simulate.run(trace, constants, "ondemand").missed > found.missed + 5
+
+
+@pytest.mark.parametrize(("kind", "above"), [("periodic", 0.02), ("step", 0.03), ("bursty", 0.07)])
+def test_energy_is_near_the_offline_optimum_and_below_every_governor(kind: str, above: float) -> None:
+    found = outcome(kind, "aras").energy_per_frame_mj
+    floor = oracle.floor_mj(*prepared(kind)) / FRAMES
+    assert floor <= best(kind).energy_per_frame_mj <= found * 1.0001
+    assert found <= (1 + above) * best(kind).energy_per_frame_mj
+    for governor in study.BASELINES:
+        assert found < outcome(kind, governor).energy_per_frame_mj
+
+
+def test_with_long_waits_a_fifth_less_than_the_best_governor_without_stop() -> None:
+    trace = tuple(Arrival(k * 200_000, True, CYCLES, 180_000, timed=True) for k in range(60))
+    found = study.compare(trace, built(), "200 ms")
+    assert found.aras.missed == 0 and found.rivals[0] == "sleep"
+    assert found.saving(found.rivals[0]) > 0.2
+    assert found.best is not None
+    assert found.aras.energy_per_frame_mj < 1.01 * found.best.energy_per_frame_mj
+
+
+def test_its_own_cost_is_below_two_permille_of_the_time() -> None:
+    for kind in ("periodic", "step"):
+        found = outcome(kind, "aras")
+        awake = sum(found.tally.time_us[name] for name in ("inference", "rest", "control"))
+        assert 0 < found.tally.time_us["control"] < 0.01 * awake
+
+
+# ---- the guarantee
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5, 1.9])
+def test_a_frame_that_is_suddenly_the_worst_one_is_in_time(scale: float) -> None:
+    """Thirty small frames, then the longest one, without a word."""
+    frames = [Arrival(k * 100_000, True, CYCLES // 4, 90_000, timed=True) for k in range(30)]
+    frames.append(Arrival(3_000_000, True, round(scale * CYCLES), 90_000, timed=True))
+    found = simulate.run(tuple(frames), built(worst=scale), "aras")
+    assert found.missed == 0
+    lazy = simulate.run(tuple(frames), built(worst=0.3), "aras")
+    assert lazy.faults["overrun"] == 1  # a worst case that is none is noticed
+
+
+def test_the_rest_cannot_hold_up_a_frame_and_keeps_its_share() -> None:
+    """The rest wants everything for a second: it gets at least what it is granted, and frames are in time."""
+    share, period = 0.2, 100_000
+    frames = [Arrival(k * period, True, CYCLES, 90_000, timed=True) for k in range(20)]
+    rest = [Arrival(t, False, 168 * 1_000, 10**8) for t in range(400_000, 1_400_000, 1_000)]
+    trace = tuple(sorted([*frames, *rest], key=lambda a: (a.time_us, a.frame)))
+    found = simulate.run(trace, built(share=share, worst=1.05), "aras", keep=True)
+    assert found.missed == 0
+    long = 60_000  # a window's worth may be borrowed
+    for start in np.arange(410_000, 1_330_000, 5_000.0):
+        got = sum(
+            max(0.0, min(s.end_us, start + long) - max(s.start_us, start))
+            for s in found.stretches
+            if s.activity == "rest"
+        )
+        assert got >= share * (long - 25_000), start
+    assert simulate.run(trace, built(share=share, worst=1.05), "always").missed > 5
+
+
+def test_urgent_work_is_never_held_up() -> None:
+    frames = [Arrival(k * 100_000, True, round(1.8 * CYCLES), 90_000, timed=True) for k in range(20)]
+    urgent = [Arrival(t, False, 2_000, 500, level=3) for t in range(500, 2_000_000, 7_000)]
+    waiting = [Arrival(t, False, 90_000, 10**8) for t in range(700, 2_000_000, 2_500)]
+    trace = tuple(sorted([*frames, *urgent, *waiting], key=lambda a: (a.time_us, a.frame)))
+
+    class Watched(ArasGovernor):
+        levels: ClassVar[set[int]] = set()
+
+        def tick(self) -> None:
+            super().tick()
+            Watched.levels.add(self.chip.level)
+
+    found = simulate.run(trace, built(worst=1.85), Watched)
+    assert found.missed == 0 and max(Watched.levels) > 0
+    # those that found it awake: a wake-up with the PLL costs more than their limit
+    assert found.tally.rest_late < 0.2 * len(urgent)
+
+
+def test_announced_cycles_are_taken_over_at_once() -> None:
+    """A kernel four times as long, announced: the clock is right from the first frame on."""
+    sizes = [CYCLES // 4] * 20 + [CYCLES] * 20
+    frames = tuple(Arrival(k * 70_000, True, size, 63_000, timed=True, announced=size) for k, size in enumerate(sizes))
+    told = simulate.run(frames, built(worst=1.05, share=0.1), "aras")
+    assert told.missed == 0
+    assert [f.point for f in told.frames[20:]] == [told.frames[30].point] * 20
+
+
+# ---- the simulator itself
+
+
+@pytest.mark.parametrize("governor", ["always", "ondemand", "sleep", "stop", "aras"])
+def test_time_and_work_add_up(governor: str) -> None:
+    trace, constants = prepared("periodic")
+    found = outcome("periodic", governor)
+    assert sum(found.tally.time_us.values()) == pytest.approx(found.time_us)
+    assert len(found.frames) == FRAMES
+    rest = [a.cycles for a in trace if not a.frame and a.time_us <= found.time_us]
+    assert (found.tally.rest_served, found.tally.rest_cycles) == (len(rest), sum(rest))
+    if governor in ("always", "stop", "sleep"):
+        cycles = sum(a.cycles for a in trace if a.frame)
+        assert found.tally.time_us["inference"] == pytest.approx(cycles / 168, rel=1e-6)
+        expected = constants.volts * constants.point[0].run_ma * cycles / 168
+        assert found.tally.energy_nj["inference"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_idle_second_costs_what_the_table_says() -> None:
+    trace = (Arrival(0, True, 168, 1_000_000, timed=True),)
+    assert simulate.run(trace, built(), "always").energy_mj == pytest.approx(3.3 * 12, rel=1e-3)
+    assert simulate.run(trace, built(), "sleep").energy_mj == pytest.approx(3.3 * 2, rel=5e-3)
+    assert simulate.run(trace, built(), "stop").energy_mj == pytest.approx(3.3 * 0.31, rel=1e-2)
+
+
+def test_changes_of_clock_take_the_time_of_the_table() -> None:
+    chip = Chip(built(), ())
+    chip.set_clock(2)
+    assert chip.t == pytest.approx(5 + 200 + (240 - 100) * 100 / 332, abs=1)
+    before = chip.t
+    chip.set_clock(5)
+    assert chip.t - before == 5
+    with_crystal = Chip(built(crystal=True), ())
+    with_crystal.set_clock(5)
+    before = with_crystal.t
+    with_crystal.set_clock(0)
+    assert with_crystal.t - before == pytest.approx(2271, abs=1)
+
+
+def test_the_same_trace_gives_the_same_outcome() -> None:
+    trace, constants = prepared("bursty")
+    again = simulate.run(trace, constants, "aras")
+    assert again.energy_mj == outcome("bursty", "aras").energy_mj
+    assert again.frames == outcome("bursty", "aras").frames
+
+
+def test_without_stop_it_never_stops() -> None:
+    found = outcome("periodic", "aras", can_stop=False)
+    assert found.tally.time_us["stop"] == 0 and found.missed == 0
+    assert outcome("periodic", "aras").energy_mj < found.energy_mj < outcome("periodic", "always").energy_mj
+
+
+def test_a_frame_that_waited_too_long_is_left_out_and_counts_as_missed() -> None:
+    trace = (Arrival(0, True, 50 * CYCLES, 1_000, timed=True), Arrival(10_000, True, CYCLES, 50_000, timed=True))
+    found = simulate.run(trace, built(worst=100), "always")
+    assert [f.missed for f in found.frames] == [True, True] and found.frames[1].finish_us is None
+
+
+def test_the_oracle_finds_the_best_of_a_case_worked_out_by_hand() -> None:
+    """One frame: 120 MHz is best if there is time (3.3 x 26 mA x 4.88e6 / 120), 168 MHz if there is just enough."""
+    constants = table.build(energy.read(), WORKLOAD, Task())
+    run = 3.3 * 26 * 4_880_000 / 120 / 1e6
+    change = 3.3 * 6.6 * 247 / 1e6
+    rest = 3.3 * 0.31 * (200_000 - 247 - 4_880_000 / 120) / 1e6
+    leisure = oracle.plan((Arrival(0, True, CYCLES, 200_000, timed=True),), constants)
+    assert leisure.missed == 0
+    assert leisure.energy_mj == pytest.approx(run + change + rest, rel=2e-3)
+    hurry = oracle.plan((Arrival(0, True, CYCLES, 29_800, timed=True),), constants)
+    assert hurry.missed == 0 and hurry.energy_mj == pytest.approx(3.3 * 40 * CYCLES / 168 / 1e6, rel=2e-3)
+    assert oracle.plan((Arrival(0, True, CYCLES, 29_700, timed=True),), constants).missed == 1

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which clock and which priority for what is left of a frame.
+ *
+ * A pair may be taken if it satisfies two conditions: what the frame is expected to need at most (the predictor's
+ * upper bound) is done in time; and should it need its worst case instead, the fastest clock at the highest priority
+ * can still finish it, from the next tick on. Of these pairs the one with the least expected energy up to the deadline
+ * is taken, idle time and the change itself included. The second condition is why no deadline is missed on a
+ * prediction that was wrong, as long as worst case and share are what the table says. */
+#include "aras/internal.h"
+
+typedef struct {
+  uint32_t point, level;
+  float energy; /* nanojoules: volts x mA x microseconds; < 0: none */
+} choice;
+
+/* What a decision is made from; microseconds, and cycles at point 0. */
+typedef struct {
+  float left;     /* until the deadline, less the guard */
+  float reserve;  /* of it, what the worst case leaves at the fastest clock */
+  float need;     /* upper bound of what is to be done yet */
+  float expected; /* of it, what is likely */
+  float idle_ma;
+} situation;
+
+void rqdkm_aras_set_level(rqdkm_aras *a, uint32_t level) {
+  if (level == a->level) return;
+  if (a->port->set_priority(a->port->context, level) != RQDKM_ARAS_OK) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_REQUEST);
+    return;
+  }
+  a->level = level;
+  a->window_level = level > a->window_level ? level : a->window_level;
+}
+
+void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
+  if (point == a->point) return;
+  if (point != a->table->safe && a->clock_failures != 0 && (int32_t)(a->frames - a->retry_at) < 0) return;
+  const rqdkm_aras_status status = a->port->set_clock(a->port->context, point);
+  a->switches++;
+  const uint32_t reached = a->port->clock(a->port->context);
+  if (status == RQDKM_ARAS_REFUSED) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_REQUEST);
+  } else if (status != RQDKM_ARAS_OK || reached != point) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);
+    a->clock_failures += a->clock_failures < 8u;
+    a->retry_at = a->frames + (1u << a->clock_failures); /* a dead crystal costs its waiting time ever more rarely */
+  } else if (point != a->table->safe) {
+    a->clock_failures = 0;
+  }
+  a->point = reached < a->table->points ? reached : a->table->safe;
+  const uint64_t now = a->port->now_us(a->port->context);
+  a->now_us = now > a->now_us ? now : a->now_us; /* cycles spent waiting are neither the frame's nor the rest's */
+  a->cycles = a->port->cycles(a->port->context);
+}
+
+/* Cycles per microsecond that the rest may take from a frame: classes that the level does not mask, and of those that
+   it does what they are granted. */
+static float taken(const rqdkm_aras *a, uint32_t level, float mhz) {
+  const float masked = a->rate[0] - a->rate[level], granted = a->table->share * mhz;
+  const float rest = a->rate[level] + (masked < granted ? masked : granted), most = 0.95f * mhz;
+  return rest < most ? rest : most;
+}
+
+/* How long `point` may be kept although nothing of the frame gets done meanwhile, negative if not at all. */
+static float kept_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
+  return s->reserve - a->table->switch_us[a->point][point] - a->table->switch_us[point][0];
+}
+
+/* The lowest level at which the frame is expected to be done in time, or RQDKM_ARAS_LEVELS. Without a reserve only the
+   highest level at the fastest point is left. */
+static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
+  const uint32_t levels = a->make_up ? 1u : RQDKM_ARAS_LEVELS;
+  if (kept_for(a, s, point) < (float)a->table->tick_us) return point == 0 ? levels - 1u : RQDKM_ARAS_LEVELS;
+  const float mhz = a->mhz[point], cycles = s->need * a->table->point[point].factor;
+  const float time = s->left - a->table->switch_us[a->point][point];
+  for (uint32_t level = 0; level < levels; level++)
+    if (cycles <= time * (mhz - taken(a, level, mhz))) return level;
+  return RQDKM_ARAS_LEVELS;
+}
+
+static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uint32_t level) {
+  const rqdkm_aras_table *t = a->table;
+  const float mhz = a->mhz[point], most = 0.95f * mhz;
+  const float rest = a->expected_rate < most ? a->expected_rate : most;
+  const float busy = s->expected * t->point[point].factor / (mhz - rest);
+  const float idle = s->left > busy ? s->left - busy : 0.0f;
+  const float change = t->switch_us[a->point][point] * t->switch_ma;
+  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle) *
+         (1.0f + t->raise_cost * (float)level);
+}
+
+/* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
+   small loss last for ever. */
+static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
+  const bool same = kept.energy <= 0.0f || best.point == kept.point;
+  const float wasted = same ? 0.0f : (begins ? a->wasted : 0.0f) + 1.0f - best.energy / kept.energy;
+  const bool keep = !same && wasted < a->table->hysteresis;
+  if (begins) a->wasted = keep ? wasted : 0.0f;
+  return keep ? kept : best;
+}
+
+static situation look(rqdkm_aras *a) {
+  const rqdkm_aras_table *t = a->table;
+  if (a->done > a->worst) {
+    if (!a->overrun) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_OVERRUN);
+    a->overrun = true;
+    a->worst = a->upper = 1.25f * a->done; /* nobody knows */
+  }
+  if (a->done > a->upper) a->upper = a->worst;
+  situation s;
+  s.left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
+                                       : -rqdkm_aras_span(a->deadline_us, a->now_us);
+  s.reserve = s.left - (a->worst - a->done) / rqdkm_aras_granted(a);
+  s.need = a->upper - a->done;
+  s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
+  s.idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
+  return s;
+}
+
+/* When the next decision is due: nothing is lost before the reserve is used up, the rates of the rest are measured
+   anew, or the rest has to be given its share. */
+static void set_check(rqdkm_aras *a, float reserve) {
+  const rqdkm_aras_table *t = a->table;
+  a->safe_us = a->now_us + (reserve > 0.0f ? (uint32_t)reserve : 0u);
+  float until = (float)t->window_us;
+  until = reserve < until ? reserve : until;
+  if (a->level > 0 && t->share > 0.0f) {
+    const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
+    until = budget < until ? budget : until;
+  } else if (a->make_up) {
+    const float rest = (a->masked_us - 0.5f * rqdkm_aras_most_masked(a)) * t->share / (1.0f - t->share);
+    until = rest < until ? rest : until;
+  }
+  until = until > (float)t->tick_us ? until : (float)t->tick_us;
+  a->check_cycles = (uint32_t)(until * a->mhz[a->point]);
+  a->check_ticks = (uint32_t)until / t->tick_us;
+}
+
+void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
+  const situation s = look(a);
+  /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
+     one begin in a hurry, which would end at leisure, and so on */
+  const uint32_t kept_point = begins ? a->first_point : a->point;
+  a->decisions++;
+  choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
+  for (uint32_t point = 0; point < a->table->points && !a->stuck; point++) {
+    const uint32_t level = level_for(a, &s, point);
+    if (level == RQDKM_ARAS_LEVELS) continue;
+    const float found = energy(a, &s, point, level);
+    if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
+    if (point == kept_point) kept = (choice){point, level, found};
+  }
+  if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
+  best = settled(a, best, kept, begins);
+  rqdkm_aras_set_point(a, best.point);
+  rqdkm_aras_set_level(a, best.level);
+  a->decided_rate = a->rate[0];
+  /* at the fastest clock and the highest level there is nothing to hurry for */
+  const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
+  set_check(a, last ? (float)a->table->window_us : kept_for(a, &s, a->point) - (float)a->table->tick_us);
+}
+
+/* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
+bool rqdkm_aras_still_good(rqdkm_aras *a) {
+  const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
+  if (a->now_us >= a->safe_us || a->level != 0 || a->make_up || a->stuck || changed > band || changed < -band ||
+      a->done > a->upper)
+    return false;
+  set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
+  return true;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RQDKM_ARAS_INTERNAL_H
+#define RQDKM_ARAS_INTERNAL_H
+
+#include "rqdkm/aras.h"
+#include "rqdkm/types.h"
+
+/* False: another call is at work, or the table is bad. */
+bool rqdkm_aras_enter(rqdkm_aras *aras);
+void rqdkm_aras_leave(rqdkm_aras *aras);
+
+/* Brings done, loads, rates and masked time up to the present. awake: the core has run since the last time. */
+void rqdkm_aras_account(rqdkm_aras *aras, bool awake);
+
+/* A frame begins: the load that DKM is told. */
+void rqdkm_aras_close_frame(rqdkm_aras *aras);
+
+/* Chooses point and level for what is left of the frame, which begins now or is under way, and sets them. */
+void rqdkm_aras_decide(rqdkm_aras *aras, bool begins);
+
+/* Sets them; what the port does not do is counted and followed. */
+void rqdkm_aras_set_point(rqdkm_aras *aras, uint32_t point);
+void rqdkm_aras_set_level(rqdkm_aras *aras, uint32_t level);
+
+/* True: no decision is due yet. */
+bool rqdkm_aras_still_good(rqdkm_aras *aras);
+
+/* Ways to wait, once. */
+void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
+
+static inline void rqdkm_aras_count(rqdkm_aras *aras, rqdkm_aras_fault fault) { aras->faults[fault]++; }
+
+/* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. */
+static inline float rqdkm_aras_granted(const rqdkm_aras *aras) { return aras->mhz[0] * (1.0f - aras->table->share); }
+/* Time at raised levels that may be owed to the rest at most. */
+static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
+  return (1.0f - aras->table->share) * (float)aras->table->window_us;
+}
+/* From then to now, microseconds; 0 if it lies ahead. Differences beyond an hour are as good as an hour. */
+static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {
+  const uint64_t span = to > from ? to - from : 0;
+  return span < 3600000000u ? (float)(uint32_t)span : 3.6e9f;
+}
+
+#endif

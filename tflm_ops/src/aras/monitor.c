@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happened: cycles of inference and of the rest, loads, and counters that cannot be right. */
+#include <math.h>
+
+#include "aras/internal.h"
+
+enum {
+  kCounterSpan_us = 20000000, /* the cycle counter wraps after 25 s at 168 MHz */
+  kApart = 1000,              /* cycles that reading the time takes at most */
+};
+
+static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
+static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.5f;
+
+void rqdkm_aras_rest_begin(rqdkm_aras *a) {
+  if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);
+}
+
+void rqdkm_aras_rest_end(rqdkm_aras *a, uint32_t which) {
+  if (!a->usable || a->rest_depth == 0) return;
+  const uint32_t now = a->port->cycles(a->port->context);
+  a->rest_cycles[which < RQDKM_ARAS_LEVELS ? which : RQDKM_ARAS_LEVELS - 1u] += now - a->rest_started;
+  a->rest_started = now; /* what is left of an interrupted handler counts for its own class */
+  a->rest_depth--;
+}
+
+void rqdkm_aras_memory(rqdkm_aras *a, uint32_t free_bytes, uint32_t total_bytes) {
+  a->memory = free_bytes >= total_bytes ? 0.0f : 1.0f - (float)free_bytes / (float)total_bytes;
+}
+
+/* Time and counter of one moment: no handler ran between the two. */
+static uint64_t look(const rqdkm_aras *a, uint32_t *counter) {
+  uint64_t now = 0;
+  for (uint32_t tries = 0; tries < 3; tries++) {
+    *counter = a->port->cycles(a->port->context);
+    now = a->port->now_us(a->port->context);
+    if (a->port->cycles(a->port->context) - *counter < kApart) break;
+  }
+  return now;
+}
+
+/* Cycles since the last time, or the best guess where the counter cannot be believed. */
+static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bool awake, bool same_clock) {
+  const uint32_t passed = counter - a->cycles;
+  const float by_time = rqdkm_aras_span(0, span_us) * a->mhz[a->point];
+  a->cycles = counter;
+  if (span_us > kCounterSpan_us) return awake ? by_time : (float)passed;
+  if (awake && passed == 0 && span_us > a->table->tick_us) {
+    if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CYCLES);
+    a->stuck = true;
+    return by_time;
+  }
+  const float most = by_time * kClockError + kTimeStep_us * a->mhz[0];
+  if (span_us == 0 && awake && (float)passed > most) {
+    if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
+    a->stuck = true;
+    return (float)passed;
+  }
+  if (same_clock && (float)passed > most) {
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_JUMP);
+    return by_time;
+  }
+  if (passed != 0 && span_us != 0) a->stuck = false;
+  return (float)passed;
+}
+
+/* Rates of the rest, once per window. A class that was masked for part of it says nothing about its demand. */
+static void close_window(rqdkm_aras *a) {
+  const float span = rqdkm_aras_span(a->window_us, a->now_us);
+  const float full = span * a->mhz[0];
+  float cycles = 0.0f, expected = 0.0f, upper = 0.0f;
+  for (uint32_t l = RQDKM_ARAS_LEVELS; l-- > 0;) {
+    cycles += (float)a->window_rest[l];
+    if (l >= a->window_level && (a->window_rest[l] != 0 || a->rest[l].count != 0))
+      rqdkm_predictor_update(&a->rest[l], (float)a->window_rest[l] / span);
+    expected += a->rest[l].expected;
+    upper += rqdkm_predictor_upper(&a->rest[l]);
+    a->rate[l] = upper;
+    a->window_rest[l] = 0;
+  }
+  a->expected_rate = expected;
+  a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
+  a->load_rest += kLoadGain * (cycles / full - a->load_rest);
+  a->window_inference = 0.0f;
+  a->window_level = a->level;
+  a->window_us = a->now_us;
+}
+
+/* From one frame's begin to the next: within a frame the rest may be masked, and makes up for it afterwards. */
+void rqdkm_aras_close_frame(rqdkm_aras *a) {
+  const float span = rqdkm_aras_span(a->frame_us, a->now_us);
+  if (span >= (float)a->table->window_us) {
+    const float load = a->frame_rest / (span * a->mhz[0]);
+    a->frame_load += kFrameGain * (load - a->frame_load);
+    if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
+  }
+  a->frame_us = a->now_us;
+  a->frame_rest = 0.0f;
+}
+
+/* What was taken at a raised level is given back at the rate that the share allows. A handler that was at work when the
+   level was raised goes on; that it did counts. */
+static void keep_share(rqdkm_aras *a, float span, float served) {
+  const float share = a->table->share, most = rqdkm_aras_most_masked(a), least = -0.25f * most;
+  if (share <= 0.0f || (a->level == 0 && a->masked_us <= least)) return;
+  a->masked_us += a->level > 0 ? span - served / (a->mhz[a->point] * share) : -span * (1.0f - share) / share;
+  a->masked_us = a->masked_us > least ? a->masked_us : least;
+  a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
+}
+
+void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
+  uint32_t counter = 0;
+  const uint64_t now = look(a, &counter);
+  const uint32_t clock = a->port->clock(a->port->context);
+  const bool same_clock = clock == a->point;
+  uint64_t span = now - a->now_us;
+  if (now < a->now_us) { /* begin anew from there */
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_TIME);
+    span = 0;
+    a->window_us = a->frame_us = now;
+  }
+  a->now_us = now;
+  float served = 0.0f, inference = cycles_passed(a, counter, span, awake, same_clock);
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) {
+    const uint32_t total = a->rest_cycles[l], passed = total - a->rest_seen[l];
+    a->rest_seen[l] = total;
+    if (passed == 0) continue;
+    a->window_rest[l] += passed;
+    a->idle_rest += passed;
+    served += (float)passed;
+    a->frame_rest += (float)passed;
+  }
+  inference -= served;
+  if (a->busy) { /* negative when a handler ends that an earlier look took for inference */
+    const float done = a->done + inference / a->table->point[a->point].factor;
+    a->done = done > 0.0f ? done : 0.0f;
+    const float sum = a->window_inference + inference;
+    a->window_inference = sum > 0.0f ? sum : 0.0f;
+  }
+  if (!same_clock) { /* the crystal failed: the hardware fell back by itself */
+    rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);
+    a->point = clock < a->table->points ? clock : a->table->safe;
+    a->clock_failures = 1;
+    a->retry_at = a->frames + 2u;
+  }
+  keep_share(a, rqdkm_aras_span(0, span), served);
+  if (a->now_us - a->window_us >= a->table->window_us) close_window(a);
+}

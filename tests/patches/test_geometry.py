@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from rqdkm_tvm import cost
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.patches.geometry import COLUMNS, ROWS, Region, Span, cut, reads
-from rqdkm_tvm.patches.program import Fetch, Patch, Patches, Run, part
+from rqdkm_tvm.patches.program import Patch, Patches
 from rqdkm_tvm.patches.stage import FRAME, WINDOWED, Node, Stage
+from rqdkm_tvm.patches.steps import Fetch, Run
+from rqdkm_tvm.patches.writer import part
 from rqdkm_tvm.plan_patches import PatchPlan
 
 _FAST = settings(max_examples=120, deadline=None)
@@ -203,12 +205,12 @@ def test_a_patch_holds_all_that_its_fresh_parts_read(patches: Patches) -> None:
 @given(stages())
 def test_what_is_not_fresh_was_kept_by_the_patch_above(patches: Patches) -> None:
     for patch in patches.every:
-        kept = patches.kept(above(patches, patch)) if patch.continued else {}
+        kept = patches.kept(above(patches, patch)) if patch.above is not None else {}
         for index, (held, fresh) in enumerate(zip(patch.trace.held, patch.trace.fresh, strict=True)):
             assert (held.columns, held.rows.stop) == (fresh.columns, fresh.rows.stop) or not held.pixels
             old = Span(held.rows.start, fresh.rows.start)
             if held.pixels and old.size:
-                assert patch.continued
+                assert patch.above is not None
                 assert kept[index] == old
                 before = above(patches, patch).trace.held[index]
                 assert before.rows.holds(old)
@@ -224,7 +226,7 @@ def test_what_is_not_fetched_of_the_frame_was_kept_by_the_patch_above(patches: P
         held = patch.trace.frame
         missing = held.rows.size - sum(region.rows.size for region in fetched)
         if held.pixels and missing:
-            assert patch.continued
+            assert patch.above is not None
             before = above(fetching, patch)
             assert fetching.kept(before)[FRAME] == Span(held.rows.start, held.rows.start + missing)
             assert before.trace.frame.rows.holds(fetching.kept(before)[FRAME])

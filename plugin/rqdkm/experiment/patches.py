@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rqdkm import pipeline, plan_files
 from rqdkm.models import data as datasets
-from rqdkm.models import load, reference
+from rqdkm.models import load, patched
 from rqdkm.options import MAX_DROP, DeployOptions
 from rqdkm.planning import partition
 from rqdkm.report.schema import Report
@@ -129,7 +129,7 @@ def _bitops(model: load.LoadedModel, out: Path, report: Report, frames: npt.NDAr
     assert plan.patches is not None
     lowered = LowerMixedPrecision(plan, parameters)(partition(model))
     stage = Stage(split_at(lowered["main"], plan.patches.last).nodes, plan.patches)
-    taken = reference.stage_branches(stage, frames[:_SAMPLED])
+    taken = patched.stage_branches(stage, frames[:_SAMPLED])
     return report.totals.bitops - stage.bitops + round(mean_bitops(Patches(stage), taken))
 
 

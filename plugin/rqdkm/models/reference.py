@@ -20,9 +20,6 @@ from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.offload.base import shape_of
-from rqdkm_tvm.patches.geometry import cut
-from rqdkm_tvm.patches.program import Patches
-from rqdkm_tvm.patches.stage import FRAME, Node, Stage
 from rqdkm_tvm.sites import read_sites
 
 NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
@@ -110,7 +107,9 @@ def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:
         UnsupportedOperatorError: no reference for ``layer.op``.
     """
     if layer.stage is not None:
-        return _run_stage(layer.stage, np.asarray(inputs[0]))
+        from rqdkm.models.patched import run_stage  # runs layers
+
+        return run_stage(layer.stage, np.asarray(inputs[0]))
     if layer.library is not None:
         found = np.asarray(inputs[0])
         for part in layer.library.paths[layer.library.safe].layers:
@@ -123,45 +122,6 @@ def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:
     count = max(len(x) for x in inputs)
     shape = layer.output.shape[1:] if layer.output.shape[0] == 1 else layer.output.shape
     return result.reshape(count, *shape).astype(np.int8)
-
-
-def run_nodes(nodes: Sequence[Node], frame: Int8) -> list[Int8]:
-    """Every result of a stage's nodes, whole maps: n samples (n, H, W, C) in, a list of the like out."""
-    values: list[Int8] = []
-    for node in nodes:
-        values.append(run_layer(node.layer, [frame if i == FRAME else values[i] for i in node.inputs]))
-    return values
-
-
-def _run_stage(stage: Stage, frame: Int8) -> Int8:
-    """A patch stage, without patches: each branch on whole maps; of its result the patches that take it."""
-    results = [run_nodes(nodes, frame)[-1] for nodes in stage.branches]
-    taken = stage_branches(stage, frame)
-    found: Int8 = results[0].copy()
-    rows, columns = (cut(extent, parts) for extent, parts in zip(found.shape[1:3], stage.plan.grid, strict=True))
-    for r, down in enumerate(rows):
-        for c, across in enumerate(columns):
-            area = (slice(down.start, down.stop), slice(across.start, across.stop))
-            for branch, result in enumerate(results):
-                chosen = (taken[:, r, c] == branch, *area)
-                found[chosen] = result[chosen]
-    return found
-
-
-def stage_branches(stage: Stage, frame: Int8) -> npt.NDArray[np.int64]:
-    """The branch of every patch: (n, rows, columns) for frames (n, H, W, C)."""
-    plan = stage.plan
-    planned = np.array([[plan.branch(r, c) for c in range(plan.grid[1])] for r in range(plan.grid[0])], np.int64)
-    found: npt.NDArray[np.int64] = np.broadcast_to(planned, (len(frame), *plan.grid)).copy()
-    if plan.outliers is not None:
-        patches = Patches(stage)
-        for r in range(plan.grid[0]):
-            for c in range(plan.grid[1]):
-                seen = patches.fresh(r, c, 0).trace.frame
-                part = frame[:, seen.rows.start : seen.rows.stop, seen.columns.start : seen.columns.stop]
-                beyond = (part < plan.outliers.low) | (part > plan.outliers.high)
-                found[beyond.sum(axis=(1, 2, 3)) >= plan.outliers.count, r, c] = 0
-    return found
 
 
 def output_multipliers(layer: Layer) -> tuple[Ints, Ints]:

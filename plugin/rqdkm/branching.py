@@ -30,6 +30,7 @@ Int8 = npt.NDArray[np.int8]
 
 LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
 JUDGE_SAMPLES = 1500
+JUDGE_FIRST = 500  # while a lambda is sought; what is taken is measured on all
 JUDGE_AT_ONCE = 250  # after as many samples a loss that is too great already is measured no further
 
 
@@ -42,6 +43,23 @@ class Trial:
     bitops_8: int
     loss: PairedLoss
     allowed: bool
+
+
+@dataclass
+class _Measured:
+    """A loss as far as it is measured."""
+
+    lost: int = 0
+    won: int = 0
+    n: int = 0
+
+    @property
+    def loss(self) -> PairedLoss:
+        return PairedLoss(self.lost, self.won, self.n)
+
+    def best(self, samples: int) -> PairedLoss:
+        """What it would be with no more lost among so many samples."""
+        return PairedLoss(self.lost, self.won, samples)
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Brancher:
         self.seconds = {"classify": 0.0, "search": 0.0, "bound": 0.0}
         self.judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
         self._before: dict[int, npt.NDArray[np.int64]] = {}
-        self._losses: dict[str, PairedLoss] = {}
+        self._losses: dict[str, _Measured] = {}
         self._classes: dict[str, Classes] = {}
 
     @contextmanager
@@ -139,43 +157,49 @@ class Brancher:
             with self._timed("search"):
                 found = tuple(searcher.search(positions, weight, renew=len(sets) == 1) for positions in sets)
             kept[weight] = searched(split, found), found
-            loss = self.loss(kept[weight][0])
+            return judged(weight, JUDGE_FIRST)
+
+        def judged(weight: float, samples: int) -> bool:
+            made, found = kept[weight]
+            loss = self.loss(made, samples)
             bound = loss.upper(CONFIDENCE)
             bitops = sum(b.bitops for b in found), sum(b.bitops_8 for b in found)
+            trials[:] = [t for t in trials if t.weight != weight]
             trials.append(Trial(weight, *bitops, loss, bound <= self.max_drop / 100))
             self.progress(f"lambda {weight:g}: loss up to {100 * bound:.2f} points, {self.max_drop:g} allowed")
             return trials[-1].allowed
 
         weight = least(LAMBDAS, allowed) if sets else None
+        while weight is not None and not judged(weight, JUDGE_SAMPLES):
+            weight = next((w for w in LAMBDAS if w > weight and (w in kept or allowed(w))), None)
         made, branches = (patches, ()) if weight is None else kept[weight]
         return made, Branching(classes, branches, tuple(trials), weight)
 
-    def loss(self, patches: PatchPlan) -> PairedLoss:
-        """Of the integer network with these branches, against the one without; on a part of the samples if the loss
-        would be too great even with no more on the others."""
+    def loss(self, patches: PatchPlan, samples: int = JUDGE_SAMPLES) -> PairedLoss:
+        """Of the integer network with these branches, against the one without; on fewer samples if the loss would be
+        too great even with no more on the others."""
         alone = self.mode == "all" and len(patches.branches) <= 2  # one format everywhere: the cut changes nothing
         if not alone:
             patches = with_packing(patches, packed=True)  # how values are stored changes none of them
         key = repr([_stored(table, packed=True) for table in patches.branches[1:]] if alone else patches)
-        if key not in self._losses:
-            with self._timed("bound"):
-                self._losses[key] = self._measured(patches)
-        return self._losses[key]
+        found = self._losses.setdefault(key, _Measured())
+        with self._timed("bound"):
+            self._measure(found, patches, min(samples, len(self.judged)))
+        return found.loss
 
-    def _measured(self, patches: PatchPlan) -> PairedLoss:
-        scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
-        lost, won, done = 0, 0, 0
-        for start in range(0, len(self.judged), JUDGE_AT_ONCE):
-            chosen = self.judged[start : start + JUDGE_AT_ONCE]
+    def _measure(self, found: _Measured, patches: PatchPlan, samples: int) -> None:
+        scheduled = None
+        while found.n < samples and found.best(samples).upper(CONFIDENCE) <= self.max_drop / 100:
+            start = found.n
+            chosen = self.judged[start : min(start + JUDGE_AT_ONCE, samples)]
+            if scheduled is None:
+                scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
             if start not in self._before:
                 self._before[start] = _first_classes(self.lowered["main"], self.frames[chosen])
             before, after = self._before[start], _first_classes(scheduled["main"], self.frames[chosen])
             wanted = before if self.labels is None else np.asarray(self.labels)[chosen]
-            found = paired_loss(before == wanted, after == wanted)
-            lost, won, done = lost + found.lost, won + found.won, done + len(chosen)
-            if PairedLoss(lost, won, len(self.judged)).upper(CONFIDENCE) > self.max_drop / 100:
-                break
-        return PairedLoss(lost, won, done)
+            more = paired_loss(before == wanted, after == wanted)
+            found.lost, found.won, found.n = found.lost + more.lost, found.won + more.won, start + len(chosen)
 
     # ---- for another cut
 

@@ -161,7 +161,7 @@ def test_a_loss_that_is_too_great_is_measured_no_further(mod: object, monkeypatc
     loss = brancher.loss(plan)
     assert (loss.lost, loss.won, loss.n) == (0, 0, 1000) and len(calls) == 8
     again = brancher.loss(everywhere(PatchPlan(POOL, (8, 3), "lines")))  # the same bits everywhere
-    assert again is loss and len(calls) == 8
+    assert again == loss and len(calls) == 8
     wrong["share"] = 10
     other = dataclasses.replace(plan, branches=({}, {CONV1: LOW[CONV1]}))
     worse = brancher.loss(other)

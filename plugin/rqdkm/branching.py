@@ -87,7 +87,7 @@ class Brancher:
         mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
         max_drop: points of accuracy that the branches may cost.
 
-    ``seconds`` holds what each step has taken so far: ``classify``, ``search``, ``bound``.
+    ``seconds`` holds the processor time that each step has taken so far: ``classify``, ``search``, ``bound``.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class Brancher:
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             yield
         finally:
-            self.seconds[step] += time.monotonic() - began
+            self.seconds[step] += time.process_time() - began
 
     # ---- classes
 

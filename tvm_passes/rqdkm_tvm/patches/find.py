@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from rqdkm_tvm import in_place, memory
-from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Prices, options
+from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Known, Prices, options
 from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
 from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.kernels import registry
@@ -121,6 +121,7 @@ class Finder:
         self.ram, self.flash = ram_budget, flash_budget
         self.kernel_set, self.prices, self.progress = kernel_set, prices, progress
         self._cycles: dict[ByValue, float] = {}
+        self._known: Known = {}
         self._by_identity: dict[int, tuple[Layer, float]] = {}
 
     def _per_layer(self, layer: Layer) -> float:
@@ -232,7 +233,12 @@ class Finder:
         mod = SchedulePatches(plan, kernel_set=self.kernel_set)(self.mod)
         mod = FuseEpilogues(plan, kernel_set=self.kernel_set)(mod)
         AssignKernels(
-            plan, ram_budget=self.ram, flash_budget=self.flash, kernel_set=self.kernel_set, prices=self.prices
+            plan,
+            ram_budget=self.ram,
+            flash_budget=self.flash,
+            kernel_set=self.kernel_set,
+            prices=self.prices,
+            known=self._known,
         )(mod)
         cycles = 0.0
         slow: tuple[str, ...] = ()

@@ -276,13 +276,13 @@ def _branches(name: str, report: Report) -> str:
     assert found is not None
     lines = [
         f"### {name}\n",
-        "| lambda | BitOPs of the searched patches | loss, points | upper bound | allowed |",
-        "|--:|--:|--:|--:|---|",
+        "| lambda | BitOPs of the searched patches | samples | loss, points | upper bound | allowed |",
+        "|--:|--:|--:|--:|--:|---|",
     ]
     for trial in sorted(found.trials, key=lambda trial: -trial.weight):
         taken = ", and taken" if trial.weight == found.weight and len(found.branches) > 1 else ""
         lines.append(
-            f"| {trial.weight:g} | {trial.bitops_ratio:.2f}x less | {100 * trial.loss:+.2f} "
+            f"| {trial.weight:g} | {trial.bitops_ratio:.2f}x less | {trial.samples} | {100 * trial.loss:+.2f} "
             f"| {100 * trial.loss_upper:+.2f} | {'yes' if trial.allowed else 'no'}{taken} |"
         )
     lines.append("")

@@ -37,6 +37,7 @@ Progress = Callable[[str], None]
 MOST_ROWS, MOST_COLUMNS = 24, 8  # of the grids that are tried
 OUTLINED = 60  # candidates of which one patch is looked at
 TRIED = 5  # candidates that are worked out in full
+OUTLINED_AGAIN, TRIED_AGAIN = 30, 3  # for bits that are known: something that fits has been found then
 MOST_TRIED = 16  # if none of those fits
 # parts of the budget that a stage may take without scratch: what it leaves, faster kernels use
 FILLED = (1.0, 0.9, 0.8, 0.72, 0.65, 0.58, 0.5)
@@ -269,7 +270,8 @@ class Finder:
         failure: BudgetError | None = None
         tried = 0
         for candidate in self._outlined(request):
-            if tried >= MOST_TRIED or (tried >= TRIED and best is not None and not best.slow):
+            enough = TRIED if request.formats is None else TRIED_AGAIN
+            if tried >= MOST_TRIED or (tried >= enough and best is not None and not best.slow):
                 break
             tried += 1
             plan = candidate.plan if request.formats is None else request.formats.branched(candidate.plan)
@@ -296,7 +298,7 @@ class Finder:
         whole = {last: sum(self._per_layer(n.layer) for n in fused_nodes(own)) for last, own in nodes.items()}
         found: list[tuple[tuple[bool, float], Candidate]] = []
         for number, made in enumerate(self._spread(self.candidates(request))):
-            if number == OUTLINED:
+            if number == (OUTLINED if formats is None else OUTLINED_AGAIN):
                 break
             last, plan = made.plan.last, made.plan
             numbers: tuple[int, ...] = (0,)

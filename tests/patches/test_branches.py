@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rqdkm.models import patched, reference
-from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.patches.geometry import ROWS, Span
@@ -16,6 +16,7 @@ from rqdkm_tvm.patches.program import Patches
 from rqdkm_tvm.patches.schedule import splits
 from rqdkm_tvm.patches.stage import FRAME, Node, Stage, branch_nodes
 from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
+from rqdkm_tvm.plan_patches import Outliers, PatchPlan
 from rqdkm_tvm.sites import read_sites
 from tests.kernels.random_layers import Array
 from tests.passes import graphs
@@ -112,6 +113,32 @@ def test_where_rows_are_kept_both_branches_go_into_a_patch() -> None:
             whole = [stages.unpatched(nodes, frames) for nodes in stage.branches]
             met[stage.plan.halo] += not np.any([found == x for x in whole], axis=0).all()
     assert met["recompute"] == 0 and met["lines"] >= 3
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_rows_kept_over_several_patches_are_requantized_at_every_change(dynamic: bool) -> None:
+    """Patches of one row, windows of three: rows go through 8, 2 and 4 bits and back."""
+    rng = np.random.default_rng(3)
+    net = stages.Network(rng, Tensor((1, 22, 6, 3), "int8", 0.02, 3))
+    last = net.conv(net.conv(FRAME, 8, 3), 8, 3)
+    net.join(net.conv(last, 8, 3), last)
+    nodes = tuple(net.nodes)
+    low, lower = ({node.layer.name: stages.format_of(node.layer, bits) for node in nodes[:-1]} for bits in (4, 2))
+    branches, grid = ({}, lower, low), (22, 2)
+    assignment = tuple(tuple((r + 2 * c) % 3 for c in range(2)) for r in range(22))
+    if dynamic:
+        branches, assignment = ({}, lower), ((1, 1),) * 22
+    outliers = Outliers(-100, 100, 22) if dynamic else None
+    stage = Stage(nodes, PatchPlan(nodes[-1].layer.name, grid, "lines", "frame", branches, assignment, outliers))
+    frames = stages.frames(rng, stage, 2)
+    frames[:, 4:9] //= 4
+    frames[:, 15:18] //= 4
+    taken = patched.stage_branches(stage, frames)
+    assert (np.diff(taken, axis=1) != 0).sum() >= 8
+    wanted = by_hand(stage, frames)
+    assert np.array_equal(reference.run_layer(stages.stage_layer(stage), [frames]), wanted)
+    cases = host.cases_of(stage, frames, most=2)
+    host.check(cases, [wanted] * len(cases))
 
 
 def test_the_random_branches_are_of_every_kind() -> None:

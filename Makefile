@@ -42,12 +42,17 @@ ablation: $(STAMP) .cache/mnist_val.npz .cache/mnist_test.npz .cache/machinery_v
 	  --calib .cache/mnist_val.npz --data .cache/mnist_test.npz \
 	  --calib .cache/machinery_val.npz --data .cache/machinery_test.npz --markdown docs/ablation.md
 
+# small products: threads would wait for each other
+patches: export OPENBLAS_NUM_THREADS = 1
 patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobilenet_val.npz .cache/mobilenet_test.npz ## patch-based inference: VDPC and VDQS at one RAM budget
 	@$(BIN)/rqdkm experiment patches examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --data .cache/machinery_test.npz --ram 16128 --plan examples/machinery/rq/plan.json --out build/patches/machinery \
 	  --markdown docs/patches-machinery.md
 	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
-	  --data .cache/mobilenet_test.npz --ram 47K --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
+	  --data .cache/mobilenet_test.npz --ram 49408 --plan examples/mobilenet/rq/plan.json --out build/patches/mobilenet \
+	  --markdown docs/patches-mobilenet.md
+	@$(BIN)/rqdkm experiment cuts .cache/models/visual_wake_words.tflite --ram 24K --ram 25K --ram 30K --out build/patches/cuts \
+	  --markdown docs/patches-wake-words.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md
 

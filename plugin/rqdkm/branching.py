@@ -18,7 +18,7 @@ from rqdkm.models import reference
 from rqdkm.planning import spread
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.patches.branches import groups, searched
-from rqdkm_tvm.patches.classify import Classes, classified, classify, stage_of
+from rqdkm_tvm.patches.classify import SHARE, Classes, Mode, classified, classify, stage_of
 from rqdkm_tvm.patches.find import Formats
 from rqdkm_tvm.patches.schedule import SchedulePatches
 from rqdkm_tvm.patches.search import Branch, Searcher
@@ -29,13 +29,20 @@ Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
 LAMBDAS = tuple(round(0.1 * k, 1) for k in range(1, 10))  # least to most weight on entropy
+# rules for outlier patches, from the one that finds most: share of the samples (static), times the count (dynamic)
+RULES = ((SHARE, 1), (0.5, 2), (0.75, 4))
 JUDGE_SAMPLES = 1500
+JUDGE_FIRST = 500  # while a lambda is sought; what is taken is measured on all
 JUDGE_AT_ONCE = 250  # after as many samples a loss that is too great already is measured no further
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One lambda, and the loss of the integer network with the branches it gives, on calibration samples."""
+    """One lambda, and the loss of the integer network with the branches it gives, on calibration samples.
+
+    Args:
+        allowed: the loss, where it was measured on the first samples only; its upper bound, where on all.
+    """
 
     weight: float
     bitops: int
@@ -44,18 +51,37 @@ class Trial:
     allowed: bool
 
 
+@dataclass
+class _Measured:
+    """A loss as far as it is measured."""
+
+    lost: int = 0
+    won: int = 0
+    n: int = 0
+
+    @property
+    def loss(self) -> PairedLoss:
+        return PairedLoss(self.lost, self.won, self.n)
+
+    def best(self, samples: int) -> PairedLoss:
+        """What it would be with no more lost among so many samples."""
+        return PairedLoss(self.lost, self.won, samples)
+
+
 @dataclass(frozen=True)
 class Branching:
     """VDPC and VDQS for one way to cut the stage: what was found, and how.
 
     Args:
         weight: lambda of the branches taken; None: none was allowed, all patches stay at 8 bits.
+        share: part of the samples that makes a position an outlier position.
     """
 
     classes: Classes
     branches: tuple[Branch, ...]
     trials: tuple[Trial, ...]
     weight: float | None
+    share: float = SHARE
 
 
 class Brancher:
@@ -69,7 +95,7 @@ class Brancher:
         mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
         max_drop: points of accuracy that the branches may cost.
 
-    ``seconds`` holds what each step has taken so far: ``classify``, ``search``, ``bound``.
+    ``seconds`` holds the processor time that each step has taken so far: ``classify``, ``search``, ``bound``.
     """
 
     def __init__(
@@ -86,19 +112,20 @@ class Brancher:
     ) -> None:
         self.lowered, self.plan, self.frames, self.labels = lowered, plan, frames, labels
         self.mode, self.max_drop, self.kernel_set, self.progress = mode, max_drop, kernel_set, progress
+        self.rule = RULES[0]
         self.seconds = {"classify": 0.0, "search": 0.0, "bound": 0.0}
         self.judged = spread(len(frames), JUDGE_SAMPLES, None if labels is None else np.asarray(labels))
         self._before: dict[int, npt.NDArray[np.int64]] = {}
-        self._losses: dict[str, PairedLoss] = {}
+        self._losses: dict[str, _Measured] = {}
         self._classes: dict[str, Classes] = {}
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             yield
         finally:
-            self.seconds[step] += time.monotonic() - began
+            self.seconds[step] += time.process_time() - began
 
     # ---- classes
 
@@ -115,7 +142,10 @@ class Brancher:
         if self.mode == "all":
             everywhere = tuple((1,) * patches.grid[1] for _ in range(patches.grid[0]))
             return dataclasses.replace(patches, branches=({}, {}), assignment=everywhere, outliers=None)
-        return classified(patches, self.classes(patches), "dynamic" if self.mode == "dynamic" else "static")
+        classes, (share, times) = self.classes(patches), self.rule
+        outliers = dataclasses.replace(classes.outliers, count=times * classes.outliers.count)
+        mode: Mode = "dynamic" if self.mode == "dynamic" else "static"
+        return classified(patches, dataclasses.replace(classes, outliers=outliers), mode, share)
 
     def _planned(self, patches: PatchPlan) -> Plan:
         plan = copy.deepcopy(self.plan)
@@ -139,50 +169,82 @@ class Brancher:
             with self._timed("search"):
                 found = tuple(searcher.search(positions, weight, renew=len(sets) == 1) for positions in sets)
             kept[weight] = searched(split, found), found
-            loss = self.loss(kept[weight][0])
+            return judged(weight, first=True)
+
+        def judged(weight: float, *, first: bool) -> bool:
+            made, found = kept[weight]
+            loss = self.loss(made, first=first)
             bound = loss.upper(CONFIDENCE)
             bitops = sum(b.bitops for b in found), sum(b.bitops_8 for b in found)
-            trials.append(Trial(weight, *bitops, loss, bound <= self.max_drop / 100))
-            self.progress(f"lambda {weight:g}: loss up to {100 * bound:.2f} points, {self.max_drop:g} allowed")
+            trials[:] = [t for t in trials if t.weight != weight]
+            trials.append(Trial(weight, *bitops, loss, self._allowed(loss, first=first)))
+            self.progress(f"lambda {weight:g}: loss {100 * loss.loss:.2f}, up to {100 * bound:.2f} points")
             return trials[-1].allowed
 
         weight = least(LAMBDAS, allowed) if sets else None
+        while weight is not None and not judged(weight, first=False):
+            weight = next((w for w in LAMBDAS if w > weight and (w in kept or allowed(w))), None)
         made, branches = (patches, ()) if weight is None else kept[weight]
-        return made, Branching(classes, branches, tuple(trials), weight)
+        if weight is not None and len(sets) == 1 and self.mode != "all":
+            made = self._fewer(patches, made)
+        return made, Branching(classes, branches, tuple(trials), weight, self.rule[0])
 
-    def loss(self, patches: PatchPlan) -> PairedLoss:
-        """Of the integer network with these branches, against the one without; on a part of the samples if the loss
-        would be too great even with no more on the others."""
+    def _fewer(self, patches: PatchPlan, made: PatchPlan) -> PatchPlan:
+        """``made`` with as few outlier patches as the allowed loss permits, by the rules that find fewer."""
+        for rule in RULES[1:]:
+            before, self.rule = self.rule, rule
+            stricter = dataclasses.replace(self.split(patches), branches=made.branches)
+            if stricter == made or len(made.branches) < 2:
+                continue
+            loss = self.loss(stricter)
+            self.progress(f"fewer outlier patches: loss {100 * loss.loss:.2f} points")
+            if not self._allowed(loss, first=False):
+                self.rule = before
+                break
+            made = stricter
+        return made
+
+    def loss(self, patches: PatchPlan, *, first: bool = False) -> PairedLoss:
+        """Of the integer network with these branches, against the one without; on fewer samples if the loss would be
+        too great even with no more on the others.
+
+        Args:
+            first: on a first part of the samples, as an estimate.
+        """
         alone = self.mode == "all" and len(patches.branches) <= 2  # one format everywhere: the cut changes nothing
         if not alone:
             patches = with_packing(patches, packed=True)  # how values are stored changes none of them
         key = repr([_stored(table, packed=True) for table in patches.branches[1:]] if alone else patches)
-        if key not in self._losses:
-            with self._timed("bound"):
-                self._losses[key] = self._measured(patches)
-        return self._losses[key]
+        found = self._losses.setdefault(key, _Measured())
+        with self._timed("bound"):
+            self._measure(found, patches, first=first)
+        return found.loss
 
-    def _measured(self, patches: PatchPlan) -> PairedLoss:
-        scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
-        lost, won, done = 0, 0, 0
-        for start in range(0, len(self.judged), JUDGE_AT_ONCE):
-            chosen = self.judged[start : start + JUDGE_AT_ONCE]
+    def _allowed(self, loss: PairedLoss, *, first: bool) -> bool:
+        """An estimate decides what is measured on; a bound, what is taken."""
+        return (loss.loss if first else loss.upper(CONFIDENCE)) <= self.max_drop / 100
+
+    def _measure(self, found: _Measured, patches: PatchPlan, *, first: bool) -> None:
+        samples = min(JUDGE_FIRST if first else JUDGE_SAMPLES, len(self.judged))
+        scheduled = None
+        while found.n < samples and self._allowed(found.best(samples), first=first):
+            start = found.n
+            chosen = self.judged[start : min(start + JUDGE_AT_ONCE, samples)]
+            if scheduled is None:
+                scheduled = SchedulePatches(self._planned(patches), kernel_set=self.kernel_set)(self.lowered)
             if start not in self._before:
                 self._before[start] = _first_classes(self.lowered["main"], self.frames[chosen])
             before, after = self._before[start], _first_classes(scheduled["main"], self.frames[chosen])
             wanted = before if self.labels is None else np.asarray(self.labels)[chosen]
-            found = paired_loss(before == wanted, after == wanted)
-            lost, won, done = lost + found.lost, won + found.won, done + len(chosen)
-            if PairedLoss(lost, won, len(self.judged)).upper(CONFIDENCE) > self.max_drop / 100:
-                break
-        return PairedLoss(lost, won, done)
+            more = paired_loss(before == wanted, after == wanted)
+            found.lost, found.won, found.n = found.lost + more.lost, found.won + more.won, start + len(chosen)
 
     # ---- for another cut
 
     def again(self, patches: PatchPlan, before: Branching) -> Branching | None:
         """The same formats for another cut (see :meth:`formats`): None if their loss is not allowed there."""
         loss = self.loss(patches)
-        allowed = loss.upper(CONFIDENCE) <= self.max_drop / 100
+        allowed = self._allowed(loss, first=False)
         return dataclasses.replace(before, classes=self.classes(patches)) if allowed else None
 
     def formats(self, found: PatchPlan, *, packed: bool) -> Formats | None:

@@ -170,6 +170,25 @@ def morphing(
 
 
 @app.command()
+def cuts(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An int8 network, .tflite.")],
+    ram: Annotated[list[str], typer.Option(metavar="SIZE", help="RAM budget; once for each.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Directory of the deployments.")] = Path("cuts"),
+    samples: Annotated[int, typer.Option(min=1, help="Samples that run on the virtual board.")] = 4,
+    markdown: MarkdownOpt = None,
+) -> None:
+    """What patches save and cost at several RAM budgets, at 8 bits, without the frame in memory."""
+    from rqdkm.experiment import cuts as experiment
+
+    budgets = [parse_size(text, "--ram") for text in ram]
+    with log.Progress() as progress:
+        rows = experiment.run(model, out, budgets=budgets, samples=samples, progress=progress)
+    if markdown is not None:
+        experiment.write_markdown(model.stem, rows, markdown, _command())
+    print(experiment.table(rows), end="")
+
+
+@app.command()
 def vdqs(
     model: ModelArg,
     calib: CalibOpt,

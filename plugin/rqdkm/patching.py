@@ -41,7 +41,7 @@ class Patcher:
         model: int8.
         plan, parameters: of the layers; a plan that has patches already is obeyed.
 
-    ``seconds`` holds what each step of the search has taken: ``find`` and those of :class:`rqdkm.branching.Brancher`.
+    ``seconds``: processor time of each step of the search, ``find`` and those of :class:`rqdkm.branching.Brancher`.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Patcher:
         return self._find(finder, wanted)
 
     def _find(self, finder: Finder, wanted: Request) -> Worked:
-        began = time.monotonic()
+        began = time.process_time()
         try:
             return finder.find(wanted)
         finally:
-            self.seconds["find"] += time.monotonic() - began
+            self.seconds["find"] += time.process_time() - began
 
     # ---- VDPC and VDQS
 

@@ -9,9 +9,10 @@ import pytest
 from rqdkm.models import load, zoo
 from rqdkm.planning import partition
 from rqdkm_tvm.patches.estimate import Estimator
-from rqdkm_tvm.patches.program import Fetch, Patches
+from rqdkm_tvm.patches.program import Patches
 from rqdkm_tvm.patches.schedule import Split, split_at
 from rqdkm_tvm.patches.stage import FRAME, Stage
+from rqdkm_tvm.patches.steps import Fetch
 from rqdkm_tvm.plan_patches import PatchPlan
 
 LAST = "depthwise_conv2d_3"  # 12 rows of a frame of 96

@@ -19,6 +19,7 @@ from rqdkm_tvm.patches.find import Finder, Formats, Request
 from rqdkm_tvm.patches.outline import outline
 from rqdkm_tvm.patches.program import Patches
 from rqdkm_tvm.patches.schedule import split_at, splits
+from rqdkm_tvm.patches.search import Branch
 from rqdkm_tvm.patches.stage import Stage, branch_nodes
 from rqdkm_tvm.plan import OutputPlan, Plan
 from rqdkm_tvm.plan_patches import Outliers, PatchPlan
@@ -161,9 +162,67 @@ def test_a_loss_that_is_too_great_is_measured_no_further(mod: object, monkeypatc
     loss = brancher.loss(plan)
     assert (loss.lost, loss.won, loss.n) == (0, 0, 1000) and len(calls) == 8
     again = brancher.loss(everywhere(PatchPlan(POOL, (8, 3), "lines")))  # the same bits everywhere
-    assert again is loss and len(calls) == 8
+    assert again == loss and len(calls) == 8
     wrong["share"] = 10
     other = dataclasses.replace(plan, branches=({}, {CONV1: LOW[CONV1]}))
     worse = brancher.loss(other)
     assert (worse.lost, worse.n) == (10, branching.JUDGE_AT_ONCE) and len(calls) == 9
     assert worse.upper(0.8) > 0.005
+
+
+class Searched:
+    """In place of VDQS: bits of the first map by lambda."""
+
+    def __init__(self, *_arguments: object) -> None:
+        pass
+
+    def search(self, positions: list[tuple[int, int]], weight: float, *, renew: bool) -> Branch:
+        output = dataclasses.replace(LOW[CONV1], scale=weight)
+        return Branch(tuple(positions), {CONV1: output}, (), round(100 * weight), 100)
+
+
+def judging(mod: object, monkeypatch: pytest.MonkeyPatch, lost: object, mode: str = "static") -> Brancher:
+    """A brancher for which ``lost(patches, samples)`` says how many samples are lost."""
+    frames = np.zeros((1600, 32, 56, 1), np.int8)
+    frames[: len(frames) // 3, :16] = np.where(np.arange(56) % 8 == 0, 120, 0)[None, None, :, None]  # the upper half
+    frames[: 2 * len(frames) // 3, :16, :28] = frames[:1, :16, :28]
+    brancher = Brancher(mod, Plan(), frames, np.zeros(1600, np.int64), mode=mode, max_drop=0.5)
+
+    def measure(found: branching._Measured, patches: PatchPlan, *, first: bool) -> None:
+        found.n = branching.JUDGE_FIRST if first else branching.JUDGE_SAMPLES
+        found.lost = lost(patches, found.n)  # type: ignore[operator]
+
+    monkeypatch.setattr(branching, "Searcher", Searched)
+    monkeypatch.setattr(brancher, "_measure", measure)
+    return brancher
+
+
+def test_lambda_is_sought_on_few_samples_and_taken_on_all(mod: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(patches: PatchPlan, samples: int) -> int:
+        weight = patches.branches[1][CONV1].scale
+        if samples == branching.JUDGE_FIRST:
+            return 0 if weight >= 0.4 else 9
+        return 0 if weight >= 0.6 else 12  # 0.8 points
+
+    brancher = judging(mod, monkeypatch, lost, "all")
+    made, found = brancher.find(PatchPlan(POOL, (4, 2), "lines"))
+    assert found.weight == 0.6 and made.branches[1][CONV1].scale == 0.6
+    trials = {trial.weight: trial for trial in found.trials}
+    assert [trials[w].loss.n for w in (0.3, 0.4, 0.5, 0.6)] == [500, 1500, 1500, 1500]
+    assert [trials[w].allowed for w in (0.3, 0.4, 0.5, 0.6)] == [False, False, False, True]
+
+
+@pytest.mark.parametrize(("most", "share", "outlier_patches"), [(4, 0.25, 4), (6, 0.5, 2), (8, 0.75, 0)])
+def test_there_are_as_few_outlier_patches_as_the_loss_permits(
+    mod: object, monkeypatch: pytest.MonkeyPatch, most: int, share: float, outlier_patches: int
+) -> None:
+    """Of 4x2 patches the upper left two have outliers in two thirds of the samples, the upper right ones in a third."""
+
+    def lost(patches: PatchPlan, samples: int) -> int:
+        return 0 if sum(map(sum, patches.assignment)) <= most else samples // 50
+
+    brancher = judging(mod, monkeypatch, lost)
+    made, found = brancher.find(PatchPlan(POOL, (4, 2), "lines"))
+    assert found.share == share and sum(row.count(0) for row in made.assignment) == outlier_patches
+    again = brancher.split(PatchPlan(POOL, (4, 2), "lines"))  # another cut is classified by the same rule
+    assert again.assignment == made.assignment

@@ -7,18 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rqdkm.models import reference
-from rqdkm_tvm.layer import Layer
+from rqdkm.models import patched, reference
+from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.partition import PartitionLayers
+from rqdkm_tvm.patches.geometry import ROWS, Span
 from rqdkm_tvm.patches.program import Patches
 from rqdkm_tvm.patches.schedule import splits
-from rqdkm_tvm.patches.stage import Stage, branch_nodes
+from rqdkm_tvm.patches.stage import FRAME, Node, Stage, branch_nodes
 from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
+from rqdkm_tvm.plan_patches import Outliers, PatchPlan
 from rqdkm_tvm.sites import read_sites
+from tests.kernels.random_layers import Array
 from tests.passes import graphs
 from tests.patches import host, stages
 from tests.patches.stages import Rng
+from tests.patches.test_geometry import read_along
 
 BATCHES = (10, 11, 12)
 PER_BATCH = 8
@@ -28,19 +32,55 @@ def batch(seed: int) -> list[Stage]:
     return [stages.random_branches(np.random.default_rng([seed, index]), index) for index in range(PER_BATCH)]
 
 
-def by_hand(stage: Stage, frames: np.ndarray) -> np.ndarray:
-    """Each branch on whole maps, put together pixel by pixel."""
-    results = [stages.unpatched(nodes, frames) for nodes in stage.branches]
-    taken = reference.stage_branches(stage, frames)
-    found = np.empty_like(results[0])
-    (_, height, width, _), (rows, columns) = found.shape, stage.plan.grid
+def by_hand(stage: Stage, frames: Array) -> Array:
+    """Pixel by pixel from whole maps: of each branch, or, where rows are kept, of each column's patches."""
+    taken = patched.stage_branches(stage, frames)
+    (_, height, width, _), (rows, columns) = stage.result.shape, stage.plan.grid
+    found = np.empty((len(frames), *stage.result.shape[1:]), np.int8)
+    whole = [stages.unpatched(nodes, frames) for nodes in stage.branches]
     for n in range(len(frames)):
-        for y in range(height):
-            for x in range(width):
-                r = next(r for r in range(rows) if height * r // rows <= y < height * (r + 1) // rows)
-                c = next(c for c in range(columns) if width * c // columns <= x < width * (c + 1) // columns)
-                found[n, y, x] = results[taken[n, r, c]][n, y, x]
+        for c in range(columns):
+            column = [int(b) for b in taken[n, :, c]]
+            kept = one_below_the_other(stage, frames[n : n + 1], column) if stage.plan.halo == "lines" else None
+            for x in range(width * c // columns, width * (c + 1) // columns):
+                for y in range(height):
+                    r = next(r for r in range(rows) if height * r // rows <= y < height * (r + 1) // rows)
+                    found[n, y, x] = whole[column[r]][n, y, x] if kept is None else kept[0, y, x]
     return found
+
+
+def one_below_the_other(stage: Stage, frame: Array, branches: list[int]) -> Array:
+    """Patches over the whole width: each computes all further rows, of every map, up to the last that it needs, from
+    what is there so far, requantized where the one above has another branch."""
+    height = stage.result.shape[1]
+    maps = [np.zeros(node.layer.output.shape, np.int8) for node in stage.nodes]
+    done = [0] * len(maps)
+    before = branches[0]
+    for r, branch in enumerate(branches):
+        nodes = stage.branches[branch]
+        if branch != before:
+            maps = [converted(x, stage.branches[before][i], nodes[i]) for i, x in enumerate(maps)]
+        needed = [*done[:-1], height * (r + 1) // len(branches)]
+        for i in reversed(range(len(nodes))):
+            for operand, source in enumerate(nodes[i].inputs):
+                if needed[i] > done[i] and source != FRAME:
+                    read = read_along(nodes[i].layer, operand, Span(done[i], needed[i]), ROWS)
+                    needed[source] = max(needed[source], *(row + 1 for row in read), 0)
+        for i, node in enumerate(nodes):
+            if needed[i] > done[i]:
+                result = reference.run_layer(node.layer, [frame if s == FRAME else maps[s] for s in node.inputs])
+                maps[i][:, done[i] : needed[i]] = result[:, done[i] : needed[i]]
+        done, before = needed, branch
+    return maps[-1]
+
+
+def converted(values: Array, before: Node, after: Node) -> Array:
+    source, target = before.layer.output, after.layer.output
+    if source == target:
+        return values
+    half = 1 << (target.value_bits - 1)
+    layer = Layer("", "requantize", (source,), target, {"clamp": (-half, half - 1)})
+    return reference.run_layer(layer, [values])
 
 
 @pytest.mark.parametrize("seed", BATCHES)
@@ -57,10 +97,48 @@ def test_every_patch_is_that_of_its_branch(seed: int) -> None:
         cases += own
         expected += [wanted] * len(own)
         different += not np.array_equal(wanted, stages.unpatched(stage.nodes, frames))
-        mixed += len(np.unique(reference.stage_branches(stage, frames))) > 1
+        mixed += len(np.unique(patched.stage_branches(stage, frames))) > 1
     host.check(cases, expected)
     assert different > PER_BATCH // 2
     assert mixed > PER_BATCH // 3
+
+
+def test_where_rows_are_kept_both_branches_go_into_a_patch() -> None:
+    """Some values are neither branch's alone, and none is where halos are computed again."""
+    rng, met = np.random.default_rng(9), dict.fromkeys(stages.HALOS, 0)
+    for seed in BATCHES:
+        for stage in batch(seed):
+            frames = stages.frames(rng, stage, 3)
+            found = reference.run_layer(stages.stage_layer(stage), [frames])
+            whole = [stages.unpatched(nodes, frames) for nodes in stage.branches]
+            met[stage.plan.halo] += not np.any([found == x for x in whole], axis=0).all()
+    assert met["recompute"] == 0 and met["lines"] >= 3
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_rows_kept_over_several_patches_are_requantized_at_every_change(dynamic: bool) -> None:
+    """Patches of one row, windows of three: rows go through 8, 2 and 4 bits and back."""
+    rng = np.random.default_rng(3)
+    net = stages.Network(rng, Tensor((1, 22, 6, 3), "int8", 0.02, 3))
+    last = net.conv(net.conv(FRAME, 8, 3), 8, 3)
+    net.join(net.conv(last, 8, 3), last)
+    nodes = tuple(net.nodes)
+    low, lower = ({node.layer.name: stages.format_of(node.layer, bits) for node in nodes[:-1]} for bits in (4, 2))
+    branches, grid = ({}, lower, low), (22, 2)
+    assignment = tuple(tuple((r + 2 * c) % 3 for c in range(2)) for r in range(22))
+    if dynamic:
+        branches, assignment = ({}, lower), ((1, 1),) * 22
+    outliers = Outliers(-100, 100, 22) if dynamic else None
+    stage = Stage(nodes, PatchPlan(nodes[-1].layer.name, grid, "lines", "frame", branches, assignment, outliers))
+    frames = stages.frames(rng, stage, 2)
+    frames[:, 4:9] //= 4
+    frames[:, 15:18] //= 4
+    taken = patched.stage_branches(stage, frames)
+    assert (np.diff(taken, axis=1) != 0).sum() >= 8
+    wanted = by_hand(stage, frames)
+    assert np.array_equal(reference.run_layer(stages.stage_layer(stage), [frames]), wanted)
+    cases = host.cases_of(stage, frames, most=2)
+    host.check(cases, [wanted] * len(cases))
 
 
 def test_the_random_branches_are_of_every_kind() -> None:
@@ -94,7 +172,7 @@ def test_an_outlier_patch_takes_the_branch_of_the_model() -> None:
                     for x in range(seen.columns.start, seen.columns.stop):
                         count += sum(int(v) < rule.low or int(v) > rule.high for v in frame[y, x])
                 expected = 0 if count >= rule.count else stage.plan.branch(r, c)
-                assert reference.stage_branches(stage, frames)[n, r, c] == expected
+                assert patched.stage_branches(stage, frames)[n, r, c] == expected
 
 
 # ---- the layers of a branch, against the pass that makes them of a plan

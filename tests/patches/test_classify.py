@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from rqdkm.models import load, reference
+from rqdkm.models import load, patched
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import DataError, PlanError
 from rqdkm_tvm.patches.classify import ClassifyPatches, classified, classify, least_count, stage_of, thresholds
@@ -79,7 +79,7 @@ def test_dynamic_classes_are_those_that_the_chip_finds(mod: object) -> None:
     ClassifyPatches(wanted, frames, mode="dynamic")(mod)
     assert wanted.patches is not None and wanted.patches.outliers is not None
     stage = stage_of(mod, wanted)
-    taken = reference.stage_branches(type(stage)(stage.nodes, wanted.patches), frames)
+    taken = patched.stage_branches(type(stage)(stage.nodes, wanted.patches), frames)
     share = classify(stage, frames).share
     assert np.allclose((taken == 0).mean(axis=0), share)
     assert share.max() > 0.3 and share.min() == 0

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from rqdkm_tvm import cost
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.patches.geometry import COLUMNS, ROWS, Region, Span, cut, reads
-from rqdkm_tvm.patches.program import Fetch, Patch, Patches, Run, part
+from rqdkm_tvm.patches.program import Patch, Patches
 from rqdkm_tvm.patches.stage import FRAME, WINDOWED, Node, Stage
+from rqdkm_tvm.patches.steps import Fetch, Run
+from rqdkm_tvm.patches.writer import part
 from rqdkm_tvm.plan_patches import PatchPlan
 
 _FAST = settings(max_examples=120, deadline=None)
@@ -203,12 +205,12 @@ def test_a_patch_holds_all_that_its_fresh_parts_read(patches: Patches) -> None:
 @given(stages())
 def test_what_is_not_fresh_was_kept_by_the_patch_above(patches: Patches) -> None:
     for patch in patches.every:
-        kept = patches.kept(above(patches, patch)) if patch.continued else {}
+        kept = patches.kept(above(patches, patch)) if patch.above is not None else {}
         for index, (held, fresh) in enumerate(zip(patch.trace.held, patch.trace.fresh, strict=True)):
             assert (held.columns, held.rows.stop) == (fresh.columns, fresh.rows.stop) or not held.pixels
             old = Span(held.rows.start, fresh.rows.start)
             if held.pixels and old.size:
-                assert patch.continued
+                assert patch.above is not None
                 assert kept[index] == old
                 before = above(patches, patch).trace.held[index]
                 assert before.rows.holds(old)
@@ -224,7 +226,7 @@ def test_what_is_not_fetched_of_the_frame_was_kept_by_the_patch_above(patches: P
         held = patch.trace.frame
         missing = held.rows.size - sum(region.rows.size for region in fetched)
         if held.pixels and missing:
-            assert patch.continued
+            assert patch.above is not None
             before = above(fetching, patch)
             assert fetching.kept(before)[FRAME] == Span(held.rows.start, held.rows.start + missing)
             assert before.trace.frame.rows.holds(fetching.kept(before)[FRAME])
@@ -364,3 +366,30 @@ def test_a_run_knows_its_part_by_its_problem() -> None:
     programs = {patches.program(patch) for patch in patches.every}
     assert len(programs) == 1
     assert len({step.part for p in programs for step in p.steps if isinstance(step, Run)}) == 1
+
+
+@pytest.mark.parametrize("source", ["frame", "callback"])
+def test_at_the_lower_border_the_way_round_a_residual_falls_behind_and_no_row_is_computed_twice(source: str) -> None:
+    """Four rows ahead, the convolutions need nothing new of the last patches, which still read rows for the sum."""
+    x = Tensor((1, 12, 9, 2))
+    attrs = {"strides": (1, 1), "padding": (2, 2, 2, 2), "dilation": (1, 1), "groups": 1, "clamp": (-128, 127)}
+    conv = Layer("", "conv2d", (x,), x, attrs, np.zeros((2, 5, 5, 2), np.int8))
+    add = Layer("", "add", (x, x), x, {"clamp": (-128, 127)})
+    names = {
+        "first": (conv, (FRAME,)),
+        "a": (conv, (0,)),
+        "b": (conv, (1,)),
+        "join": (add, (2, 0)),
+        "end": (add, (3, FRAME)),
+    }
+    nodes = tuple(Node(replace(layer, name=name), inputs) for name, (layer, inputs) in names.items())
+    patches = Patches(Stage(nodes, PatchPlan("end", (12, 1), "lines", source)))  # type: ignore[arg-type]
+    for index in range(len(patches.branches[0])):
+        assert [i for p in patches.planned for i in _rows(p.trace.fresh[index])] == list(range(12))
+    if source == "callback":
+        fetched = []
+        for patch in patches.planned:
+            first = patches.origin(patch)[0].start
+            steps = [step for step in patches.program(patch).steps if isinstance(step, Fetch)]
+            fetched += [first + i for step in steps for i in range(step.region.rows.start, step.region.rows.stop)]
+        assert fetched == list(range(12))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rqdkm.models import load, reference
+from rqdkm.models import load, patched
 from rqdkm.planning import partition
 from rqdkm_tvm.errors import BudgetError
 from rqdkm_tvm.patches.branches import SearchBranchBitwidths, groups, searched
@@ -70,7 +70,7 @@ def test_fewer_bits_never_have_more_entropy(searcher: Searcher) -> None:
 
 def test_the_float_maps_are_those_of_the_int8_network(mod: object, frames: np.ndarray, searcher: Searcher) -> None:
     maps = searcher.maps({})
-    exact = reference.run_nodes(searcher.nodes, frames)
+    exact = patched.run_nodes(searcher.nodes, frames)
     for index, node in enumerate(searcher.nodes):
         tensor = node.layer.output
         real = (exact[index].astype(float) - tensor.zero_point) * tensor.scale

@@ -157,8 +157,8 @@ def patched_report(**changes: Any) -> Report:
         outlier_limit=0.25,
         weight=0.4,
         trials=(
-            PatchTrial(weight=0.2, bitops_ratio=3.5, loss=0.02, loss_upper=0.03, allowed=False),
-            PatchTrial(weight=0.4, bitops_ratio=2.25, loss=0.0, loss_upper=0.004, allowed=True),
+            PatchTrial(weight=0.2, bitops_ratio=3.5, samples=250, loss=0.02, loss_upper=0.03, allowed=False),
+            PatchTrial(weight=0.4, bitops_ratio=2.25, samples=1500, loss=0.0, loss_upper=0.004, allowed=True),
         ),
         timeline_before=before,
         frame_steps_before=1,

@@ -16,6 +16,7 @@ from rqdkm_tvm.bitwidths.items import CYCLES_PER_BYTE
 from rqdkm_tvm.errors import FlashBudgetError, PlanError, RamBudgetError
 from rqdkm_tvm.graph import module_pass, with_main
 from rqdkm_tvm.kernels import registry
+from rqdkm_tvm.kernels.keys import ByIdentity
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.plan import FUSED_KERNEL, MORPHED_KERNEL, PATCHED_KERNEL, UNDECIDED, LayerPlan, Plan
@@ -66,6 +67,7 @@ class Option:
 
 
 Measured = Callable[[str, Option], Option]
+Known = dict[tuple[ByIdentity, tuple[int, ...]], list[Option]]  # options by layer, and operands to be written over
 
 
 def option(layer: Layer, kernel: registry.Kernel, config: registry.Config, overwritable: Sequence[int] = ()) -> Option:
@@ -143,9 +145,18 @@ def planned_options(layer: Layer, entry: LayerPlan, overwritable: Sequence[int] 
 
 
 def layer_options(
-    function: Any, sites: Sequence[Site], plan: Plan, kernel_set: registry.KernelSet = "auto"
+    function: Any,
+    sites: Sequence[Site],
+    plan: Plan,
+    kernel_set: registry.KernelSet = "auto",
+    known: Known | None = None,
 ) -> dict[str, list[Option]]:
-    """Every way to run each layer that ``plan`` leaves open, by layer; none where TVM compiles it."""
+    """Every way to run each layer that ``plan`` leaves open, by layer; none where TVM compiles it.
+
+    Args:
+        known: what was worked out before, for the same kernel set; filled.
+    """
+    known = {} if known is None else known
     plan.check_layers(layer_ops(sites))
     planned = {entry.name: entry for entry in plan.layers if entry.kernel != UNDECIDED}
     overwritable = in_place.overwritable(
@@ -160,7 +171,10 @@ def layer_options(
     for site in sites:
         allowed = overwritable.get(site.name, ())
         if site.name not in planned:
-            found[site.name] = options(site.layer, kernel_set, allowed)
+            key = ByIdentity(site.layer), tuple(allowed)
+            found[site.name] = known[key] if key in known else options(site.layer, kernel_set, allowed)
+            if site.layer.stage is None:  # one of many ways to cut it: seen once
+                known[key] = found[site.name]
         elif planned[site.name].kernel is None:
             found[site.name] = []
         else:
@@ -307,10 +321,11 @@ def assign(
     kernel_set: registry.KernelSet,
     prices: Prices,
     measured: Measured | None = None,
+    known: Known | None = None,
 ) -> dict[str, str]:
     """Complete ``plan`` for a partitioned main function; returns why layers without a kernel have none."""
     sites = read_sites(function)
-    choices = layer_options(function, sites, plan, kernel_set)
+    choices = layer_options(function, sites, plan, kernel_set, known)
     if measured is not None:
         choices = {
             name: sorted((measured(name, o) for o in found), key=lambda o: (o.kernel.reference, o.cycles))
@@ -353,6 +368,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
     kernel_set: registry.KernelSet = "auto",
     prices: Prices = DEFAULT_PRICES,
     measured: Measured | None = None,
+    known: Known | None = None,
 ) -> Any:
     """Pass: completes and checks ``plan`` for a partitioned module; the module itself keeps its operators.
 
@@ -365,6 +381,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
         kernel_set: which kernels may be chosen.
         prices: of memory that no budget limits.
         measured: layer and option -> the option with the cycles that were measured; None: estimates decide.
+        known: see :func:`layer_options`.
 
     Raises:
         PlanError: the plan does not fit the model or its kernels.
@@ -380,6 +397,7 @@ def AssignKernels(  # noqa: N802 (passes are named like TVM's)
             kernel_set=kernel_set,
             prices=prices,
             measured=measured,
+            known=known,
         )
         return with_main(mod, add_refusals(mod["main"], reasons))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from rqdkm_tvm.errors import ModelError, UnsupportedOperatorError
@@ -68,26 +69,29 @@ def children(expr: Expr) -> list[Expr]:
 
 def composite_name(expr: Expr) -> str:
     """``"rqdkm.conv2d"`` for a call of a composite function, else ""."""
-    if isinstance(expr, relay.Call) and isinstance(expr.op, relay.Function):
-        attrs = expr.op.attrs
-        if attrs is not None and COMPOSITE_ATTR in attrs.keys():  # noqa: SIM118 (DictAttrs is no dict)
-            return str(attrs[COMPOSITE_ATTR])
-    return ""
+    if not isinstance(expr, relay.Call):
+        return ""
+    op = expr.op
+    return _attributes(op).get(COMPOSITE_ATTR, "") if isinstance(op, relay.Function) else ""
+
+
+@lru_cache(maxsize=2048)
+def _attributes(function: Expr) -> Mapping[str, str]:
+    """Of a function, which never change; reading them one by one takes long."""
+    return {} if function.attrs is None else {str(key): str(value) for key, value in function.attrs.items()}
 
 
 def layer_name(expr: Expr) -> str:
     """Name of the layer a composite call stands for; "" for anything else."""
-    if composite_name(expr) and LAYER_ATTR in expr.op.attrs.keys():  # noqa: SIM118
-        return str(expr.op.attrs[LAYER_ATTR])
-    return ""
+    return _attributes(expr.op).get(LAYER_ATTR, "") if composite_name(expr) else ""
 
 
 def bits_of(expr: Expr) -> tuple[int, tuple[int, ...]]:
     """Storage bits of an expression's result, and of its weights by output channel (empty: all 8)."""
     while op_name(expr) in RESHAPES:
         expr = expr.args[0]
-    if composite_name(expr) and BITS_ATTR in expr.op.attrs.keys():  # noqa: SIM118
-        found = json.loads(str(expr.op.attrs[BITS_ATTR]))
+    if composite_name(expr) and BITS_ATTR in _attributes(expr.op):
+        found = json.loads(_attributes(expr.op)[BITS_ATTR])
         return int(found["output"]), tuple(int(bits) for bits in found["weights"])
     return 8, ()
 

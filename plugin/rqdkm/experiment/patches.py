@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rqdkm import pipeline, plan_files
 from rqdkm.models import data as datasets
-from rqdkm.models import load, reference
+from rqdkm.models import load, patched
 from rqdkm.options import MAX_DROP, DeployOptions
 from rqdkm.planning import partition
 from rqdkm.report.schema import Report
@@ -129,7 +129,7 @@ def _bitops(model: load.LoadedModel, out: Path, report: Report, frames: npt.NDAr
     assert plan.patches is not None
     lowered = LowerMixedPrecision(plan, parameters)(partition(model))
     stage = Stage(split_at(lowered["main"], plan.patches.last).nodes, plan.patches)
-    taken = reference.stage_branches(stage, frames[:_SAMPLED])
+    taken = patched.stage_branches(stage, frames[:_SAMPLED])
     return report.totals.bitops - stage.bitops + round(mean_bitops(Patches(stage), taken))
 
 
@@ -222,7 +222,7 @@ def markdown(results: Sequence[Result], commands: Sequence[str]) -> str:
             seconds(result),
         ]
         for row in result.rows:
-            if row.report is not None and row.report.patches is not None and len(row.report.patches.branches) > 1:
+            if row.report is not None and row.report.patches is not None and row.report.patches.trials:
                 lines.append(_branches(row.variant.name, row.report))
     return "\n".join(lines)
 
@@ -261,7 +261,7 @@ def _gains(row: Row, first: Row) -> tuple[float, float, float]:
 
 def seconds(result: Result) -> str:
     """What the search took, by step; Markdown."""
-    lines = ["Seconds that the search took (they vary):\n"]
+    lines = ["Processor seconds that the search took (they vary):\n"]
     for row in result.rows:
         taken = {} if row.report is None else row.report.run.get("patch_seconds", {})
         if taken:
@@ -271,16 +271,27 @@ def seconds(result: Result) -> str:
 
 
 def _branches(name: str, report: Report) -> str:
+    """What was tried and taken; Markdown."""
     found = report.patches
     assert found is not None
-    rows = [f"\n{name}: lambda {found.weight}, "]
-    share = [f"branch {i}: {b.patches} patches" for i, b in enumerate(found.branches)]
-    rows[0] += "; ".join(share) + ". Bits of results, where not 8: "
-    bits: list[str] = []
+    lines = [
+        f"### {name}\n",
+        "| lambda | BitOPs of the searched patches | samples | loss, points | upper bound | allowed |",
+        "|--:|--:|--:|--:|--:|---|",
+    ]
+    for trial in sorted(found.trials, key=lambda trial: -trial.weight):
+        taken = ", and taken" if trial.weight == found.weight and len(found.branches) > 1 else ""
+        lines.append(
+            f"| {trial.weight:g} | {trial.bitops_ratio:.2f}x less | {trial.samples} | {100 * trial.loss:+.2f} "
+            f"| {100 * trial.loss_upper:+.2f} | {'yes' if trial.allowed else 'no'}{taken} |"
+        )
+    lines.append("")
     for index, branch in enumerate(found.branches):
-        if branch.bits:
-            bits.append(f"branch {index}: " + ", ".join(f"{layer} {b}" for layer, b in branch.bits.items() if b != 8))
-    return rows[0] + "; ".join(bits) + ".\n"
+        low = ", ".join(f"{layer} {bits}" for layer, bits in branch.bits.items() if bits != 8)
+        lines.append(
+            f"Branch {index}: {branch.patches} patches; results not of the layers' own bits: {low or 'none'}.\n"
+        )
+    return "\n".join(lines)
 
 
 def write_markdown(results: Sequence[Result], path: Path, commands: Sequence[str]) -> None:

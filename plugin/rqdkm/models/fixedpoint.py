@@ -42,7 +42,8 @@ def multiply_by_quantized_multiplier(x: Ints, multiplier: Any, shift: Any) -> In
     """
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    return rounding_divide_by_pot(high_mul(wrap(np.asarray(x, np.int64) << left), multiplier), right)
+    shifted = wrap(np.asarray(x, np.int64) << left) if left.any() else x
+    return rounding_divide_by_pot(high_mul(shifted, multiplier), right)
 
 
 def multiply_single_rounding(x: Ints, multiplier: Any, shift: Any) -> Ints:
@@ -84,19 +85,21 @@ def saturate(x: Ints) -> Ints:
 
 
 def high_mul(a: Any, b: Any) -> Ints:
-    """``SaturatingRoundingDoublingHighMul``: round(a * b / 2^31), ties away from zero for a * b > 0."""
-    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    quotient = np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))  # C division truncates
-    return np.minimum(quotient, _INT32_MAX)
+    """``SaturatingRoundingDoublingHighMul``: round(a * b / 2^31), ties up (C's division truncates, what is added
+    before it depends on the sign: together that rounds every tie up)."""
+    product = np.asarray(np.asarray(a, np.int64) * np.asarray(b, np.int64))
+    product += 1 << 30
+    product >>= 31
+    return np.minimum(product, _INT32_MAX, out=product)
 
 
 def rounding_divide_by_pot(x: Any, exponent: Any) -> Ints:
     """Divide by 2^exponent, round to nearest, ties away from zero."""
-    x = np.asarray(x, np.int64)
-    mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
-    threshold = (mask >> 1) + (x < 0)
-    quotient: Ints = (x >> exponent) + ((x & mask) > threshold)
+    x, exponent = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
+    half = (np.int64(1) << exponent) >> 1
+    quotient: Ints = np.asarray(x + half)
+    quotient -= (x < 0) & (half > 0)  # ties of negative numbers go down
+    quotient >>= exponent
     return quotient
 
 

@@ -20,14 +20,12 @@ from rqdkm_tvm.errors import UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.offload.base import shape_of
-from rqdkm_tvm.patches.geometry import cut
-from rqdkm_tvm.patches.program import Patches
-from rqdkm_tvm.patches.stage import FRAME, Node, Stage
 from rqdkm_tvm.sites import read_sites
 
 NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
 
-_BATCH = 32  # samples at a time: windows are copied
+_BATCH = 256  # samples at a time through a function
+_AT_ONCE = 1 << 16  # values of a result at a time: what is computed on the way to them stays in the cache
 
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
@@ -110,57 +108,25 @@ def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:
         UnsupportedOperatorError: no reference for ``layer.op``.
     """
     if layer.stage is not None:
-        return _run_stage(layer.stage, np.asarray(inputs[0]))
+        from rqdkm.models.patched import run_stage  # runs layers
+
+        return run_stage(layer.stage, np.asarray(inputs[0]))
     if layer.library is not None:
-        found = np.asarray(inputs[0])
+        values = np.asarray(inputs[0])
         for part in layer.library.paths[layer.library.safe].layers:
-            found = run_layer(part, [found])
-        return found
+            values = run_layer(part, [values])
+        return values
     function = _FUNCTIONS.get(layer.op)
     if function is None:
         raise UnsupportedOperatorError(f"the NumPy reference has no {layer.op}", where=f"layer {layer.name!r}")
-    result = function(layer, [np.asarray(x).astype(np.int64) for x in inputs])
     count = max(len(x) for x in inputs)
     shape = layer.output.shape[1:] if layer.output.shape[0] == 1 else layer.output.shape
-    return result.reshape(count, *shape).astype(np.int8)
-
-
-def run_nodes(nodes: Sequence[Node], frame: Int8) -> list[Int8]:
-    """Every result of a stage's nodes, whole maps: n samples (n, H, W, C) in, a list of the like out."""
-    values: list[Int8] = []
-    for node in nodes:
-        values.append(run_layer(node.layer, [frame if i == FRAME else values[i] for i in node.inputs]))
-    return values
-
-
-def _run_stage(stage: Stage, frame: Int8) -> Int8:
-    """A patch stage, without patches: each branch on whole maps; of its result the patches that take it."""
-    results = [run_nodes(nodes, frame)[-1] for nodes in stage.branches]
-    taken = stage_branches(stage, frame)
-    found: Int8 = results[0].copy()
-    rows, columns = (cut(extent, parts) for extent, parts in zip(found.shape[1:3], stage.plan.grid, strict=True))
-    for r, down in enumerate(rows):
-        for c, across in enumerate(columns):
-            area = (slice(down.start, down.stop), slice(across.start, across.stop))
-            for branch, result in enumerate(results):
-                chosen = (taken[:, r, c] == branch, *area)
-                found[chosen] = result[chosen]
-    return found
-
-
-def stage_branches(stage: Stage, frame: Int8) -> npt.NDArray[np.int64]:
-    """The branch of every patch: (n, rows, columns) for frames (n, H, W, C)."""
-    plan = stage.plan
-    planned = np.array([[plan.branch(r, c) for c in range(plan.grid[1])] for r in range(plan.grid[0])], np.int64)
-    found: npt.NDArray[np.int64] = np.broadcast_to(planned, (len(frame), *plan.grid)).copy()
-    if plan.outliers is not None:
-        patches = Patches(stage)
-        for r in range(plan.grid[0]):
-            for c in range(plan.grid[1]):
-                seen = patches.fresh(r, c, 0).trace.frame
-                part = frame[:, seen.rows.start : seen.rows.stop, seen.columns.start : seen.columns.stop]
-                beyond = (part < plan.outliers.low) | (part > plan.outliers.high)
-                found[beyond.sum(axis=(1, 2, 3)) >= plan.outliers.count, r, c] = 0
+    found: Int8 = np.empty((count, *shape), np.int8)
+    step = max(1, _AT_ONCE // max(layer.output.size, layer.inputs[0].size))
+    for start in range(0, count, step):
+        some = [x if len(x) != count else x[start : start + step] for x in map(np.asarray, inputs)]
+        wide: list[Any] = some if layer.weights is not None else [x.astype(np.int64) for x in some]
+        found[start : start + step] = function(layer, wide).reshape(-1, *shape)
     return found
 
 
@@ -183,10 +149,11 @@ def output_multipliers(layer: Layer) -> tuple[Ints, Ints]:
 
 def _requantize_accumulators(layer: Layer, accumulators: Ints) -> Ints:
     if layer.bias is not None:
-        accumulators = accumulators + np.asarray(layer.bias, np.int64)
+        accumulators += np.asarray(layer.bias, np.int64)
     multiplier, shift = output_multipliers(layer)
     scaled = fp.multiply_by_quantized_multiplier(accumulators, multiplier, shift)
-    return _clamp(layer, scaled + layer.output.zero_point)
+    scaled += layer.output.zero_point
+    return _clamp(layer, scaled)
 
 
 def _clamp(layer: Layer, values: Ints) -> Ints:
@@ -198,7 +165,8 @@ def _windows(layer: Layer, x: npt.NDArray[Any], window: tuple[int, int], fill: f
     """(n, OH, OW, C, KH, KW) view of the padded input."""
     top, left, bottom, right = layer.attrs["padding"]
     (sh, sw), (dh, dw) = layer.attrs["strides"], layer.attrs.get("dilation", (1, 1))
-    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    around = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded = np.pad(x, around, constant_values=fill) if any((top, bottom, left, right)) else x
     reach = ((window[0] - 1) * dh + 1, (window[1] - 1) * dw + 1)
     view = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(1, 2))
     _, height, width, _ = layer.output.shape
@@ -212,11 +180,11 @@ def _exact_float(layer: Layer, fan_in: int) -> type[np.float32] | type[np.float6
     return np.float32 if largest < 1 << 24 else np.float64
 
 
-def _conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
+def _conv2d(layer: Layer, inputs: list[Int8]) -> Ints:
     assert layer.weights is not None
     channels, kh, kw, depth = layer.weights.shape
     exact = _exact_float(layer, kh * kw * depth)
-    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
+    x = inputs[0].astype(exact) - exact(layer.inputs[0].zero_point)
     weights = np.asarray(layer.weights, exact)
     view = _windows(layer, x, (kh, kw), 0)
     per_group = channels // layer.attrs["groups"]
@@ -224,33 +192,34 @@ def _conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
         np.tensordot(
             view[:, :, :, g * depth : (g + 1) * depth],
             weights[g * per_group : (g + 1) * per_group],
-            axes=((3, 4, 5), (3, 1, 2)),
+            axes=((4, 5, 3), (1, 2, 3)),  # channels last: windows are copied for this, in longer runs
         )
         for g in range(layer.attrs["groups"])
     ]
     return _requantize_accumulators(layer, np.concatenate(sums, axis=3).astype(np.int64))
 
 
-def _depthwise_conv2d(layer: Layer, inputs: list[Ints]) -> Ints:
+def _depthwise_conv2d(layer: Layer, inputs: list[Int8]) -> Ints:
     assert layer.weights is not None
     _, kh, kw, channels = layer.weights.shape
     exact = _exact_float(layer, kh * kw)
-    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
+    x = inputs[0].astype(exact) - exact(layer.inputs[0].zero_point)
     multiplier = layer.attrs["multiplier"]
     view = _windows(layer, x, (kh, kw), 0)
     weights = np.asarray(layer.weights, exact).reshape(kh, kw, channels // multiplier, multiplier)
-    sums: Any = 0
+    sums = np.zeros((*view.shape[:4], multiplier), exact)
     for i in range(kh):
         for j in range(kw):
-            sums = sums + view[..., i, j, None] * weights[i, j]
+            for m in range(multiplier):
+                sums[..., m] += view[..., i, j] * weights[i, j, :, m]
     return _requantize_accumulators(layer, sums.reshape(*view.shape[:3], channels).astype(np.int64))
 
 
-def _fully_connected(layer: Layer, inputs: list[Ints]) -> Ints:
+def _fully_connected(layer: Layer, inputs: list[Int8]) -> Ints:
     assert layer.weights is not None
     exact = _exact_float(layer, layer.weights.shape[1])
     weights = np.asarray(layer.weights, exact)
-    x = (inputs[0] - layer.inputs[0].zero_point).astype(exact)
+    x = inputs[0].astype(exact) - exact(layer.inputs[0].zero_point)
     sums = x.reshape(len(x), -1, weights.shape[1]) @ weights.T
     return _requantize_accumulators(layer, sums.astype(np.int64))
 
@@ -364,7 +333,7 @@ def _logistic(layer: Layer, inputs: list[Ints]) -> Ints:
     return np.where(x <= -radius, -128, np.where(x >= radius, 127, middle))
 
 
-_FUNCTIONS: Mapping[str, Callable[[Layer, list[Ints]], Ints]] = {
+_FUNCTIONS: Mapping[str, Callable[[Layer, list[Any]], Ints]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
     "fully_connected": _fully_connected,

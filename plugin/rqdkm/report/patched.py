@@ -9,7 +9,6 @@ from rqdkm.report.schema import PatchBranch, Patches, PatchTrial, TimelineStep
 from rqdkm_tvm import memory
 from rqdkm_tvm.assign import options
 from rqdkm_tvm.fuse import FuseEpilogues
-from rqdkm_tvm.patches.classify import SHARE
 from rqdkm_tvm.patches.program import Patches as Geometry
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sites import read_sites
@@ -56,7 +55,7 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
         ),
         thresholds=() if plan.outliers is None else (plan.outliers.low, plan.outliers.high, plan.outliers.count),
         outlier_share=() if found is None else tuple(tuple(map(float, row)) for row in found.classes.share),
-        outlier_limit=SHARE if found is not None and vdpc == "static" else None,
+        outlier_limit=found.share if found is not None and vdpc == "static" else None,
         weight=None if found is None else found.weight,
         trials=()
         if found is None
@@ -64,6 +63,7 @@ def section(compiled: CompiledModel, branching: Branching | None, vdpc: str) -> 
             PatchTrial(
                 weight=trial.weight,
                 bitops_ratio=trial.bitops_8 / max(trial.bitops, 1),
+                samples=trial.loss.n,
                 loss=trial.loss.loss,
                 loss_upper=trial.loss.upper(CONFIDENCE),
                 allowed=trial.allowed,

@@ -253,9 +253,12 @@ class PatchTrial:
 
     weight: Annotated[float, Key("lambda, the weight of entropy against computation", minimum=0)]
     bitops_ratio: Annotated[float, Key("BitOPs of the searched patches at 8 bits / with the bits found", minimum=0)]
-    loss: Annotated[float, Key("measured on calibration samples")]
+    samples: Annotated[int, Key("calibration samples that it was measured on", minimum=0)]
+    loss: Annotated[float, Key("measured on them")]
     loss_upper: Annotated[float, Key("its upper bound, one-sided")]
-    allowed: Annotated[bool, Key("whether the bound is within the allowed loss")]
+    allowed: Annotated[
+        bool, Key("whether the loss on the first samples, or its bound on all, is within the allowed one")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ register a kernel for it.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from rqdkm_tvm.graph import FUSED, MORPHED, PATCHED, composite_name
@@ -54,18 +55,25 @@ def by_composite(name: str) -> Offload | None:
 
 def parse(call: Any) -> Draft | None:
     """What a composite call stands for; None for any other expression."""
-    if composite_name(call) == FUSED:
-        return _parse_fused(call.op)
-    if composite_name(call) == PATCHED:
+    name = composite_name(call)
+    return _parse(call.op, name) if name else None
+
+
+@lru_cache(maxsize=512)
+def _parse(function: Any, name: str) -> Draft | None:
+    """Functions never change, and every pass reads them again."""
+    if name == FUSED:
+        return _parse_fused(function)
+    if name == PATCHED:
         from rqdkm_tvm.patches.schedule import parse_stage  # reads layers, which are parsed here
 
-        return parse_stage(call.op)
-    if composite_name(call) == MORPHED:
+        return parse_stage(function)
+    if name == MORPHED:
         from rqdkm_tvm.morph.gather import parse_morph  # likewise
 
-        return parse_morph(call.op)
-    row = by_composite(composite_name(call))
-    return None if row is None else row.parse(call.op.body)
+        return parse_morph(function)
+    row = by_composite(name)
+    return None if row is None else row.parse(function.body)
 
 
 def fused_parts(function: Any) -> tuple[Any, Any]:

@@ -19,7 +19,8 @@ from rqdkm_tvm.kernels.keys import ByValue
 from rqdkm_tvm.kernels.registry import KernelSet
 from rqdkm_tvm.layer import KernelCall, Layer
 from rqdkm_tvm.memory import aligned, pack
-from rqdkm_tvm.patches.program import Copy, Patch, Patches, Program, Run
+from rqdkm_tvm.patches.program import Patch, Patches
+from rqdkm_tvm.patches.steps import Copy, Program, Run
 
 COPY_CYCLES, COPY_ROW_CYCLES = 0.6, 25.0  # per byte and per row, measured
 RUN_CYCLES = 40.0  # a call and its parameters
@@ -60,13 +61,16 @@ def expected(patches: Patches) -> Iterator[tuple[Patch, float]]:
     if patches.plan.outliers is None:
         yield from ((patch, 1.0) for patch in patches.planned)
         return
-    share = {True: _OUTLIERS, False: 1 - _OUTLIERS}
     for patch in patches.every:
-        taken = share[patch.branch == 0] if len(patches.chosen(patch.row, patch.column)) > 1 else 1.0
-        on = 0.0
-        if patch.row and patches.lines and patch.branch in patches.chosen(patch.row - 1, patch.column):
-            on = share[patch.branch == 0] if len(patches.chosen(patch.row - 1, patch.column)) > 1 else 1.0
-        yield patch, taken * (on if patch.continued else 1 - on)
+        taken = _share(patches, patch.row, patch.column, patch.branch)
+        yield patch, taken * (1.0 if patch.above is None else _share(patches, patch.row - 1, patch.column, patch.above))
+
+
+def _share(patches: Patches, row: int, column: int, branch: int) -> float:
+    """How often the chip takes a branch at a position."""
+    if len(patches.chosen(row, column)) == 1:
+        return 1.0
+    return _OUTLIERS if branch == 0 else 1 - _OUTLIERS
 
 
 @dataclass(frozen=True)

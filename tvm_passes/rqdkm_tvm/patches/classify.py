@@ -52,7 +52,10 @@ class Classes:
 
 def thresholds(frames: NDArray, tail: float) -> tuple[int, int]:
     """Least and greatest int8 value that is no outlier, from (n, ...) int8 samples."""
-    mean, deviation = float(np.mean(frames)), float(np.std(frames))
+    values = np.arange(-128, 128)
+    shares = np.bincount(frames.reshape(-1).view(np.uint8), minlength=256)[values.astype(np.uint8)] / frames.size
+    mean = float(shares @ values)
+    deviation = math.sqrt(float(shares @ (values - mean) ** 2))
     k = NormalDist().inv_cdf(1 - tail / 2)
     return math.ceil(max(mean - k * deviation, -129)), math.floor(min(mean + k * deviation, 128))
 

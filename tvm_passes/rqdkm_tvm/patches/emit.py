@@ -13,7 +13,8 @@ from typing import Any
 from rqdkm_tvm.constants import Constants
 from rqdkm_tvm.layer import KernelCall
 from rqdkm_tvm.patches.choose import Chooser, Chosen, Placed
-from rqdkm_tvm.patches.program import IN, Copy, Fetch, Patch, Place, Program, Run
+from rqdkm_tvm.patches.program import Patch
+from rqdkm_tvm.patches.steps import IN, Copy, Fetch, Place, Program, Run
 
 NAME = "patch_stage"
 _ARGUMENTS = "const int8_t *from, int8_t *to, const void *const *constants, int8_t *memory, int32_t row, int32_t column"
@@ -111,6 +112,8 @@ class Emitter:
     def _run(self, index: int, step: Run, placed: Placed) -> str:
         name, constants, scratch = self._part(step)
         arguments = [self._at(place, placed) for place in step.operands]
+        if step.restores is not None:
+            arguments = [f"memory + {self.chosen.kept[step.restores]}"]
         arguments += [f"constants[{number}]" for number in constants]
         arguments.append(self._at(step.result, placed))
         if scratch:
@@ -137,21 +140,19 @@ class Emitter:
                 entries.append(self._entry(row, column))
         programs = ", ".join(f"rqdkm_patch_program_{i}" for i in range(len(self.programs)))
         text = f"  static int32_t (*const programs[])({_ARGUMENTS}) = {{{programs}}};\n"
-        # per branch (0, planned) and whether it goes on with the patch above: the program, its corner of the frame
+        # per branch (0, planned) and that of the patch above (likewise): the program, its corner of the frame
         text += "  static const struct {\n    int32_t to, planned;\n    struct {\n      int32_t program, row, column;\n"
         text += "    } ways[2][2];\n  } patches[] = {\n" + "".join(entries) + "  };\n"
         numbers = ", ".join(f"c{i}" for i in range(len(self.constants.arrays)))
         text += f"  const void *const constants[] = {{{numbers or '0'}}};\n"
         frame = patches.frame
         across = frame.packed_shape[2] * frame.packed_shape[3]
-        text += "  int32_t above = -1;\n"
+        text += "  int32_t above = 0;\n"
         text += f"  for (int32_t i = 0; i < {len(entries)}; i++) {{\n"
-        if len(patches.rows) > 1:
-            text += f"    if (i % {len(patches.rows)} == 0) above = -1;\n"
         text += "    int32_t branch = patches[i].planned;\n"
         if patches.plan.outliers is not None:
             text += indent(self._classify(across), "    ")
-        text += "    const int32_t own = branch == patches[i].planned, on = branch == above;\n"
+        text += "    const int32_t own = branch != 0, on = above != 0;\n"
         text += "    const int32_t row = patches[i].ways[own][on].row, column = patches[i].ways[own][on].column;\n"
         corner = "" if patches.fetches else f" + row * {across} + column * {frame.packed_shape[3]}"
         text += f"    const int8_t *const from = (const int8_t *)in0{corner};\n"
@@ -181,22 +182,20 @@ class Emitter:
 
     def _entry(self, row: int, column: int) -> str:
         patches = self.patches
-        found: dict[tuple[int, bool], Patch] = {}
+        found: dict[tuple[bool, bool], Patch] = {}
         for patch in patches.every:
             if (patch.row, patch.column) == (row, column):
-                found[(patch.branch, patch.continued)] = patch
+                found[bool(patch.branch), bool(patch.above)] = patch
         planned = patches.plan.branch(row, column)
         result = patches.result
         pixel = result.packed_shape[3]
         to = patches.rows[row].start * result.packed_shape[2] * pixel + patches.columns[column].start * pixel
         ways = []
-        for branch in (0, planned):
+        for branch in (False, True):
             both = []
-            for continued in (False, True):
-                # ways that cannot happen are filled with one that can
-                patch = (
-                    found.get((branch, continued)) or found.get((branch, not continued)) or next(iter(found.values()))
-                )
+            for above in (False, True):
+                # ways that cannot happen, and the other one of a patch that goes on with nothing, are filled
+                patch = found.get((branch, above)) or found.get((branch, not above)) or next(iter(found.values()))
                 rows, columns = patches.origin(patch)
                 both.append(f"{{{self._program(patches.program(patch))}, {rows.start}, {columns.start}}}")
             ways.append(f"{{{', '.join(both)}}}")

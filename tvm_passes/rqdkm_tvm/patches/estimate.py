@@ -69,6 +69,8 @@ def trace_axis(nodes: Sequence[Node], axis: int, parts: int, keep: bool) -> Axis
         frame = Span(0, 0)
         for index in reversed(range(size)):
             span = held[index]
+            if before is not None and span.size:
+                span = held[index] = Span(span.start, max(span.stop, before[index].stop))
             start = span.start if before is None else min(max(span.start, before[index].stop), span.stop)
             new = Span(start, span.stop)
             computed[index] += new.size

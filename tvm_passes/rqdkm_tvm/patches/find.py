@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from rqdkm_tvm import in_place, memory
-from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Prices, options
+from rqdkm_tvm.assign import DEFAULT_PRICES, AssignKernels, Known, Prices, options
 from rqdkm_tvm.errors import BudgetError, FlashBudgetError, PlanError
 from rqdkm_tvm.fuse import FuseEpilogues
 from rqdkm_tvm.kernels import registry
@@ -37,6 +37,7 @@ Progress = Callable[[str], None]
 MOST_ROWS, MOST_COLUMNS = 24, 8  # of the grids that are tried
 OUTLINED = 60  # candidates of which one patch is looked at
 TRIED = 5  # candidates that are worked out in full
+OUTLINED_AGAIN, TRIED_AGAIN = 30, 3  # for bits that are known: something that fits has been found then
 MOST_TRIED = 16  # if none of those fits
 # parts of the budget that a stage may take without scratch: what it leaves, faster kernels use
 FILLED = (1.0, 0.9, 0.8, 0.72, 0.65, 0.58, 0.5)
@@ -121,6 +122,7 @@ class Finder:
         self.ram, self.flash = ram_budget, flash_budget
         self.kernel_set, self.prices, self.progress = kernel_set, prices, progress
         self._cycles: dict[ByValue, float] = {}
+        self._known: Known = {}
         self._by_identity: dict[int, tuple[Layer, float]] = {}
 
     def _per_layer(self, layer: Layer) -> float:
@@ -232,7 +234,12 @@ class Finder:
         mod = SchedulePatches(plan, kernel_set=self.kernel_set)(self.mod)
         mod = FuseEpilogues(plan, kernel_set=self.kernel_set)(mod)
         AssignKernels(
-            plan, ram_budget=self.ram, flash_budget=self.flash, kernel_set=self.kernel_set, prices=self.prices
+            plan,
+            ram_budget=self.ram,
+            flash_budget=self.flash,
+            kernel_set=self.kernel_set,
+            prices=self.prices,
+            known=self._known,
         )(mod)
         cycles = 0.0
         slow: tuple[str, ...] = ()
@@ -263,7 +270,8 @@ class Finder:
         failure: BudgetError | None = None
         tried = 0
         for candidate in self._outlined(request):
-            if tried >= MOST_TRIED or (tried >= TRIED and best is not None and not best.slow):
+            enough = TRIED if request.formats is None else TRIED_AGAIN
+            if tried >= MOST_TRIED or (tried >= enough and best is not None and not best.slow):
                 break
             tried += 1
             plan = candidate.plan if request.formats is None else request.formats.branched(candidate.plan)
@@ -290,7 +298,7 @@ class Finder:
         whole = {last: sum(self._per_layer(n.layer) for n in fused_nodes(own)) for last, own in nodes.items()}
         found: list[tuple[tuple[bool, float], Candidate]] = []
         for number, made in enumerate(self._spread(self.candidates(request))):
-            if number == OUTLINED:
+            if number == (OUTLINED if formats is None else OUTLINED_AGAIN):
                 break
             last, plan = made.plan.last, made.plan
             numbers: tuple[int, ...] = (0,)

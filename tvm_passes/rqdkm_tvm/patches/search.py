@@ -38,9 +38,10 @@ from rqdkm_tvm.layer import NDArray
 from rqdkm_tvm.lowbit import activation_quantization, integer_range
 from rqdkm_tvm.mixed import FOLLOWERS
 from rqdkm_tvm.patches.geometry import Region, cut
-from rqdkm_tvm.patches.program import Patches, trace
+from rqdkm_tvm.patches.program import Patches
 from rqdkm_tvm.patches.schedule import split_at
 from rqdkm_tvm.patches.stage import Stage
+from rqdkm_tvm.patches.trace import trace
 from rqdkm_tvm.patches.widths import quantizable
 from rqdkm_tvm.plan import OutputPlan
 from rqdkm_tvm.sensitivity.float_twin import ActivationQuantizer, FloatTwin

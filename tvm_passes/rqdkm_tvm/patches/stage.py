@@ -62,6 +62,11 @@ class Stage:
             if source == FRAME
         )
 
+    @property
+    def result(self) -> Tensor:
+        """What the stage writes."""
+        return self.nodes[-1].layer.output
+
     @cached_property
     def branches(self) -> tuple[tuple[Node, ...], ...]:
         """The nodes of every branch; they differ in the formats of feature maps only."""

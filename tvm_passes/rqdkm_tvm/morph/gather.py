@@ -112,7 +112,7 @@ def kernel_layers(mod: Any) -> list[list[list[str]]]:
     names = {site.call: site.name for site in read_sites(function)}
     found = []
     for call in calls(function):
-        picked = _selected(call)
+        picked = selected(call)
         chains = _chains(call, picked[0]) if picked is not None else None
         if chains is not None:
             found.append([[names[x] for x in reversed(chain) if x in names] for chain in chains])
@@ -189,7 +189,7 @@ def _fixed(mod: Any, kernel: int) -> Any:
 
     class Fixing(Rewriter):
         def rewrite(self, call: Expr, original: Expr) -> Expr:
-            picked = _selected(call)
+            picked = selected(call)
             if picked is not None:
                 return picked[0][kernel] if 0 <= kernel < len(picked[0]) else call
             if composite_name(call) != MORPHED or not 0 <= kernel < len(call.op.body.tuple_value.fields):

@@ -24,6 +24,7 @@ from rqdkm.export import metadata, size, toolchain
 from rqdkm.export import project as exporter
 from rqdkm.models import data as datasets
 from rqdkm.models import load as loader
+from rqdkm.models import morph_file
 from rqdkm.models.load import LoadedModel
 from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
@@ -112,6 +113,19 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
 
     progress("quantize: reading the calibration data")
     calibration = datasets.load_data(options.calib, model)
+    if options.morphs and not morph_file.kernel_count(model.graph):
+        from rqdkm import morphing
+
+        morphed = morphing.morph(model, calibration, progress=_prefixed("morph", progress))
+        for account in morphed.accounts:
+            _log.info(
+                "kernel %s: %.1f dB, same class on %.1f %% of %d samples",
+                account.kernel,
+                account.sqnr_db,
+                100 * account.agreement,
+                account.samples,
+            )
+        model = morphed.model
     return Prepared(
         quantize.quantize(
             model, calibration, method=options.calib_method, progress=lambda text: progress(f"quantize: {text}")
@@ -383,7 +397,7 @@ def _check_kernels(options: DeployOptions, compiled: CompiledModel, policy: Poli
         raise ModelError(
             "no layer of it morphs",
             where=str(options.model),
-            hint="train it with MorphConv2D (docs/morph.md), or use --config int8 or rq",
+            hint="train it with MorphConv2D (docs/morph.md), or give the float model with --calib",
         )
     if policy is not None and policy.names != names:
         raise DataError(

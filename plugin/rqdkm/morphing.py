@@ -10,7 +10,7 @@ import numpy as np
 
 from rqdkm.models import from_relay, load, morph_file, tflite_write
 from rqdkm.models.data import Dataset
-from rqdkm.models.graph import Graph
+from rqdkm.models.graph import WEIGHT_NAMES, Graph
 from rqdkm.models.load import LoadedModel
 from rqdkm.models.simplify import simplify
 from rqdkm_tvm.errors import ModelError
@@ -65,12 +65,16 @@ def morph(
 
 
 def _layers_by_name(graph: Graph, inputs: Sequence[str]) -> Graph:
-    """Inputs as the model calls them; results as a converter names them: the layer's name is all but the last part."""
+    """Inputs as the model calls them; results and weights as a converter does: the layer's name and one more part."""
     tensors = list(graph.tensors)
     for index, name in zip(graph.inputs, inputs, strict=True):
         tensors[index] = replace(tensors[index], name=name)
     for operator in graph.operators:
         index = operator.outputs[0]
+        name = tensors[index].name
+        if operator.op in WEIGHT_NAMES:
+            weights = operator.inputs[1]
+            tensors[weights] = replace(tensors[weights], name=f"{name}/{WEIGHT_NAMES[operator.op]}")
         if index not in graph.outputs:
-            tensors[index] = replace(tensors[index], name=f"{tensors[index].name}/result")
+            tensors[index] = replace(tensors[index], name=f"{name}/result")
     return replace(graph, tensors=tuple(tensors))

@@ -26,7 +26,7 @@ from rqdkm.models import (
     tflite_read,
     tflite_write,
 )
-from rqdkm.models.graph import CUSTOM, SELECT, compact
+from rqdkm.models.graph import CUSTOM, SELECT, Operator, TensorInfo, compact
 from rqdkm_tvm.compile import CompiledModel, compile_model
 from rqdkm_tvm.errors import ModelError
 from rqdkm_tvm.morph.gather import FixKernel
@@ -146,6 +146,24 @@ def test_maps_and_weights_of_few_bits_reach_the_kernels(tmp_path: Path) -> None:
         wanted = reference.run_function(FixKernel(kernel)(model.quantized)["main"], inputs())[0]
         found = host.run(host.build_host_runner(project_dir, kernel=kernel), inputs())[0]
         assert np.array_equal(found.reshape(wanted.shape), wanted)
+
+
+def test_float_ends_are_left_to_the_host() -> None:
+    """QUANTIZE and DEQUANTIZE around an int8 core with morphing layers."""
+    graph = morphs.int8_model().graph
+    (source,), (result,) = graph.inputs, graph.outputs
+    ends = [TensorInfo(name, graph.tensors[i].shape, "float32") for name, i in (("x", source), ("y", result))]
+    first, last = len(graph.tensors), len(graph.tensors) + 1
+    operators = (
+        Operator("QUANTIZE", (first,), (source,)),
+        *graph.operators,
+        Operator("DEQUANTIZE", (result,), (last,)),
+    )
+    whole = replace(graph, tensors=(*graph.tensors, *ends), operators=operators, inputs=(first,), outputs=(last,))
+    model = load.load_tflite(tflite_write.write_graph(morph_file.fold(whole)), PATH)
+    assert (model.file_inputs[0].dtype, model.inputs[0].dtype, model.outputs[0].dtype) == ("float32", "int8", "int8")
+    wanted = oracle.reference_outputs(morphs.int8_model(), inputs())
+    assert np.array_equal(oracle.reference_outputs(model, inputs())[0], wanted[0])
 
 
 # ---- quantization

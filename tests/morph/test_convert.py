@@ -203,6 +203,7 @@ def test_a_plain_model_file_becomes_a_morphing_one_that_compiles() -> None:
     assert [account.kernel for account in found.accounts] == ["3x3", "separable 3x3", "1x1"]
     selects = [op for op in found.model.graph.operators if op.op == SELECT]
     assert [op.attrs["layer"] for op in selects] == ["middle", "last"]
+    assert {"middle/1x1", "last/separable 3x3/0", "last/separable 3x3/1"} <= set(found.model.layer_names.values())
     assert found.model.inputs[0].name == "image" and found.model.outputs[0].name == "logits"
     quantized = quantize.quantize_and_compare(found.model, images())
     compiled_model = compile_model(quantized.model.module)

@@ -25,6 +25,7 @@ from rqdkm_tvm.plan import LayerPlan, OutputPlan, Plan
 from rqdkm_tvm.plan_patches import PatchPlan
 from rqdkm_tvm.sites import read_io, read_sites
 from rqdkm_tvm.tvm_import import relay
+from tests.models import morphs
 from tests.morph import networks
 from tests.passes import graphs
 
@@ -118,6 +119,12 @@ def _morph() -> Case:
     return Case(networks.network(), Plan(), None, ())
 
 
+def _morph_file() -> Case:
+    """The like, from a model file: safe kernels differ, one layer has a stride."""
+    model = morphs.int8_model()
+    return Case(model.module, Plan(), None, tuple(model.output_names))
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "int8": _int8,
     "mixed": _mixed,
@@ -125,6 +132,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "patches": _patches,
     "callback": _callback,
     "morph": _morph,
+    "morph file": _morph_file,
 }
 
 

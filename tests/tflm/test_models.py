@@ -19,7 +19,7 @@ from rqdkm_tvm.errors import RqdkmError
 from rqdkm_tvm.morph.gather import FixKernel
 from tests.tflm import cases
 
-PORTABLE = ("int8", "mixed", "random", "morph")
+PORTABLE = ("int8", "mixed", "random", "morph", "morph file")
 
 
 def in_tflm(converted: Converted, inputs: list[cases.Array], plugin: Path) -> list[cases.Array]:
@@ -127,16 +127,19 @@ np.save(sys.argv[3], np.stack(results))
 
 
 @pytest.mark.parametrize("kind", ["generated", "portable"])
-def test_kernels_are_switched_between_frames_of_one_interpreter(kind: str, plugin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["morph", "morph file"])
+def test_kernels_are_switched_between_frames_of_one_interpreter(
+    name: str, kind: str, plugin: Path, tmp_path: Path
+) -> None:
     """Every kernel after every other, each frame as the firmware with that kernel fixed computes it."""
-    case = cases.case("morph")
+    case = cases.case(name)
     converted = getattr(case, kind)()
     assert sum(operator.op == "RQDKM_MORPH_CONV_2D" for operator in converted.graph.operators) == 2
     placed = arena.plan(converted.graph, converted.needs)
     model, data = tmp_path / "model.tflite", tmp_path / "frames.npy"
     model.write_bytes(write_graph(converted.graph, metadata=placed.metadata()))
     kernels = [k for a in range(5) for b in range(5) for k in (a, b)]
-    frames = np.random.default_rng(8).integers(-128, 128, (len(kernels), 12, 12, 4)).astype(np.int8)
+    frames = np.random.default_rng(8).integers(-128, 128, (len(kernels), *case.inputs()[0].shape[1:])).astype(np.int8)
     np.save(data, frames)
     command = [sys.executable, "-c", _SWITCHING, str(plugin), str(model), str(data), ",".join(map(str, kernels))]
     subprocess.run(command, capture_output=True, text=True, check=True)

@@ -164,13 +164,14 @@ def compact(graph: Graph) -> Graph:
     return Graph(graph.name, tensors, operators, renumbered(graph.inputs), renumbered(graph.outputs))
 
 
-_WEIGHTED = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "MatMul"}
+# last part of the name of a layer's weights, as converters call them
+WEIGHT_NAMES = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "depthwise", "FULLY_CONNECTED": "MatMul"}
 _OPAQUE = ("Identity", "StatefulPartitionedCall", "PartitionedCall", "tfl.", "tensor_")  # say nothing about a layer
 
 
 def _scope(graph: Graph, operator: Operator) -> list[str]:
     """The author's path to the layer, outermost scope first; empty if the file does not tell."""
-    kind = _WEIGHTED.get(operator.op)
+    kind = WEIGHT_NAMES.get(operator.op)
     if kind and len(operator.inputs) > 1:
         both = (graph.tensors[operator.inputs[1]].name, graph.tensors[operator.outputs[0]].name)
         for part in ";".join(both).split(";"):

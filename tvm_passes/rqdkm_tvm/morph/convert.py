@@ -304,10 +304,15 @@ def _span(name: str) -> Any:
 def _path(x: Expr, site: Site, kernel: str, chain: Sequence[Convolution]) -> Expr:
     for number, convolution in enumerate(chain):
         title = f"{site.name}/{kernel}" if len(chain) == 1 else f"{site.name}/{kernel}/{number}"
-        x = _convolution(x, convolution, _span(title))
+        span = _span(title)
+        x = _convolution(x, convolution, span)
     if site.low == 0.0 and site.high == np.inf:
-        return relay.nn.relu(x)
-    return relay.clip(x, site.low, site.high) if (site.low, site.high) != (-np.inf, np.inf) else x
+        return _named(relay.nn.relu(x), span)
+    return _named(relay.clip(x, site.low, site.high), span) if (site.low, site.high) != (-np.inf, np.inf) else x
+
+
+def _named(call: Expr, span: Any) -> Expr:
+    return relay.Call(call.op, call.args, call.attrs, call.type_args, span)
 
 
 def _convolution(x: Expr, convolution: Convolution, span: Any) -> Expr:
@@ -325,6 +330,4 @@ def _convolution(x: Expr, convolution: Convolution, span: Any) -> Expr:
         data_layout="NHWC",
         kernel_layout="HWOI" if convolution.depthwise else "HWIO",
     )
-    y = relay.Call(y.op, y.args, y.attrs, y.type_args, span)
-    biased = relay.nn.bias_add(y, relay.const(convolution.bias), axis=3)
-    return relay.Call(biased.op, biased.args, biased.attrs, biased.type_args, span)
+    return _named(relay.nn.bias_add(_named(y, span), relay.const(convolution.bias), axis=3), span)

@@ -51,7 +51,7 @@ patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobi
 	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
 	  --data .cache/mobilenet_test.npz --ram 49408 --plan examples/mobilenet/rq/plan.json --out build/patches/mobilenet \
 	  --markdown docs/patches-mobilenet.md
-	@$(BIN)/rqdkm experiment cuts .cache/models/visual_wake_words.tflite --ram 24K --ram 25K --ram 30K --out build/patches/cuts \
+	@$(BIN)/rqdkm experiment cuts .cache/models/visual_wake_words.tflite --ram 24K --ram 25K --out build/patches/cuts \
 	  --markdown docs/patches-wake-words.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md

@@ -94,12 +94,21 @@ static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uin
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
-   small loss last for ever. */
+   small loss last for ever. Behind a change it begins in debt, for what is measured depends on the point, too: two
+   points of which each looks better from the other must not take turns. */
 static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
-  const bool same = kept.energy <= 0.0f || best.point == kept.point;
-  const float wasted = same ? 0.0f : (begins ? a->wasted : 0.0f) + 1.0f - best.energy / kept.energy;
-  const bool keep = !same && wasted < a->table->hysteresis;
-  if (begins) a->wasted = keep ? wasted : 0.0f;
+  static const float kForced = 0.5f, kChanged = 0.2f;
+  if (kept.energy < 0.0f) {
+    if (begins) a->wasted = -kForced;
+    return best;
+  }
+  if (best.point == kept.point) {
+    if (begins && a->wasted > 0.0f) a->wasted = 0.0f;
+    return best;
+  }
+  const float wasted = (begins ? a->wasted : 0.0f) + (kept.energy > 0.0f ? 1.0f - best.energy / kept.energy : 1.0f);
+  const bool keep = wasted < a->table->hysteresis;
+  if (begins) a->wasted = keep ? wasted : -kChanged;
   return keep ? kept : best;
 }
 

@@ -10,7 +10,7 @@ enum {
 };
 
 static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
-static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.5f;
+static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.2f;
 
 void rqdkm_aras_rest_begin(rqdkm_aras *a) {
   if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);

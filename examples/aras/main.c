@@ -93,10 +93,10 @@ static void go(uint32_t governor, bool can_stop) {
       if (now >= deadline) continue;
       governor_begin(deadline);
       compute(f->turns);
-      governor_end();
+      ITM_STIM(2) = next - 1u; /* the result is there; after governor_end the rest may interrupt again */
       f->finish_us = (uint32_t)(board->now_us(board->context) - start);
       f->point = (uint8_t)board->clock(board->context);
-      ITM_STIM(2) = next - 1u;
+      governor_end();
       continue;
     }
     if (now >= end) break;

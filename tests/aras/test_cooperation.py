@@ -23,17 +23,6 @@ def test_neither_kernel_nor_clock_swings_while_the_load_holds(can_stop: bool) ->
     assert found.kernel_cycles == 0 and found.clock_cycles == 0
 
 
-def test_told_the_running_clock_dkm_would_follow_it_down() -> None:
-    """The way that is not taken: a low clock makes long kernels look too slow, short kernels make a low clock do."""
-    table = built(worst=1.05 * max(cooperate.KERNELS))
-    rule = cooperate.by_rule(KERNELS)
-    coupled, told = (
-        cooperate.run(table, KERNELS, rule, coupled=way, frames=300, can_stop=False) for way in (True, False)
-    )
-    mean = [sum(cooperate.KERNELS[k] for k in found.kernels) / len(found.kernels) for found in (coupled, told)]
-    assert mean[0] < 0.8 * mean[1]
-
-
 def test_what_dkm_is_told_is_the_same_at_every_clock() -> None:
     states = []
     for point in range(6):

@@ -130,7 +130,8 @@ def test_a_clock_that_never_gets_ready_ends_on_the_internal_oscillator_and_is_tr
         tries += [k] * sum(call == ("clock", p) for call in board.calls[before:] for p in range(5))
     assert board.point == 5 and aras.point == 5
     assert faults(aras).keys() == {"clock"}
-    assert 1 <= len(tries) <= 12, tries
+    assert 1 <= len(tries) <= 16, tries
+    assert sum(k >= 100 for k in tries) <= 2
     board.dead_pll = False
     for _ in range(600):
         frame(aras, board, cycles=500_000)

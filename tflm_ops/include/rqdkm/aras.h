@@ -125,10 +125,12 @@ typedef struct {
   uint64_t now_us;                                  /* of the last look at the counters */
   uint32_t cycles;                                  /* and the counter then */
   bool stuck;                                       /* one of them stands still: only the fastest point is safe */
-  uint32_t clock_failures, retry_at;                /* in a row; frame at which the clock is tried again */
+  uint32_t clock_failures;                          /* in a row */
+  uint64_t retry_us;                                /* when the clock is tried again */
   volatile uint32_t rest_depth, rest_started;       /* handlers that are at work */
   volatile uint32_t rest_cycles[RQDKM_ARAS_LEVELS]; /* by class, since the start; wrap */
   uint32_t rest_seen[RQDKM_ARAS_LEVELS];
+  float rest_begun; /* of the handler that the last look interrupted */
 
   /* the frame; cycles are those of point 0 */
   bool busy, announced, overrun;
@@ -137,7 +139,9 @@ typedef struct {
   uint64_t begun_us, deadline_us;
   uint64_t safe_us;                   /* until then the worst case is no danger, even if nothing gets done */
   uint32_t check_cycles, check_ticks; /* from the last look at the counters: nothing to be decided before */
-  float decided_rate;                 /* rate[0] at the last decision */
+  float decided_rate, decided_done;   /* rate[0] and done at the last decision */
+  bool decided_make_up;
+  uint64_t decided_us;
   float done, base, expected, upper, worst;
   float relative_us;      /* from begin to deadline, of the last frame */
   rqdkm_predictor demand; /* of frames, over `base` */

@@ -8,6 +8,8 @@
  * prediction that was wrong, as long as worst case and share are what the table says. */
 #include "aras/internal.h"
 
+enum { kRetry_us = 1000, kMostFailures = 14 }; /* 2 ms to 16 s */
+
 typedef struct {
   uint32_t point, level;
   float energy; /* nanojoules: volts x mA x microseconds; < 0: none */
@@ -34,7 +36,8 @@ void rqdkm_aras_set_level(rqdkm_aras *a, uint32_t level) {
 
 void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
   if (point == a->point) return;
-  if (point != a->table->safe && a->clock_failures != 0 && (int32_t)(a->frames - a->retry_at) < 0) return;
+  if (point != a->table->safe && a->clock_failures != 0 && a->now_us < a->retry_us) return;
+  bool failed = false;
   const rqdkm_aras_status status = a->port->set_clock(a->port->context, point);
   a->switches++;
   const uint32_t reached = a->port->clock(a->port->context);
@@ -42,13 +45,14 @@ void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_REQUEST);
   } else if (status != RQDKM_ARAS_OK || reached != point) {
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);
-    a->clock_failures += a->clock_failures < 8u;
-    a->retry_at = a->frames + (1u << a->clock_failures); /* a dead crystal costs its waiting time ever more rarely */
+    a->clock_failures += a->clock_failures < kMostFailures;
+    failed = true;
   } else if (point != a->table->safe) {
     a->clock_failures = 0;
   }
   a->point = reached < a->table->points ? reached : a->table->safe;
   const uint64_t now = a->port->now_us(a->port->context);
+  if (failed) a->retry_us = now + ((uint64_t)kRetry_us << a->clock_failures); /* what is dead costs ever less time */
   a->now_us = now > a->now_us ? now : a->now_us; /* cycles spent waiting are neither the frame's nor the rest's */
   a->cycles = a->port->cycles(a->port->context);
 }
@@ -90,12 +94,21 @@ static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uin
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
-   small loss last for ever. */
+   small loss last for ever. Behind a change it begins in debt, for what is measured depends on the point, too: two
+   points of which each looks better from the other must not take turns. */
 static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
-  const bool same = kept.energy <= 0.0f || best.point == kept.point;
-  const float wasted = same ? 0.0f : (begins ? a->wasted : 0.0f) + 1.0f - best.energy / kept.energy;
-  const bool keep = !same && wasted < a->table->hysteresis;
-  if (begins) a->wasted = keep ? wasted : 0.0f;
+  static const float kForced = 0.5f, kChanged = 0.2f;
+  if (kept.energy < 0.0f) {
+    if (begins) a->wasted = -kForced;
+    return best;
+  }
+  if (best.point == kept.point) {
+    if (begins && a->wasted > 0.0f) a->wasted = 0.0f;
+    return best;
+  }
+  const float wasted = (begins ? a->wasted : 0.0f) + (kept.energy > 0.0f ? 1.0f - best.energy / kept.energy : 1.0f);
+  const bool keep = wasted < a->table->hysteresis;
+  if (begins) a->wasted = keep ? wasted : -kChanged;
   return keep ? kept : best;
 }
 
@@ -117,12 +130,12 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
-/* When the next decision is due: nothing is lost before the reserve is used up, the rates of the rest are measured
-   anew, or the rest has to be given its share. */
+/* When to look again: before the reserve is used up, four times in a window, and when the rest has to be given its
+   share. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
   a->safe_us = a->now_us + (reserve > 0.0f ? (uint32_t)reserve : 0u);
-  float until = (float)t->window_us;
+  float until = 0.25f * (float)t->window_us;
   until = reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
@@ -155,16 +168,29 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   rqdkm_aras_set_point(a, best.point);
   rqdkm_aras_set_level(a, best.level);
   a->decided_rate = a->rate[0];
+  a->decided_make_up = a->make_up;
+  a->decided_us = a->now_us;
+  a->decided_done = a->done;
   /* at the fastest clock and the highest level there is nothing to hurry for */
   const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
   set_check(a, last ? (float)a->table->window_us : kept_for(a, &s, a->point) - (float)a->table->tick_us);
 }
 
+/* The rest takes more than was thought when the decision was made: what is seen now holds until the window closes. */
+static bool hindered(rqdkm_aras *a) {
+  const float span = rqdkm_aras_span(a->decided_us, a->now_us), mhz = a->mhz[a->point];
+  const float progress = (a->done - a->decided_done) * a->table->point[a->point].factor;
+  const float seen = span > 0.0f ? mhz - progress / span : 0.0f;
+  if (seen <= taken(a, a->level, mhz) + 0.15f * mhz) return false;
+  for (uint32_t l = 0; l <= a->level; l++) a->rate[l] = a->rate[l] > seen ? a->rate[l] : seen;
+  return true;
+}
+
 /* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
 bool rqdkm_aras_still_good(rqdkm_aras *a) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
-  if (a->now_us >= a->safe_us || a->level != 0 || a->make_up || a->stuck || changed > band || changed < -band ||
-      a->done > a->upper)
+  if (a->now_us >= a->safe_us || a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band ||
+      changed < -band || a->done > a->upper || hindered(a))
     return false;
   set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
   return true;

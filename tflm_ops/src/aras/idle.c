@@ -83,6 +83,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   a->idle_rest = 0;
   if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */
     rqdkm_aras_set_point(a, 0);
+    a->pressed = true;
     a->raised = false;
     a->held = 0;
     (void)a->port->set_priority(a->port->context, 0);
@@ -91,6 +92,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   rqdkm_aras_account(a, false);
   if (mode != RQDKM_ARAS_RUN_ON) {
     const float span = rqdkm_aras_span(before, a->now_us);
+    if (a->pressed && !a->raised) a->idle_uses = 0; /* what was chosen before the rest grew is void */
     a->pressed = a->raised;
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */

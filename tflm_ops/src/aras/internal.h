@@ -30,8 +30,11 @@ void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
 
 static inline void rqdkm_aras_count(rqdkm_aras *aras, rqdkm_aras_fault fault) { aras->faults[fault]++; }
 
-/* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. */
-static inline float rqdkm_aras_granted(const rqdkm_aras *aras) { return aras->mhz[0] * (1.0f - aras->table->share); }
+/* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. A part
+   is left for interrupts' entry and exit, and for what ticks round. */
+static inline float rqdkm_aras_granted(const rqdkm_aras *aras) {
+  return 0.95f * aras->mhz[0] * (1.0f - aras->table->share);
+}
 /* Time at raised levels that may be owed to the rest at most. */
 static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
   return (1.0f - aras->table->share) * (float)aras->table->window_us;

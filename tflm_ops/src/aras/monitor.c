@@ -10,7 +10,7 @@ enum {
 };
 
 static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
-static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.5f;
+static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.2f;
 
 void rqdkm_aras_rest_begin(rqdkm_aras *a) {
   if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);
@@ -130,8 +130,12 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     served += (float)passed;
     a->frame_rest += (float)passed;
   }
+  /* a handler that this look interrupts counts as far as it has come */
+  const float begun = a->rest_depth != 0 ? (float)(uint32_t)(counter - a->rest_started) : 0.0f;
+  served += begun - a->rest_begun;
+  a->rest_begun = begun;
   inference -= served;
-  if (a->busy) { /* negative when a handler ends that an earlier look took for inference */
+  if (a->busy) {
     const float done = a->done + inference / a->table->point[a->point].factor;
     a->done = done > 0.0f ? done : 0.0f;
     const float sum = a->window_inference + inference;
@@ -141,7 +145,7 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CLOCK);
     a->point = clock < a->table->points ? clock : a->table->safe;
     a->clock_failures = 1;
-    a->retry_at = a->frames + 2u;
+    a->retry_us = now;
   }
   keep_share(a, rqdkm_aras_span(0, span), served);
   if (a->now_us - a->window_us >= a->table->window_us) close_window(a);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -128,11 +129,14 @@ def morphing(
     data: DataOpt,
     out: Annotated[Path, typer.Option("-o", "--out", help="Directory of costs and policies.")] = Path("morphing"),
     penalty: Annotated[float, typer.Option(min=0.0, help="Of the reward: throughput - penalty * violation.")] = 1.0,
-    wrong: Annotated[float, typer.Option(min=0.0, help="What a wrong class counts in the violation.")] = 1.0,
+    wrong: Annotated[
+        str, typer.Option(metavar="N|NAME=N,...", help="What a wrong class counts in the violation, by configuration.")
+    ] = "1",
     steps: Annotated[int, typer.Option(min=1000, help="Frames that a policy learns from.")] = 60_000,
     frames: Annotated[int, typer.Option(min=100, help="Of every trace.")] = 2000,
     markdown: MarkdownOpt = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Kernel morphing",
+    keep: Annotated[bool, typer.Option("--keep", help="Use costs that were measured into --out before.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a target is missed.")] = False,
 ) -> None:
     """Networks with fixed and with morphing kernels over one mixed trace of loads, clocks, limits and noise."""
@@ -152,9 +156,10 @@ def morphing(
             learn,
             data,
             out,
-            weights=Weights(penalty, wrong),
+            weights={name: Weights(penalty, value) for name, value in _by_name(wrong, deployments).items()},
             training=dqn.Training(steps=steps),
             frames=frames,
+            keep=keep,
             progress=progress,
         )
     if markdown is not None:
@@ -205,6 +210,25 @@ def vdqs(
     if markdown is not None:
         experiment.write_markdown([result], markdown, [_command()])
     print(experiment.markdown([result], [_command()]), end="")
+
+
+def _by_name(text: str, names: Iterable[str]) -> dict[str, float]:
+    """``30``: for all names; ``dkm=80,rq-dkm=55``: for those."""
+    found = dict.fromkeys(names, 1.0)
+    try:
+        for part in text.split(","):
+            name, given, value = part.rpartition("=")
+            if given and name not in found:
+                raise OptionError(f"there is no configuration {name!r}", where="--wrong")
+            number = float(value)
+            if not 0 <= number < float("inf"):
+                raise ValueError
+            found.update({name: number} if given else dict.fromkeys(found, number))
+    except ValueError:
+        raise OptionError(
+            f"{text!r} is no number of 0 or more", where="--wrong", hint="write 30, or dkm=80,rq-dkm=55"
+        ) from None
+    return found
 
 
 def _command() -> str:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rqdkm import pipeline
 from rqdkm.dkm import dqn, measure, study
@@ -53,10 +54,11 @@ def run(
     data: Path,
     out: Path,
     *,
-    weights: Weights,
+    weights: Mapping[str, Weights],
     levels: Sequence[float] = measure.LEVELS,
     training: dqn.Training,
     frames: int = 2000,
+    keep: bool = False,
     progress: Progress = lambda _text: None,
 ) -> list[Row]:
     """Measure, learn and compare.
@@ -66,7 +68,9 @@ def run(
             without a policy.
         learn: labelled samples that policies learn on.
         data: labelled samples that nothing has seen.
+        weights: of the reward; by configuration where they differ.
         out: costs and policies go there.
+        keep: take the costs that are there already.
 
     Raises:
         DataError: a directory without a report, or data that does not fit.
@@ -79,23 +83,43 @@ def run(
         project = pipeline.find_project(directory)
         metadata = pipeline.read_metadata(project)
         report = codec.read(directory / "report.json")
-        costs = measure.measure(project, metadata, data, levels=levels, progress=step)
-        costs.save(out / f"{name}.test.npz")
+
+        costs = _measured(out / f"{name}.test.npz", keep, project, metadata, data, levels, step)
         reference = rows[0].costs if rows else costs
         policy = decision = None
         if len(costs.names) > 1:
-            seen = measure.measure(project, metadata, learn, levels=levels, progress=step)
-            seen.save(out / f"{name}.learn.npz")
-            found = study.train(seen, weights, training, step)
+            seen = _measured(out / f"{name}.learn.npz", keep, project, metadata, learn, levels, step)
+            found = study.train(seen, weights[name], training, step)
             policy = PolicyFile(seen.names, seen.safe, tuple(round(float(n)) for n in seen.cycles), found)
             policy.save(out / f"{name}.policy.json")
             decision = measure.decision_cycles(project, metadata, data, policy)
             costs = dataclasses.replace(costs, cycles=costs.cycles + decision)
         result = study.compare(
-            None if policy is None else policy.policy, costs, reference, weights, frames=frames, progress=step
+            None if policy is None else policy.policy,
+            costs,
+            reference,
+            weights.get(name, Weights()),
+            frames=frames,
+            progress=step,
         )
         rows.append(Row(name, report, costs, result, policy, decision))
     return rows
+
+
+def _measured(
+    path: Path,
+    keep: bool,
+    project: Path,
+    metadata: Mapping[str, Any],
+    data: Path,
+    levels: Sequence[float],
+    progress: Progress,
+) -> Costs:
+    if keep and path.is_file():
+        return Costs.load(path)
+    found = measure.measure(project, metadata, data, levels=levels, progress=progress)
+    found.save(path)
+    return found
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:

@@ -4,6 +4,7 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 
 | pass                     | does                                                                                 |
 |--------------------------|--------------------------------------------------------------------------------------|
+| MorphConvolutions(x, ..) | of a float module, before it is quantized: 3x3 convolutions get further kernels       |
 | StripBoundaryQuantize()  | float inputs/outputs that are quantized at once become int8; scales are recorded      |
 | LegalizeQnn()            | canonical form: pad folded into convolution, one kind of reshape, no-ops removed      |
 | PartitionLayers()        | what our kernels can run becomes composite functions ``rqdkm.<op>``, each with a name |
@@ -12,7 +13,6 @@ Every one is an ordinary ``tvm.transform`` pass; call them one by one or in a ``
 | LowerMixedPrecision(plan)| the plan's bit-widths become integers, scales and clamps                              |
 | ClassifyPatches(plan, ..)| VDPC: which patches have outliers, written into the plan's patches (optional)         |
 | SearchBranchBitwidths(..)| VDQS: 8, 4 or 2 bits for the other patches' feature maps, likewise (optional)         |
-| MorphConvolutions(x, ..) | of a float module: trained 3x3 convolutions get further kernels (before quantization)  |
 | GatherMorphs()           | kernels of which one is chosen at run time become one layer                           |
 | SchedulePatches(plan)    | the layers up to where the plan divides the network become one, run patch by patch    |
 | FuseEpilogues(plan)      | an add or a max pooling joins the convolution that it alone reads                     |

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup-done
 JOBS ?= 2
 export TOPHUB_LOCATION := NONE
 
-.PHONY: help setup demo test bench configurations ablation patches lint format doctor wheel clean
+.PHONY: help setup demo test bench configurations ablation patches morphing lint format doctor wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: $(STAMP) ## run every test
 
 bench: $(STAMP) ## measure networks, configurations, sensitivities and kernels; write their pages in docs/ (slow)
 	@$(BIN)/rqdkm bench --out build/bench --samples 20 --markdown docs/benchmarks.md
-	@$(MAKE) --no-print-directory configurations ablation patches
+	@$(MAKE) --no-print-directory configurations ablation patches morphing
 	@$(BIN)/python -m tests.kernels.measure
 	@$(BIN)/python -m tests.patches.sweep
 	@$(MAKE) --no-print-directory -C plugin/vboard PYTHON=$(CURDIR)/$(BIN)/python bench
@@ -55,6 +55,15 @@ patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobi
 	  --markdown docs/patches-wake-words.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \
 	  --split conv5_bn_1/batchnorm --markdown docs/vdqs.md
+
+MORPH := examples/machinery/morph
+morphing: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the machinery model with fixed and morphing kernels over one mixed trace
+	@$(BIN)/rqdkm deploy examples/machinery/model.tflite --config baseline --out build/morphing/baseline
+	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config dkm --ram 49K --out build/morphing/dkm
+	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config rq-dkm --plan $(MORPH)/rq/plan.json --ram 49K --out build/morphing/rq-dkm
+	@$(BIN)/rqdkm experiment morphing baseline=build/morphing/baseline dkm=build/morphing/dkm rq-dkm=build/morphing/rq-dkm \
+	  --learn .cache/machinery_val.npz --data .cache/machinery_test.npz --wrong dkm=75,rq-dkm=60 --out build/morphing \
+	  --title "Machinery CNN: fixed and morphing kernels over one trace" --markdown docs/morph-machinery.md --check
 
 .cache/mnist_%.npz: examples/mnist/dataset.py
 	@$(BIN)/python examples/mnist/dataset.py --only $* --out $@

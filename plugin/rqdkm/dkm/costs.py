@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Costs:
         memory: (kernels,) share of the working memory that a frame needs.
         levels: (levels,) noise added to the input, in its own real unit.
         statistics: (levels, samples, 3) mean, variance and SNR of every sample, as the chip estimates them.
-        right: (levels, samples, kernels) whether the class was right.
+        right: (levels, samples, kernels) whether the class was right, or how probable it is.
     """
 
     names: tuple[str, ...]
@@ -60,6 +60,13 @@ class Costs:
         """(levels, kernels)"""
         mean: Array = self.right.mean(axis=1)
         return mean
+
+    def expected(self) -> Costs:
+        """The same with every answer replaced by how often its kernel is right at that level of noise.
+
+        The mean reward of a choice stays what it is, the chance of single samples goes: what a policy learns from.
+        """
+        return replace(self, right=np.broadcast_to(self.accuracy[:, None, :], self.right.shape))
 
     def save(self, path: Path) -> None:
         """As ``.npz``; written aside, then renamed."""

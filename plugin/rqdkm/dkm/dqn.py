@@ -29,7 +29,7 @@ class Training:
     """Settings of a run; ``steps`` are frames."""
 
     steps: int = 60_000
-    hidden: tuple[int, int] = (16, 16)
+    hidden: tuple[int, int] = (12, 12)
     replay: int = 30_000
     batch: int = 64
     discount: float = 0.2  # decisions hardly change what comes next
@@ -53,15 +53,19 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
     target = [array.copy() for array in net]
     moments = [(np.zeros_like(a), np.zeros_like(a)) for a in net]
     memory = _Replay(settings.replay, width, actions)
-    unit = 1.0 / (1.0 + env.weights.penalty * (1.0 + env.weights.wrong))
+    unit = 1.0
     state, _ = env.reset(seed=settings.seed)
     for step in range(settings.steps):
         following, _, done, _, info = env.step(0)
-        memory.add(state, (info["rewards"] - info["rewards"].mean()) * unit, following, done)
+        memory.add(state, info["rewards"] - info["rewards"].mean(), following, done)
         state = following if not done else env.reset()[0]
+        if step == settings.warm_up:
+            unit = 1.0 / max(
+                float(memory.rewards[: memory.filled].std()), 1e-6
+            )  # whatever the weights: Q values about 1
         if step >= settings.warm_up:
             rate = settings.rate * (1.0 - 0.9 * step / settings.steps)
-            _learn(net, target, moments, memory.draw(rng, settings.batch), settings.discount, rate, step)
+            _learn(net, target, moments, memory.draw(rng, settings.batch, unit), settings.discount, rate, step)
         if step % settings.target_every == 0:
             target = [array.copy() for array in net]
         if step % 5_000 == 0:
@@ -98,9 +102,9 @@ class _Replay:
         self.at = (i + 1) % len(self.states)
         self.filled = max(self.filled, i + 1)
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Array, ...]:
+    def draw(self, rng: np.random.Generator, count: int, unit: float) -> tuple[Array, ...]:
         i = rng.integers(self.filled, size=count)
-        return self.states[i], self.rewards[i], self.following[i], self.done[i]
+        return self.states[i], unit * self.rewards[i], self.following[i], self.done[i]
 
 
 def _learn(

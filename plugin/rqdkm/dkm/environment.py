@@ -89,7 +89,7 @@ class Morphing(gymnasium.Env[Array, int]):
             "seconds": float(self.seconds[action]),
             "missed": bool(missed[action]),
             "overrun": bool(overrun[action]),
-            "right": bool(self.right[action]),
+            "right": bool(self.right[action] > 0.5),
             "rewards": rewards,
             "sample": self.sample,
         }
@@ -106,7 +106,7 @@ class Morphing(gymnasium.Env[Array, int]):
         """Of the frame at hand, by kernel: reward, whether it takes too long, whether it needs too much memory."""
         missed = self.seconds > self.limit
         overrun = self.costs.memory > 1.0 - self.memory
-        violation = (missed | overrun) + self.weights.wrong * ~self.right
+        violation = (missed | overrun) + self.weights.wrong * (1.0 - self.right)
         throughput = self.costs.cycles.min() / self.costs.cycles
         return throughput - self.weights.penalty * violation, missed, overrun
 
@@ -118,7 +118,7 @@ class Morphing(gymnasium.Env[Array, int]):
         self.limit = float(self.trace.limit[i]) * self._safe_seconds
         sample = self.sample = int(self.np_random.integers(self.costs.right.shape[1]))
         self.statistics = self.costs.statistics[level, sample]
-        self.right = self.costs.right[level, sample].astype(bool)
+        self.right = self.costs.right[level, sample].astype(np.float64)
         self.reference_right = self.reference is not None and bool(self.reference.right[level, sample, 0])
         self.seconds = self.costs.cycles / (self.clock * (1.0 - self.load))
 

@@ -47,9 +47,9 @@ def train(
     settings: dqn.Training,
     progress: Progress = lambda _text: None,
 ) -> Policy:
-    """The DQN's policy after learning on traces of every kind; seeded."""
+    """The DQN's policy after learning on traces of every kind, from how often kernels are right; seeded."""
     seen = _traces(LEARNED, (*traces.LOADS, "mixed"), FRAMES, len(costs.levels))
-    return dqn.train(Morphing(costs, seen, weights), settings, progress)
+    return dqn.train(Morphing(costs.expected(), seen, weights), settings, progress)
 
 
 def compare(

@@ -231,8 +231,8 @@ def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
     """A line per governor."""
     mine = results[0].energy_mj
     lines = [
-        f"| {kind} | {r.governor} | {len(r.finish_us)} | {r.missed} | {r.late} of {r.served} | {r.energy_per_frame_mj:.3f} "
-        f"| {'' if r is results[0] else f'{1 - mine / r.energy_mj:.1%}'} |"
+        f"| {kind} | {r.governor} | {len(r.finish_us)} | {r.missed} | {r.late} of {r.served} "
+        f"| {r.energy_per_frame_mj:.3f} | {'' if r is results[0] else f'{1 - mine / r.energy_mj:.1%}'} |"
         for r in results
     ]
     lines.append(f"| {kind} | oracle | {best.frames} | {best.missed} | | {best.energy_per_frame_mj:.3f} | |")

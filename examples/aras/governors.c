@@ -50,7 +50,10 @@ static stamp stamp_now(void) { return (stamp){DWT_CYCCNT, elsewhere, rest_cycles
 
 static uint32_t cost(stamp since, uint32_t *most) {
   const stamp now = stamp_now();
-  const uint32_t found = now.cycles - since.cycles - (now.elsewhere - since.elsewhere) - (now.rest - since.rest);
+  const uint32_t all = now.cycles - since.cycles;
+  const uint32_t others = now.elsewhere - since.elsewhere + (now.rest - since.rest);
+  /* a handler that this call interrupted, and that was interrupted itself, may have been counted up to here */
+  const uint32_t found = all > others ? all - others : 0;
   *most = found > *most ? found : *most;
   figures.control_cycles += found;
   return found;

@@ -130,12 +130,12 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
-/* When to look again: before the reserve is used up, four times in a window, and when the rest has to be given its
+/* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
    share. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
   a->safe_us = a->now_us + (reserve > 0.0f ? (uint32_t)reserve : 0u);
-  float until = 0.25f * (float)t->window_us;
+  float until = 0.3f * (float)t->window_us;
   until = reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;

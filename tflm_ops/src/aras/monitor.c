@@ -90,7 +90,8 @@ static void close_window(rqdkm_aras *a) {
 void rqdkm_aras_close_frame(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->frame_us, a->now_us);
   if (span >= (float)a->table->window_us) {
-    const float load = a->frame_rest / (span * a->mhz[0]);
+    /* what is held back is demand, too: of it there is the rate of windows in which nothing was */
+    const float seen = a->frame_rest / span, load = (seen > a->expected_rate ? seen : a->expected_rate) / a->mhz[0];
     a->frame_load += kFrameGain * (load - a->frame_load);
     if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
   }

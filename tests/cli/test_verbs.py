@@ -133,7 +133,7 @@ def test_a_user_error_is_one_message_and_2(monkeypatch: pytest.MonkeyPatch) -> N
         ("deploy m.tflite --samples 0", "--samples"),
         ("deploy m.tflite --ram 0", "--ram"),
         ("deploy m.tflite --flash huge", "--flash"),
-        ("deploy m.tflite --config dkm", "available: int8, baseline"),
+        ("deploy m.tflite --config morph", "available: int8, baseline"),
         ("deploy m.tflite --board nucleo", "virtual, qemu, openocd, none"),
         ("deploy m.tflite -o .", "would replace"),
         ("deploy m.tflite extra.tflite", "extra"),

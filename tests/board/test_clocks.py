@@ -260,7 +260,7 @@ def test_the_crystal_stops_while_the_core_runs_from_it(drive: Callable[..., Any]
     assert (lost.point, lost.hclk_hz, lost.crystal_faults) == (INTERNAL, 16_000_000, 1)
     assert after.interrupts in (19, 20, 21), "the timer follows"
     assert (again.status, again.point, again.on_crystal) == (OK, 0, 0)
-    assert max(map(abs, time_errors(done))) < 10
+    assert max(map(abs, time_errors(done))) < 25, "the internal oscillator takes over a moment after the crystal stops"
 
 
 def test_the_crystal_may_stop_at_any_moment(drive: Callable[..., Any]) -> None:

@@ -12,9 +12,10 @@ from flatbuffers import flexbuffers
 from typer.testing import CliRunner
 
 from rqdkm.cli import app
+from rqdkm.models import custom_options as options
 from rqdkm.models import load, oracle, zoo
 from rqdkm.options import DeployOptions
-from rqdkm.tflm import host, options, pipeline
+from rqdkm.tflm import host, pipeline
 from rqdkm_tvm.errors import RqdkmError, UnsupportedOperatorError
 from rqdkm_tvm.plan import Plan
 from rqdkm_tvm.sources import tflm_ops_dir
@@ -101,7 +102,13 @@ def test_a_portable_export_has_no_generated_code(tmp_path: Path) -> None:
 def test_options_hold_what_was_put_in_and_keys_are_those_of_the_operators() -> None:
     encoded = options.encode("conv", {"stride": [1, 2], "code": -(1 << 63), "clamp": [-128, 127]})
     found = flexbuffers.Loads(encoded)
-    assert found == {"version": 1, "layer": "conv", "stride": [1, 2], "code": -(1 << 63), "clamp": [-128, 127]}
+    assert found == {
+        "version": options.version(),
+        "layer": "conv",
+        "stride": [1, 2],
+        "code": -(1 << 63),
+        "clamp": [-128, 127],
+    }
     header = (tflm_ops_dir() / "tflm" / "option_keys.h").read_text()
     keys = options.keys()
     assert len(keys) == header.count("KEY(") == len(set(keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from rqdkm.cli import app
 from rqdkm.models import custom_options as options
-from rqdkm.models import load, oracle, zoo
+from rqdkm.models import load, morph_file, oracle, zoo
 from rqdkm.options import DeployOptions
 from rqdkm.tflm import host, pipeline
 from rqdkm_tvm.errors import RqdkmError, UnsupportedOperatorError
@@ -113,9 +114,10 @@ def test_options_hold_what_was_put_in_and_keys_are_those_of_the_operators() -> N
     keys = options.keys()
     assert len(keys) == header.count("KEY(") == len(set(keys))
     code = "".join(path.read_text() for path in (tflm_ops_dir() / "tflm").iterdir() if path.is_file())
-    assert not [key for key in keys if f"Key::{key}" not in code]  # nobody reads it
+    readers = inspect.getsource(morph_file)  # of files before any export
+    assert not [key for key in keys if f"Key::{key}" not in code and f'"{key}"' not in readers]  # nobody reads it
     with pytest.raises(KeyError):
-        options.encode("conv", {"strides": [1, 1]})
+        options.encode("conv", {"stried": [1, 1]})
 
 
 REFUSED = {

@@ -51,7 +51,8 @@ def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any
     assert not any(mine.faults.values())
     assert mine.energy_mj < 0.75 * fastest.energy_mj
     assert mine.idles["stop"] > 5 and {stay.state.mode for stay in mine.stays} >= {"run", "stop", "wake-up"}
-    assert 0 < mine.ticks < 0.0023 and mine.control < 0.012
+    # 0.2 % is the aim; a burst takes 0.202 %, and docs/aras.md says so of the longer traces
+    assert 0 < mine.ticks < {"periodic": 0.002, "bursty": 0.00205}[kind] and mine.control < 0.012
     assert max(mine.cost[3:]) < 5_000  # a tick, deciding or not
 
 

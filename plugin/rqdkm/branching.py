@@ -95,7 +95,7 @@ class Brancher:
         mode: ``static``, ``dynamic``, or ``all``: every patch is searched (for comparison).
         max_drop: points of accuracy that the branches may cost.
 
-    ``seconds`` holds the processor time that each step has taken so far: ``classify``, ``search``, ``bound``.
+    ``seconds`` holds the time elapsed in each step so far: ``classify``, ``search``, ``bound``.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class Brancher:
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        began = time.process_time()
+        began = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[step] += time.process_time() - began
+            self.seconds[step] += time.monotonic() - began
 
     # ---- classes
 

@@ -41,7 +41,7 @@ class Patcher:
         model: int8.
         plan, parameters: of the layers; a plan that has patches already is obeyed.
 
-    ``seconds``: processor time of each step of the search, ``find`` and those of :class:`rqdkm.branching.Brancher`.
+    ``seconds``: elapsed in each step of the search, ``find`` and those of :class:`rqdkm.branching.Brancher`.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Patcher:
         return self._find(finder, wanted)
 
     def _find(self, finder: Finder, wanted: Request) -> Worked:
-        began = time.process_time()
+        began = time.monotonic()
         try:
             return finder.find(wanted)
         finally:
-            self.seconds["find"] += time.process_time() - began
+            self.seconds["find"] += time.monotonic() - began
 
     # ---- VDPC and VDQS
 

@@ -261,7 +261,7 @@ def _gains(row: Row, first: Row) -> tuple[float, float, float]:
 
 def seconds(result: Result) -> str:
     """What the search took, by step; Markdown."""
-    lines = ["Processor seconds that the search took (they vary):\n"]
+    lines = ["Seconds that the search took (elapsed, on two cores; they vary):\n"]
     for row in result.rows:
         taken = {} if row.report is None else row.report.run.get("patch_seconds", {})
         if taken:

@@ -7,6 +7,7 @@ Integer-Arithmetic-Only Inference", section 2.2 and appendix A.1; gemmlowp's fix
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ _INT32_MAX = (1 << 31) - 1
 _INT32_MIN = -(1 << 31)
 
 
+@functools.cache
 def quantize_multiplier(real: float) -> tuple[int, int]:
     """``real ~= multiplier / 2^31 * 2^shift`` with a 31-bit multiplier; TFLite's ``QuantizeMultiplier``."""
     if real == 0.0:
@@ -97,8 +99,9 @@ def rounding_divide_by_pot(x: Any, exponent: Any) -> Ints:
     """Divide by 2^exponent, round to nearest, ties away from zero."""
     x, exponent = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
     half = (np.int64(1) << exponent) >> 1
-    quotient: Ints = np.asarray(x + half)
-    quotient -= (x < 0) & (half > 0)  # ties of negative numbers go down
+    quotient: Ints = np.asarray((x >> 63) * (half > 0))  # -1 for negative numbers: their ties go down
+    quotient += x
+    quotient += half
     quotient >>= exponent
     return quotient
 

@@ -7,13 +7,16 @@ tflite-micro on every layer of every zoo model. It needs no compiler and no mode
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import threadpoolctl
 
 from rqdkm.models import fixedpoint as fp
 from rqdkm.models.graph import Graph
@@ -27,7 +30,7 @@ from rqdkm_tvm.sites import read_sites
 NAME = "NumPy interpreter of TFLite's integer arithmetic, double rounding"
 
 _BATCH = 128  # samples at a time through a function, on each core
-_AT_ONCE = 1 << 16  # values of a result at a time: what is computed on the way to them stays in the cache
+_AT_ONCE = 1 << 17  # values of a result at a time: what is computed on the way to them stays in the cache
 
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
@@ -74,17 +77,16 @@ def run_function(function: Any, inputs: Sequence[Int8]) -> list[Int8]:
     Raises:
         UnsupportedOperatorError: an operator that is no layer.
     """
-    layers = {site.call: site.layer for site in read_sites(function)}
-
-    def run(start: int) -> list[Int8]:
-        return _run_part(function, layers, [np.asarray(x)[start : start + _BATCH] for x in inputs])
-
-    starts = range(0, len(inputs[0]), _BATCH)
+    steps = _steps(function)
+    samples = [np.asarray(x) for x in inputs]
+    starts = range(0, len(samples[0]), _BATCH)
     if len(starts) == 1:
-        parts = [run(0)]
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy computes without the interpreter's lock
-            parts = list(pool.map(run, starts))
+        return _run_steps(steps, samples)
+    # a process each: in threads, many short operations wait for the interpreter's lock more than they compute
+    with ProcessPoolExecutor(
+        os.cpu_count(), multiprocessing.get_context("fork"), initializer=_receive, initargs=(steps, samples)
+    ) as pool:
+        parts = list(pool.map(_run_part, starts))
     return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
 
@@ -94,18 +96,62 @@ def _one_sample(constant: npt.ArrayLike) -> Int8:
     return data if data.shape[:1] == (1,) else data[None]
 
 
-def _run_part(function: Any, layers: Mapping[Any, Layer], inputs: Sequence[Int8]) -> list[Int8]:
-    values: dict[Any, Int8] = dict(zip(function.params, inputs, strict=True))
+@dataclass(frozen=True)
+class _Steps:
+    """A function without TVM.
+
+    Args:
+        constants: values by number; parameters have the numbers from 0.
+        steps: layer or shape (without the batch dimension) of the result, numbers of operands, number of the result.
+        outputs: numbers.
+    """
+
+    constants: Mapping[int, Int8]
+    steps: Sequence[tuple[Layer | tuple[int, ...], tuple[int, ...], int]]
+    outputs: tuple[int, ...]
+
+
+def _steps(function: Any) -> _Steps:
+    layers = {site.call: site.layer for site in read_sites(function)}
+    numbers: dict[Any, int] = {parameter: number for number, parameter in enumerate(function.params)}
+    constants: dict[int, Int8] = {}
+    steps: list[tuple[Layer | tuple[int, ...], tuple[int, ...], int]] = []
     for call in calls(function):
         operands = [leaf for arg in call.args for leaf in (arg.fields if hasattr(arg, "fields") else [arg])]
-        values |= {x: _one_sample(x.data.numpy()) for x in operands if hasattr(x, "data")}
-        if call in layers:
-            values[call] = run_layer(layers[call], [values[x] for x in operands])
-        elif op_name(call) in RESHAPES:
-            values[call] = values[operands[0]].reshape(-1, *shape_of(call)[1:])
-        else:
+        for x in operands:
+            if hasattr(x, "data"):
+                constants[numbers.setdefault(x, len(numbers))] = _one_sample(x.data.numpy())
+        if call not in layers and op_name(call) not in RESHAPES:
             raise UnsupportedOperatorError(f"the NumPy reference has no {op_name(call)}", where="reference")
-    return [values[x] for x in outputs(function)]
+        step = layers[call] if call in layers else tuple(shape_of(call)[1:])
+        steps.append((step, tuple(numbers[x] for x in operands), numbers.setdefault(call, len(numbers))))
+    return _Steps(constants, steps, tuple(numbers[x] for x in outputs(function)))
+
+
+def _run_steps(program: _Steps, inputs: Sequence[Int8]) -> list[Int8]:
+    values = dict(program.constants) | dict(enumerate(inputs))
+    for step, operands, result in program.steps:
+        if isinstance(step, Layer):
+            values[result] = run_layer(step, [values[x] for x in operands])
+        else:
+            values[result] = values[operands[0]].reshape(-1, *step)
+    return [values[x] for x in program.outputs]
+
+
+_received: tuple[_Steps, Sequence[Int8]] | None = None
+
+
+def _receive(steps: _Steps, samples: Sequence[Int8]) -> None:
+    """First of all in a forked process: what it works on comes with the fork, not through a pipe."""
+    global _received
+    _received = steps, samples
+    threadpoolctl.threadpool_limits(1)  # every core has a process already
+
+
+def _run_part(start: int) -> list[Int8]:
+    assert _received is not None
+    steps, samples = _received
+    return _run_steps(steps, [x[start : start + _BATCH] for x in samples])
 
 
 def run_layer(layer: Layer, inputs: Sequence[Int8]) -> Int8:

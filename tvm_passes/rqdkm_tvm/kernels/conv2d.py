@@ -302,6 +302,12 @@ def bits_constant(layer: Layer, weights: str) -> str:
     return f"  const rqdkm_bits bits = {{{layer.inputs[0].bits}, {layer.output.bits}, (const uint8_t *){weights}}};\n"
 
 
+@lru_cache(maxsize=64)
+def _constant_bytes(kernel: PackedConv2d, key: ByArithmetic) -> int:
+    """Of any configuration: they differ in none of the constants."""
+    return sum(constant.nbytes for constant in kernel._packed(key.layer)[1])
+
+
 class PackedConv2d(Kernel):
     """What the kernels with packed weights share. The last pair table and the weights are per group."""
 
@@ -340,6 +346,9 @@ class PackedConv2d(Kernel):
 
     def _expand_cycles(self, layer: Layer, at_8_bits: float) -> float:
         """Expanding the weights of all pairs once; ``at_8_bits``: those of one pair."""
+        g = geometry(layer)
+        if not layer.packs_weights:
+            return EXPAND_COST[8] * g.group_pairs * g.groups * at_8_bits
         return sum(EXPAND_COST[bits] for bits in self._pair_bits(layer)) * at_8_bits
 
     def _packed(self, layer: Layer) -> tuple[Form, tuple[NDArray, ...]]:
@@ -358,6 +367,9 @@ class PackedConv2d(Kernel):
         )
         table = pack_pair_quant(bias, finish, self._pairs(g))
         return finish.form, (weights, table, *([np.array(bits, np.uint8)] if layer.packs_weights else []))
+
+    def constant_bytes(self, layer: Layer, config: Config) -> int:
+        return _constant_bytes(self, ByArithmetic(layer))
 
     def _panel_cycles(self, layer: Layer, steps: int, pixels: int, resident: bool) -> float:
         """Products, requantization and weight expansion of a panel kernel; measured constants, see docs/kernels.md."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rqdkm_tvm.kernels.ahead import panels_stay_ahead, strips_stay_ahead
 from rqdkm_tvm.kernels.conv2d import Geometry, PackedConv2d, geometry, panel_sizes, pareto
 from rqdkm_tvm.kernels.pack import Int8Array, linear_to_crossed, pack_pairs, pad_taps, round_up
 from rqdkm_tvm.kernels.registry import Config, register
@@ -41,10 +42,9 @@ class Conv2dGemm(PackedConv2d):
         return gather + self._panel_cycles(layer, g.taps // 2, int(config["pixels"]), bool(config["resident"]))
 
     def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
-        """1x1: a panel is expanded before its first result is written, and results never run ahead of the panels."""
-        g = geometry(layer)
-        pointwise = g.kernel_h * g.kernel_w == 1 and g.stride == (1, 1) and not g.pads and g.groups == 1
-        return (0,) if pointwise and g.output_c <= g.input_c and layer.epilogue is None else ()
+        """A panel is expanded before its first result is written."""
+        one = geometry(layer).groups == 1
+        return (0,) if one and panels_stay_ahead(layer, int(config["pixels"])) else ()
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         return pack_pairs(weights.reshape(g.group_outputs, -1))
@@ -95,6 +95,11 @@ class Conv2dIm2row(PackedConv2d):
         gather = g.groups * g.positions * runs * (50 + 6.0 * words)
         panel_pixels = min(pixels, rows * g.output_w)
         return expand + gather + self._panel_cycles(layer, runs * words, panel_pixels, bool(config["resident"]))
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """A strip is expanded before its first panel is multiplied."""
+        one = geometry(layer).groups == 1
+        return (0,) if one and strips_stay_ahead(layer, int(config["rows"])) else ()
 
     def _pack_weights(self, g: Geometry, weights: Int8Array) -> Int8Array:
         runs, words = self._runs(g)

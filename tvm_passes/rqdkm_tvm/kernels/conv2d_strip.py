@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from rqdkm_tvm.kernels.ahead import strips_stay_ahead
 from rqdkm_tvm.kernels.conv2d import FORM_NAMES, Geometry, PackedConv2d, finish_cycles, geometry, pareto, plan_finish
 from rqdkm_tvm.kernels.lanes import Form
 from rqdkm_tvm.kernels.pack import Int8Array, linear_to_crossed, pack_pairs, pad_taps, round_up
@@ -37,6 +38,10 @@ class StripConv2d(PackedConv2d):
             if self._fits(g, vertical) and not (vertical and rows < 3)
         ]
         return pareto((self.estimate_cycles(layer, c), self.scratch_bytes(layer, c), c) for c in configs)
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """A strip is expanded before its first result is written."""
+        return (0,) if strips_stay_ahead(layer, int(config["rows"])) else ()
 
     @abstractmethod
     def _fits(self, g: Geometry, vertical: bool) -> bool:

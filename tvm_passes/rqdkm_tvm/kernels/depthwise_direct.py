@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from rqdkm_tvm.kernels._c import constant, hwc
+from rqdkm_tvm.kernels.ahead import strips_stay_ahead
 from rqdkm_tvm.kernels.conv2d import bias_of
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, reject_depthwise
 from rqdkm_tvm.kernels.depthwise_strip import depthwise_channels
@@ -151,6 +152,11 @@ class DepthwiseDirect(Kernel):
         if not shape.padded:
             return table
         return table + shape.extent(int(config["rows"]), 0) * shape.extent(shape.output_w, 1) * layer.inputs[0].shape[3]
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        """A strip is padded, hence copied, before its first result is written."""
+        copied = geometry(layer).padded
+        return (0,) if copied and strips_stay_ahead(layer, int(config["rows"])) else ()
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         shape, channels = geometry(layer), layer.output.shape[3]

@@ -19,6 +19,7 @@ from rqdkm_tvm.memory import aligned
 from rqdkm_tvm.morph.library import OP, Path
 
 SCRATCH = "scratch"  # key of a configuration: bytes for buffers and scratch of every path
+OVER = "over"  # key of a configuration: every path may write its result over the input
 _MOST_SIZES = 40  # configurations that are offered
 
 
@@ -40,10 +41,12 @@ class _Step:
     source: int | str
     target: int | str
     free: int  # first byte behind the buffers in use
+    over: bool  # ``out`` may be ``in0``
 
     def options(self) -> list[_Option]:
         found = _options(ByIdentity(self.layer))
-        if self.source != self.target:
+        same = self.source == self.target or (self.over and (self.source, self.target) == ("in0", "out"))
+        if not same:
             return list(found)
         return [option for option in found if 0 in option.kernel.in_place(self.layer, option.config)]
 
@@ -70,36 +73,36 @@ def _bytes(tensor: Tensor) -> int:
     return aligned(size)
 
 
-def rooms_of(path: Path, over: bool = False) -> tuple[int, int]:
+def rooms_of(path: Path, last_in_result: bool = False) -> tuple[int, int]:
     """Bytes of the two rooms at the start of the scratch in which results in between lie by turns.
 
     Args:
-        over: the last of them lies in the morphing layer's own result, where it is written over.
+        last_in_result: the last of them lies in the morphing layer's own result, where it is written over.
     """
-    between = [_bytes(layer.stored) for layer in path.layers[: -2 if over else -1]]
+    between = [_bytes(layer.stored) for layer in path.layers[: -2 if last_in_result else -1]]
     return max(between[0::2], default=0), max(between[1::2], default=0)
 
 
-def _steps(path: Path, over: bool) -> list[_Step]:
-    rooms = rooms_of(path, over)
+def _steps(path: Path, last_in_result: bool, over: bool) -> list[_Step]:
+    rooms = rooms_of(path, last_in_result)
     places: list[int | str] = ["in0", *((0, rooms[0])[i % 2] for i in range(len(path.layers) - 1)), "out"]
-    if over:
+    if last_in_result:
         places[-2] = "out"
-    return [_Step(x, places[i], places[i + 1], sum(rooms)) for i, x in enumerate(path.layers)]
+    return [_Step(x, places[i], places[i + 1], sum(rooms), over) for i, x in enumerate(path.layers)]
 
 
-def _layouts(path: Path) -> list[list[_Step]]:
-    """Where the path's results may lie."""
-    found = [_steps(path, over=False)]
+def _layouts(path: Path, over: bool) -> list[list[_Step]]:
+    """Where the path's results may lie; ``over``: the last one over the input. Only a first layer reads that."""
+    found = [_steps(path, False, over)]
     if len(path.layers) > 1 and _bytes(path.layers[-2].stored) <= _bytes(path.layers[-1].stored):
-        found.append(_steps(path, over=True))
+        found.append(_steps(path, True, over))
     return [steps for steps in found if all(step.options() for step in steps)]
 
 
-def _best(path: Path, scratch: int) -> list[tuple[_Step, _Option]] | None:
-    """The fastest layout and kernels within ``scratch`` bytes."""
-    found = []
-    for steps in _layouts(path):
+def _best(path: Path, config: Config) -> list[tuple[_Step, _Option]] | None:
+    """The fastest layout and kernels within the configuration."""
+    found, scratch = [], int(config[SCRATCH])
+    for steps in _layouts(path, bool(config.get(OVER))):
         chosen = [(step, option) for step in steps if (option := step.best(scratch)) is not None]
         if len(chosen) == len(steps):
             found.append(chosen)
@@ -125,14 +128,21 @@ class MorphKernel(Kernel):
         return None
 
     def configs(self, layer: Layer) -> list[Config]:
-        return [{SCRATCH: size} for size in _sizes(ByIdentity(layer))]
+        """Every size, apart from the input and over it; the one that needs the least scratch last."""
+        key = ByIdentity(layer)
+        found: list[Config] = [{SCRATCH: size} for size in _sizes(key, False)]
+        over: list[Config] = [{SCRATCH: size, OVER: True} for size in _sizes(key, True)]
+        return [*over, *found]
+
+    def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
+        return (0,) if config.get(OVER) else ()
 
     def scratch_bytes(self, layer: Layer, config: Config) -> int:
         return int(config[SCRATCH])
 
     def estimate_cycles(self, layer: Layer, config: Config) -> float:
         """The mean over the paths."""
-        return _cycles(ByIdentity(layer), int(config[SCRATCH]))
+        return _cycles(ByIdentity(layer), int(config[SCRATCH]), bool(config.get(OVER)))
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:
         assert layer.library is not None
@@ -141,7 +151,7 @@ class MorphKernel(Kernel):
         includes: dict[str, None] = {"rqdkm/morph.h": None}
         for number, path in enumerate(paths):
             lines = ""
-            chosen = _best(path, int(config[SCRATCH]))
+            chosen = _best(path, config)
             assert chosen is not None
             for index, (step, option) in enumerate(chosen):
                 call = option.kernel.lower(step.layer, option.config)
@@ -180,11 +190,14 @@ def _memory(place: int | str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _sizes(key: ByIdentity) -> tuple[int, ...]:
-    """Sizes of which none is both larger and slower than another, fastest first, the least last."""
+def _sizes(key: ByIdentity, over: bool) -> tuple[int, ...]:
+    """Sizes of which none is both larger and slower than another, fastest first, the least last; none where a path
+    cannot write its result over the input."""
     library = key.layer.library
     assert library is not None
-    layouts = [_layouts(path) for path in library.paths]
+    layouts = [_layouts(path, over) for path in library.paths]
+    if not all(layouts) or (over and key.layer.stored.size > key.layer.inputs[0].size):
+        return ()
     least = max(
         min(max(step.free + min(o.scratch for o in step.options()) for step in steps) for steps in found)
         for found in layouts
@@ -193,7 +206,7 @@ def _sizes(key: ByIdentity) -> tuple[int, ...]:
     wanted = sorted({aligned(max(least, step.free + o.scratch)) for step in every for o in step.options()})
     kept: list[int] = []
     for size in wanted:
-        if not kept or _cycles(key, size) < _cycles(key, kept[-1]) * 0.999:
+        if not kept or _cycles(key, size, over) < _cycles(key, kept[-1], over) * 0.999:
             kept.append(size)
     if len(kept) > _MOST_SIZES:
         kept = [kept[round(i * (len(kept) - 1) / (_MOST_SIZES - 1))] for i in range(_MOST_SIZES)]
@@ -201,12 +214,12 @@ def _sizes(key: ByIdentity) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _cycles(key: ByIdentity, scratch: int) -> float:
+def _cycles(key: ByIdentity, scratch: int, over: bool) -> float:
     library = key.layer.library
     assert library is not None
     total = 0.0
     for path in library.paths:
-        chosen = _best(path, scratch)
+        chosen = _best(path, {SCRATCH: scratch, OVER: over})
         assert chosen is not None
         total += sum(option.cycles for _, option in chosen)
     return total / len(library.paths)

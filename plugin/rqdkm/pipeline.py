@@ -462,7 +462,10 @@ def _measure(
 def _profile(
     options: DeployOptions, built: _Built, inputs: Sequence[Int8], progress: Progress
 ) -> tuple[list[float] | None, dict[str, int]]:
-    """Cycles per layer and per call path of one sample, with an image that counts them (a few cycles more a layer)."""
+    """Cycles per layer and per call path of an inference, with an image that counts them (a few cycles more a layer).
+
+    Of one sample; the mean of all where a policy selects the kernel of each.
+    """
     if options.board == "qemu":
         return None, {}
     progress("profile: building the counting image")
@@ -471,12 +474,13 @@ def _profile(
         ran = board_run.run_samples(
             elf,
             options.board,
-            judge.by_sample([array[:1] for array in inputs]),
+            judge.by_sample([array[: None if options.policy else 1] for array in inputs]),
             board_run.RunOptions(
                 flash_model=options.flash_model, profile=True, progress=_prefixed("profile", progress)
             ),
         )
-    return ran.layer_cycles, ran.folded
+    count = len(ran.outputs)
+    return ran.layer_cycles, {path: round(cycles / count) for path, cycles in ran.folded.items()}
 
 
 def _prefixed(step: str, progress: Progress) -> Progress:

@@ -14,6 +14,7 @@ from rqdkm import judge
 from rqdkm.board import run as board_run
 from rqdkm.export import host, project
 from rqdkm.models import reference
+from rqdkm_tvm import in_place
 from rqdkm_tvm.compile import CompiledModel, compile_model
 from rqdkm_tvm.errors import PlanError
 from rqdkm_tvm.graph import calls, composite_name, op_name
@@ -145,10 +146,26 @@ def test_one_scratch_serves_all_kernels_and_less_of_it_is_slower(model: Compiled
 
     layer = model.layers[1].layer
     kernel = registry.get("morph_conv2d")
-    configs = kernel.configs(layer)
-    sizes = [kernel.scratch_bytes(layer, config) for config in configs]
-    cycles = [kernel.estimate_cycles(layer, config) for config in configs]
-    assert len(configs) > 1 and sizes == sorted(sizes, reverse=True) and cycles == sorted(cycles)
+    for over in (False, True):
+        configs = [config for config in kernel.configs(layer) if bool(config.get("over")) == over]
+        sizes = [kernel.scratch_bytes(layer, config) for config in configs]
+        cycles = [kernel.estimate_cycles(layer, config) for config in configs]
+        assert sizes == sorted(sizes, reverse=True) and cycles == sorted(cycles)
+        assert all(kernel.in_place(layer, config) == ((0,) if over else ()) for config in configs)
+        assert over or len(configs) > 1
+
+
+def test_the_result_lies_over_the_input_where_every_kernel_can(tmp_path: Path) -> None:
+    found = compile_model(networks.strided())
+    chosen = found.layers[1].lowered.config
+    assert chosen["over"] and chosen[in_place.CONFIG] == 0
+    [moment] = [moment for moment in found.memory.moments if moment.name == "morph_conv2d"]
+    assert moment.tensors_bytes == 12 * 12 * 16  # the input alone, as large as four results
+    written = project.write_project(found, tmp_path / "p", name="over").path
+    for kernel in KERNELS:
+        wanted = expected(found, kernel)
+        got = host.run(host.build_host_runner(written, kernel=kernel), [samples()])[0]
+        assert np.array_equal(got.reshape(wanted.shape), wanted), networks.NAMES[kernel]
 
 
 def test_the_plan_names_the_layer_and_is_followed(model: CompiledModel) -> None:

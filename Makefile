@@ -22,6 +22,11 @@ $(STAMP): requirements.lock pyproject.toml .ci/setup.sh
 demo: $(STAMP) ## deploy a trained image classifier on the virtual STM32F407 and report what it costs
 	@$(BIN)/rqdkm deploy .cache/models/image_classification.tflite --out build/demo --samples 20
 
+# most tests compile the same C sources, each in a folder of its own
+test: export CCACHE_DIR := $(CURDIR)/.cache/ccache
+test: export CCACHE_BASEDIR := /
+test: export CCACHE_NOHASHDIR := true
+test: export PATH := /usr/lib/ccache:$(PATH)
 test: $(STAMP) ## run every test
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests
 
@@ -59,8 +64,8 @@ patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobi
 MORPH := examples/machinery/morph
 morphing: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the machinery model with fixed and morphing kernels over one mixed trace
 	@$(BIN)/rqdkm deploy examples/machinery/model.tflite --config baseline --out build/morphing/baseline
-	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config dkm --ram 49K --out build/morphing/dkm
-	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config rq-dkm --plan $(MORPH)/rq/plan.json --ram 49K --out build/morphing/rq-dkm
+	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config dkm --ram 46K --out build/morphing/dkm
+	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config rq-dkm --plan $(MORPH)/rq/plan.json --ram 42K --out build/morphing/rq-dkm
 	@$(BIN)/rqdkm experiment morphing baseline=build/morphing/baseline dkm=build/morphing/dkm rq-dkm=build/morphing/rq-dkm \
 	  --learn .cache/machinery_val.npz --data .cache/machinery_test.npz --wrong 60 --out build/morphing \
 	  --title "Machinery CNN: fixed and morphing kernels over one trace" --markdown docs/morph-machinery.md

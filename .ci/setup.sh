@@ -5,7 +5,7 @@ set -eu
 
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
-PACKAGES="cmake gcc g++ make git ca-certificates gcc-arm-none-eabi libnewlib-arm-none-eabi \
+PACKAGES="ccache cmake gcc g++ make git ca-certificates gcc-arm-none-eabi libnewlib-arm-none-eabi \
 libstdc++-arm-none-eabi-newlib qemu-system-arm openocd"
 
 say() { printf '[setup] %s\n' "$*"; }

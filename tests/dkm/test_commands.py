@@ -83,7 +83,14 @@ def test_the_policy_is_compared_on_traces_it_has_not_seen(policy: Path, measured
     arguments = ("dkm", "compare", policy, measured, "--wrong", 3, "--frames", 200, "--markdown", page)
     text = well(*arguments)
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-    assert rows[1:] == ["dqn", *(f"always {n}" for n in Costs.load(measured).names), "rule", "random", "oracle"]
+    assert rows[1:] == [
+        "dqn",
+        *(f"always {n}" for n in Costs.load(measured).names),
+        "rule",
+        "random",
+        "oracle of the noise",
+        "oracle of the class",
+    ]
     assert text in page.read_text() and "Safe: 3x3." in page.read_text()
     assert well(*arguments) == text
 

@@ -90,9 +90,21 @@ def test_learning_beats_every_fixed_kernel_and_chance_on_traces_it_has_not_seen(
     unseen = Morphing(costs(), made(range(100, 104)), weights)
     found = {outcome.name: outcome for outcome in evaluate.compare(unseen, policy)}
     learned = found.pop("dqn").reward
-    best = found.pop("oracle").reward
+    best, all_knowing = found.pop("oracle of the noise").reward, found.pop("oracle of the class").reward
+    assert all_knowing == best  # here the level of noise decides the class
     assert learned > max(outcome.reward for name, outcome in found.items() if name != "rule")
     assert best >= learned > best - 0.15
+
+
+def test_no_policy_that_only_knows_the_noise_does_better_than_its_oracle() -> None:
+    """Where classes are chance within a level, only the oracle of the class gains from them."""
+    right = np.random.default_rng(0).random((2, 200, 3)) < [[[0.9, 0.8, 0.95]], [[0.6, 0.3, 0.9]]]
+    env = Morphing(replace(costs(), right=right), made(range(100, 104)), Weights(penalty=1.0, wrong=1.5))
+    noise, known = (evaluate.run(env, "", choose) for choose in (evaluate.informed, evaluate.oracle))
+    others = [evaluate.run(env, "", evaluate.fixed(k)) for k in range(3)]
+    others += [evaluate.run(env, "", choose) for choose in (evaluate.threshold_rule(5.0), evaluate.at_random)]
+    assert known.reward > noise.reward + 0.1
+    assert noise.reward > max(outcome.reward for outcome in others)
 
 
 def test_costs_are_kept_in_a_file_and_checked(tmp_path: Path) -> None:

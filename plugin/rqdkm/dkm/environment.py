@@ -102,11 +102,16 @@ class Morphing(gymnasium.Env[Array, int]):
             self._draw()
         return self._observe(), float(rewards[action]), done, False, info
 
-    def rewards(self) -> tuple[Array, Array, Array]:
-        """Of the frame at hand, by kernel: reward, whether it takes too long, whether it needs too much memory."""
+    def rewards(self, *, expected: bool = False) -> tuple[Array, Array, Array]:
+        """Of the frame at hand, by kernel: reward, whether it takes too long, whether it needs too much memory.
+
+        Args:
+            expected: over all samples at the frame's level of noise, instead of the one it shows.
+        """
+        right = self.costs.accuracy[self.level] if expected else self.right
         missed = self.seconds > self.limit
         overrun = self.costs.memory > 1.0 - self.memory
-        violation = (missed | overrun) + self.weights.wrong * (1.0 - self.right)
+        violation = (missed | overrun) + self.weights.wrong * (1.0 - right)
         throughput = self.costs.cycles.min() / self.costs.cycles
         return throughput - self.weights.penalty * violation, missed, overrun
 
@@ -115,6 +120,7 @@ class Morphing(gymnasium.Env[Array, int]):
         i = self.frame
         self.load, self.memory = float(self.trace.load[i]), float(self.trace.memory[i])
         self.clock, level = float(self.trace.clock[i]), int(self.trace.noise[i])
+        self.level = level
         self.limit = float(self.trace.limit[i]) * self._safe_seconds
         sample = self.sample = int(self.np_random.integers(self.costs.right.shape[1]))
         self.statistics = self.costs.statistics[level, sample]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rqdkm.dkm import dqn, evaluate, traces
 from rqdkm.dkm.costs import Costs
@@ -21,7 +22,7 @@ FRAMES = 1200  # of a trace to learn from
 
 @dataclass(frozen=True)
 class Result:
-    """Outcomes on the held-out mixed traces: the policy first, the oracle last; and what was compared."""
+    """Outcomes on the held-out mixed traces: the policy first, the two oracles last; and what was compared."""
 
     outcomes: Sequence[Outcome]
     costs: Costs
@@ -33,8 +34,14 @@ class Result:
         return self.outcomes[0]
 
     @property
+    def others(self) -> Sequence[Outcome]:
+        """What the policy has to beat."""
+        return self.outcomes[1:-2]
+
+    @property
     def oracle(self) -> Outcome:
-        return self.outcomes[-1]
+        """Of the noise: what can be known before a frame is computed."""
+        return self.outcomes[-2]
 
 
 def _traces(seeds: range, kinds: Sequence[str], frames: int, levels: int) -> list[traces.Trace]:
@@ -79,20 +86,37 @@ def compare(
 
 
 def passed(result: Result) -> bool:
-    """Whether the policy has a greater mean reward than everything but the oracle."""
-    return all(result.policy.reward > other.reward for other in result.outcomes[1:-1])
+    """Whether the policy has a greater mean reward than everything but the oracles."""
+    return all(result.policy.reward > other.reward for other in result.others)
+
+
+def interval(values: npt.NDArray[np.float64]) -> float:
+    """Half the 95 % interval of the mean over traces."""
+    return 1.96 * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
 
 
 def table(result: Result) -> str:
     """Markdown: one row per policy, what the reference makes of the frames, and what the kernels cost."""
-    head = ["policy", "reward", "95 %", "frames/s", "right", "too late", "too large", *result.costs.names]
+    head = [
+        "policy",
+        "reward",
+        "95 %",
+        "DQN's lead",
+        "95 %",
+        "frames/s",
+        "right",
+        "too late",
+        "too large",
+        *result.costs.names,
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
     for outcome in result.outcomes:
-        half = 1.96 * float(outcome.rewards.std(ddof=1)) / np.sqrt(len(outcome.rewards))
+        lead = result.policy.rewards - outcome.rewards
         cells = [
             outcome.name,
             f"{outcome.reward:.4f}",
-            f"±{half:.4f}",
+            f"±{interval(outcome.rewards):.4f}",
+            *(("", "") if outcome is result.policy else (f"{lead.mean():+.4f}", f"±{interval(lead):.4f}")),
             f"{outcome.frames_per_second:.2f}",
             f"{outcome.accuracy:.2%}",
             f"{outcome.missed:.2%}",
@@ -101,9 +125,11 @@ def table(result: Result) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     policy, oracle = result.policy, result.oracle
-    best = max(outcome.reward for outcome in result.outcomes[1:-1])
-    lines += ["", f"Of the {oracle.reward - best:.4f} between the best other policy and the oracle, the DQN has "]
+    best = max(outcome.reward for outcome in result.others)
+    lines += ["", f"Of the {oracle.reward - best:.4f} between the best other policy and the oracle that knows each "]
+    lines[-1] += "frame's level of noise but not its class, the DQN has "
     lines[-1] += f"{(policy.reward - best) / (oracle.reward - best):.0%}." if oracle.reward > best else "all."
+    lines[-1] += " Leads are paired by trace."
     if policy.reference is not None:
         r = policy.reference
         low, high = (100 * value for value in r.loss_ci95)

@@ -142,14 +142,18 @@ def explained(allowance: Ram, otherwise: str = "use a smaller input or model") -
         ) from error
 
 
-def flash_error(error: FlashBudgetError, flash: Flash) -> BudgetError:
-    """The compiler's error about constants as one about the flash the user named."""
+def flash_error(error: FlashBudgetError, flash: Flash, *otherwise: str) -> BudgetError:
+    """The compiler's error about constants as one about the flash the user named.
+
+    Args:
+        otherwise: what helps besides more flash and a smaller model.
+    """
     needed = error.needed_bytes + flash.code
     return BudgetError(
         f"the firmware needs at least {needed:,} bytes of flash ({error.needed_bytes:,} of constants, about "
         f"{flash.code:,} of code); the budget is {flash.total:,}",
         where=error.where,
-        hint=f"pass --flash {needed} or more, or use a smaller model",
+        hint=", or ".join([f"pass --flash {needed} or more", *otherwise, "use a smaller model"]),
         needed_bytes=needed,
     )
 

@@ -367,7 +367,7 @@ def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, stagi
         except FlashBudgetError as error:
             if flash.takes_least(error.needed_bytes):
                 continue
-            raise budget.flash_error(error, flash) from error
+            raise budget.flash_error(error, flash, *_fewer_bits(options)) from error
         if not allowance.may_hold(compiled):
             continue
         budget.check_weights(compiled, options.flash_bytes)
@@ -409,11 +409,16 @@ def _check_kernels(options: DeployOptions, compiled: CompiledModel, policy: Poli
 
 def _remedy(options: DeployOptions) -> str:
     """What helps besides more RAM."""
+    found = []
     if options.patch == "off":
-        return "run the first layers in patches (--patch auto), or use a smaller input or model"
-    if options.input == "frame":
-        return "keep the input out of RAM (--input callback), or use a smaller input or model"
-    return "use a smaller input or model"
+        found.append("run the first layers in patches (--patch auto)")
+    elif options.input == "frame":
+        found.append("keep the input out of RAM (--input callback)")
+    return ", or ".join([*found, *_fewer_bits(options), "use a smaller input or model"])
+
+
+def _fewer_bits(options: DeployOptions) -> list[str]:
+    return [] if options.plans_bits or options.plan else ["plan fewer bits (--config rq --calib FILE)"]
 
 
 @contextmanager

@@ -56,7 +56,9 @@ def render(plan: Plan) -> Table:
 
 
 def bits_text(layer: LayerPlan) -> str:
-    """``8``, ``4``, or runs: ``8x16 4x16``."""
+    """``8``, ``4``, or runs: ``8x16 4x16``; ``-`` for a layer without weights."""
+    if layer.op not in _WEIGHTED:
+        return "-"
     if not layer.weights:
         return "8"
     if len(layer.weights) == 1:

@@ -69,7 +69,8 @@ def train_teacher(data: Any, epochs: int, seed: int) -> tf.keras.Model:
     train = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed).map(augment).batch(64)
     model = plain()
     rate = tf.keras.optimizers.schedules.CosineDecay(3e-3, epochs * (len(x) // 64 + 1))
-    model.compile(tf.keras.optimizers.AdamW(rate, weight_decay=1e-3), "sparse_categorical_crossentropy", ["accuracy"])
+    rule = tf.keras.optimizers.AdamW(rate, weight_decay=1e-3)
+    model.compile(rule, "sparse_categorical_crossentropy", metrics=["accuracy"])
     validation = (normalise(data["x_val"]), data["y_val"])
     model.fit(train.prefetch(1), validation_data=validation, validation_freq=10, epochs=epochs, verbose=2)
     return model

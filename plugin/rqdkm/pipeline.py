@@ -6,10 +6,8 @@ import dataclasses
 import datetime
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +17,9 @@ import numpy.typing as npt
 
 from rqdkm import budget, judge, plan_files
 from rqdkm.board import run as board_run
-from rqdkm.dkm.policy_file import PolicyFile
-from rqdkm.export import metadata, size, toolchain
 from rqdkm.export import project as exporter
+from rqdkm.export import size
+from rqdkm.image import ELF, PROJECT, Built, build_image, prefixed, without_build_folders
 from rqdkm.models import data as datasets
 from rqdkm.models import load as loader
 from rqdkm.models import morph_file
@@ -29,24 +27,20 @@ from rqdkm.models.load import LoadedModel
 from rqdkm.options import DeployOptions
 from rqdkm.report import assemble, codec
 from rqdkm.report import html as page
-from rqdkm_tvm.errors import DataError, FlashBudgetError, ModelError, PlanError, RqdkmError
+from rqdkm_tvm.errors import DataError, PlanError, RqdkmError
 from rqdkm_tvm.files import staged_directory
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.plan import Plan
 
 if TYPE_CHECKING:
-    from rqdkm.branching import Branching
     from rqdkm.models.summary import ModelSummary
     from rqdkm.planning import Planned
-    from rqdkm.report.schema import Report, Toolchain
-    from rqdkm_tvm.compile import CompiledModel
+    from rqdkm.report.schema import Report
 
 Progress = Callable[[str], None]
 Int8 = npt.NDArray[np.int8]
 
 _log = logging.getLogger(__name__)
-PROJECT = "project"  # the self-contained CMake project within an output directory
-ELF = "firmware.elf"
 
 
 def _silent(_text: str) -> None:
@@ -68,18 +62,6 @@ class BuildResult:
     elf: Path
     project_dir: Path
     sizes: size.Size
-
-
-@dataclass(frozen=True)
-class _Built:
-    compiled: CompiledModel
-    project_dir: Path
-    elf: Path
-    sizes: size.Size
-    toolchain: Toolchain
-    mixed: bool  # whether TFLite has no interpreter for what it computes
-    branching: Branching | None = None
-    patch_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def inspect(path: Path) -> ModelSummary:
@@ -116,7 +98,7 @@ def prepare(options: DeployOptions, progress: Progress = _silent) -> Prepared:
     if options.morphs and not morph_file.kernel_count(model.graph):
         from rqdkm import morphing
 
-        morphed = morphing.morph(model, calibration, progress=_prefixed("morph", progress))
+        morphed = morphing.morph(model, calibration, progress=prefixed("morph", progress))
         for account in morphed.accounts:
             _log.info(
                 "kernel %s: %.1f dB, same class on %.1f %% of %d samples",
@@ -171,7 +153,7 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
 
     began = time.monotonic()
     dataset = datasets.load_data(options.calib, model)
-    step = _prefixed("plan", progress)
+    step = prefixed("plan", progress)
     if morph_planning.morphs(model):
         limits = budget.limits(options.allowed_drop, None, None, None)
         kernels = morph_planning.plan(model, dataset, limits, kernel_set=options.kernel_set, progress=step)
@@ -211,7 +193,7 @@ def build(options: DeployOptions, progress: Progress = _silent) -> BuildResult:
     planned = bit_widths(options, prepared.model, progress)
     options = named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
-        built = _build(options, prepared.model, planned, staging, progress)
+        built = build_image(options, prepared.model, planned, staging, progress)
     return BuildResult(options.out / ELF, options.out / PROJECT, built.sizes)
 
 
@@ -228,7 +210,7 @@ def deploy(options: DeployOptions, progress: Progress = _silent) -> Report:
     planned = bit_widths(options, prepared.model, progress)
     options = named(options, planned)
     with staged_directory(options.out, replace=options.force) as staging:
-        built = _build(options, prepared.model, planned, staging, progress)
+        built = build_image(options, prepared.model, planned, staging, progress)
         pieces = assemble.Pieces(
             options=options,
             model=prepared.model,
@@ -340,101 +322,10 @@ def read_metadata(project: Path) -> dict[str, Any]:
 # ---- steps
 
 
-def _build(options: DeployOptions, model: LoadedModel, planned: BitWidths, staging: Path, progress: Progress) -> _Built:
-    """Compile, export and link into ``staging``; again if a budget turns out tighter than assumed."""
-    import rqdkm_tvm
-    from rqdkm.patching import Patcher
-    from rqdkm_tvm.assign import DEFAULT_PRICES, MEMORY_PRICES
-
-    allowance, flash = budget.Ram(options.ram_bytes), budget.Flash(options.flash_bytes)
-    patcher = Patcher(options, model, planned.plan, planned.parameters, _prefixed("patches", progress))
-    policy = None if options.policy is None else PolicyFile.load(options.policy)
-    while True:
-        try:
-            with budget.explained(allowance, _remedy(options)):
-                plan = patcher.plan(allowance.room, flash.constants)
-                compiled = rqdkm_tvm.compile_model(
-                    model.module,
-                    plan=plan,
-                    parameters=planned.parameters,
-                    ram_budget=allowance.arena,
-                    flash_budget=flash.constants,
-                    kernel_set=options.kernel_set,
-                    prices=MEMORY_PRICES if options.plans_bits else DEFAULT_PRICES,
-                    output_names=list(model.output_names),
-                    progress=lambda text: progress(f"compile: {text}"),
-                )
-        except FlashBudgetError as error:
-            if flash.takes_least(error.needed_bytes):
-                continue
-            raise budget.flash_error(error, flash, *_fewer_bits(options)) from error
-        if not allowance.may_hold(compiled):
-            continue
-        budget.check_weights(compiled, options.flash_bytes)
-        _check_kernels(options, compiled, policy)
-        project_dir = staging / PROJECT
-        shutil.rmtree(project_dir, ignore_errors=True)
-        progress("export: C sources")
-        exporter.write_project(compiled, project_dir, name=model.name, policy=policy)
-        elf = staging / ELF
-        with _without_build_folders(project_dir):
-            shutil.copy2(exporter.build(project_dir, progress=_prefixed("build", progress)), elf)
-            tools = toolchain.describe(project_dir)
-        sizes = size.measure(elf)
-        if allowance.holds(sizes) and flash.holds(sizes, compiled):
-            break
-    budget.check_flash(sizes, compiled, options.flash_bytes)
-    plan_files.write(staging, compiled.plan, planned.parameters)
-    library = any(layer.layer.library is not None for layer in compiled.layers)
-    mixed = compiled.plan.is_mixed or planned.parameters is not None or library
-    return _Built(compiled, project_dir, elf, sizes, tools, mixed, patcher.branching, patcher.seconds)
-
-
-def _check_kernels(options: DeployOptions, compiled: CompiledModel, policy: PolicyFile | None) -> None:
-    """Whether there is something to select, and the policy selects among it."""
-    names = metadata.kernels(metadata.metadata(compiled, "", ""))[0]
-    if options.morphs and len(names) == 1:
-        raise ModelError(
-            "no layer of it morphs",
-            where=str(options.model),
-            hint="train it with MorphConv2D (docs/morph.md), or give the float model with --calib",
-        )
-    if policy is not None and policy.names != names:
-        raise DataError(
-            f"it selects among {', '.join(policy.names)}; the model has {', '.join(names)}",
-            where=str(options.policy),
-            hint="train a policy for this model: rqdkm dkm costs, rqdkm dkm train",
-        )
-
-
-def _remedy(options: DeployOptions) -> str:
-    """What helps besides more RAM."""
-    found = []
-    if options.patch == "off":
-        found.append("run the first layers in patches (--patch auto)")
-    elif options.input == "frame":
-        found.append("keep the input out of RAM (--input callback)")
-    return ", or ".join([*found, *_fewer_bits(options), "use a smaller input or model"])
-
-
-def _fewer_bits(options: DeployOptions) -> list[str]:
-    return [] if options.plans_bits or options.plan else ["plan fewer bits (--config rq --calib FILE)"]
-
-
-@contextmanager
-def _without_build_folders(project_dir: Path) -> Iterator[None]:
-    """Build folders do not survive: CMake's caches hold absolute paths, and the directory is renamed in the end."""
-    try:
-        yield
-    finally:
-        for folder in project_dir.glob("build*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _measure(
     options: DeployOptions,
     model: LoadedModel,
-    built: _Built,
+    built: Built,
     evaluation: datasets.Dataset | None,
     pieces: assemble.Pieces,
     progress: Progress,
@@ -448,7 +339,7 @@ def _measure(
         built.elf,
         options.board,
         judge.by_sample(inputs),
-        board_run.RunOptions(flash_model=options.flash_model, progress=_prefixed("run", progress)),
+        board_run.RunOptions(flash_model=options.flash_model, progress=prefixed("run", progress)),
     )
     progress("reference: comparing outputs")
     mixed = built.compiled.quantized if built.mixed else None
@@ -457,15 +348,15 @@ def _measure(
     layer_cycles, folded = _profile(options, built, inputs, progress)
     accuracy = None
     if evaluation is not None and evaluation.labels is not None:
-        with _without_build_folders(built.project_dir):
-            accuracy = judge.accuracy(model, built.project_dir, evaluation, progress=_prefixed("evaluate", progress))
+        with without_build_folders(built.project_dir):
+            accuracy = judge.accuracy(model, built.project_dir, evaluation, progress=prefixed("evaluate", progress))
     return dataclasses.replace(
         pieces, ran=ran, exactness=exactness, layer_cycles=layer_cycles, folded=folded, accuracy=accuracy
     )
 
 
 def _profile(
-    options: DeployOptions, built: _Built, inputs: Sequence[Int8], progress: Progress
+    options: DeployOptions, built: Built, inputs: Sequence[Int8], progress: Progress
 ) -> tuple[list[float] | None, dict[str, int]]:
     """Cycles per layer and per call path of an inference, with an image that counts them (a few cycles more a layer).
 
@@ -474,25 +365,20 @@ def _profile(
     if options.board == "qemu":
         return None, {}
     progress("profile: building the counting image")
-    with _without_build_folders(built.project_dir):
-        elf = exporter.build(built.project_dir, profile_layers=True, progress=_prefixed("profile", progress))
+    with without_build_folders(built.project_dir):
+        elf = exporter.build(built.project_dir, profile_layers=True, progress=prefixed("profile", progress))
         ran = board_run.run_samples(
             elf,
             options.board,
             judge.by_sample([array[: None if options.policy else 1] for array in inputs]),
-            board_run.RunOptions(
-                flash_model=options.flash_model, profile=True, progress=_prefixed("profile", progress)
-            ),
+            board_run.RunOptions(flash_model=options.flash_model, profile=True, progress=prefixed("profile", progress)),
         )
     count = len(ran.outputs)
     return ran.layer_cycles, {path: round(cycles / count) for path, cycles in ran.folded.items()}
 
 
-def _prefixed(step: str, progress: Progress) -> Progress:
-    return lambda text: progress(f"{step}: {text}")
-
-
 __all__ = [
+    "ELF",
     "BuildResult",
     "DeployOptions",
     "build",

@@ -26,9 +26,16 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a run; ``steps`` are frames."""
+    """Settings of a run.
+
+    Args:
+        steps: frames.
+        depth: a kernel whose reward is further below the best one's than this counts as just so far below. Which of
+            the bad kernels is worst is of no use, and would take most of so small a network.
+    """
 
     steps: int = 60_000
+    depth: float = 2.0
     hidden: tuple[int, int] = (12, 12)
     replay: int = 30_000
     batch: int = 64
@@ -57,7 +64,8 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
     state, _ = env.reset(seed=settings.seed)
     for step in range(settings.steps):
         following, _, done, _, info = env.step(0)
-        memory.add(state, info["rewards"] - info["rewards"].mean(), following, done)
+        worse = np.maximum(info["rewards"] - info["rewards"].max(), -settings.depth)
+        memory.add(state, worse - worse.mean(), following, done)
         state = following if not done else env.reset()[0]
         if step == settings.warm_up:
             unit = 1.0 / max(

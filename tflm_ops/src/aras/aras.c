@@ -116,7 +116,12 @@ void rqdkm_aras_tick(rqdkm_aras *a) {
     return;
   }
   /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks */
-  if (a->port->cycles(a->port->context) - a->cycles < a->check_cycles && a->check_ticks-- > 0) return;
+  const uint32_t counter = a->port->cycles(a->port->context);
+  if (counter - a->looked_cycles < a->check_cycles) {
+    if (a->check_ticks-- > 0) return;
+  } else if (counter - a->cycles < a->glance_cycles && rqdkm_aras_glance(a, counter)) {
+    return;
+  }
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
   if (!rqdkm_aras_still_good(a)) rqdkm_aras_decide(a, false);

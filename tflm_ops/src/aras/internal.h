@@ -25,6 +25,9 @@ void rqdkm_aras_set_level(rqdkm_aras *aras, uint32_t level);
 /* True: no decision is due yet. */
 bool rqdkm_aras_still_good(rqdkm_aras *aras);
 
+/* True: as far as the counters tell, a look would find nothing new. For a fraction of its price. */
+bool rqdkm_aras_glance(rqdkm_aras *aras, uint32_t counter);
+
 /* Ways to wait, once. */
 void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
 

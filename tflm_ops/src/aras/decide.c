@@ -84,15 +84,15 @@ static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t poin
   return RQDKM_ARAS_LEVELS;
 }
 
-static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uint32_t level) {
+/* At the lowest level; the others cost raise_cost of it each. */
+static float energy(const rqdkm_aras *a, const situation *s, uint32_t point) {
   const rqdkm_aras_table *t = a->table;
   const float mhz = a->mhz[point], most = 0.95f * mhz;
   const float rest = a->expected_rate < most ? a->expected_rate : most;
   const float busy = s->expected * t->point[point].factor / (mhz - rest);
   const float idle = s->left > busy ? s->left - busy : 0.0f;
   const float change = t->switch_us[a->point][point] * t->switch_ma;
-  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle) *
-         (1.0f + t->raise_cost * (float)level);
+  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle);
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
@@ -172,9 +172,11 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decisions++;
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
   for (uint32_t point = 0; point < a->table->points && !a->stuck; point++) {
+    float found = energy(a, &s, point);
+    if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
     const uint32_t level = level_for(a, &s, point);
     if (level == RQDKM_ARAS_LEVELS) continue;
-    const float found = energy(a, &s, point, level);
+    found *= 1.0f + a->table->raise_cost * (float)level;
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
     if (point == kept_point) kept = (choice){point, level, found};
   }

@@ -169,7 +169,7 @@ typedef struct {
   volatile bool raised;            /* so that one of them has raised the priority */
   bool pressed;                    /* the rest needs the fastest clock */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
-  uint32_t idle_rest;              /* cycles of the rest in this one */
+  uint32_t idle_rest;              /* cycles of the rest since the last one began */
   uint32_t idle_point, idle_flags; /* the last choice, and for what */
   rqdkm_aras_idle_mode idle_mode;
   uint32_t idle_uses;   /* for how many more it is good */

@@ -79,6 +79,7 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
   rqdkm_aras_close_frame(a);
+  rqdkm_aras_close_idle(a);
   const rqdkm_aras_table *t = a->table;
   if ((cycles != 0) != a->announced) { /* demand is relative to what is announced, or to the worst case */
     a->announced = cycles != 0;

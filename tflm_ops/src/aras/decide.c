@@ -134,11 +134,12 @@ static situation look(rqdkm_aras *a) {
 
 /* Looks before the window ends, and before the last one that the reserve allows, may be glances. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
+  a->glance_cycles = 0;
+  if (a->level != 0 || a->make_up || a->stuck || reserve <= until) return;
   const rqdkm_aras_table *t = a->table;
   const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us), last = reserve - until;
   const float mhz = a->mhz[a->point], left = (a->upper - a->decided_done) * t->point[a->point].factor;
-  const float glance = a->level != 0 || a->make_up || a->stuck ? 0.0f : window < last ? window : last;
-  a->glance_cycles = glance > 0.0f ? (uint32_t)(glance * mhz) : 0u;
+  a->glance_cycles = (uint32_t)((window < last ? window : last) * mhz);
   a->glance_rate = taken(a, 0, mhz) + kHindered * mhz;
   a->glance_most = left > 0.0f ? (uint32_t)left : 0u;
 }

@@ -28,6 +28,9 @@ bool rqdkm_aras_still_good(rqdkm_aras *aras);
 /* True: as far as the counters tell, a look would find nothing new. For a fraction of its price. */
 bool rqdkm_aras_glance(rqdkm_aras *aras, uint32_t counter);
 
+/* What the rest did since the last wait began is known now. */
+void rqdkm_aras_close_idle(rqdkm_aras *aras);
+
 /* Ways to wait, once. */
 void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
 

@@ -26,7 +26,9 @@ void rqdkm_aras_prepare_idle(rqdkm_aras *a) {
 /* Chooses a->idle_point and a->idle_mode for idle times of `gap` microseconds. */
 static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
-  const float spare = a->relative_us - (float)t->guard_us - (float)t->worst_cycles / rqdkm_aras_granted(a);
+  /* nothing is known of deadlines before the first frame: it may be late by what is kept in hand of all of them */
+  const float guard = (float)t->guard_us, worst = (float)t->worst_cycles / rqdkm_aras_granted(a);
+  const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
   const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed ? 1u : t->points;
   float least = -1.0f;

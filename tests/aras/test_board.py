@@ -43,17 +43,28 @@ def trace(example: ModuleType, firmware: Any, kind: str) -> traces.Trace:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["periodic", "bursty"])
+@pytest.mark.parametrize("kind", traces.KINDS)
 def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any, kind: str) -> None:
     arrivals = trace(example, firmware, kind)
-    mine, fastest = (example.run(firmware, arrivals, name) for name in ("aras", "always"))
-    assert mine.missed == 0 and mine.late <= 0.01 * mine.served and mine.served > 100
-    assert not any(mine.faults.values())
-    assert mine.energy_mj < 0.75 * fastest.energy_mj
+    mine = example.run(firmware, arrivals, "aras")
+    assert mine.missed == 0 and mine.late <= (0.05 if kind == "adversarial" else 0.01) * mine.served
+    assert mine.served > 100 and not any(mine.faults.values())
     assert mine.idles["stop"] > 5 and {stay.state.mode for stay in mine.stays} >= {"run", "stop", "wake-up"}
-    # 0.2 % is the aim; a burst takes 0.202 %, and docs/aras.md says so of the longer traces
-    assert 0 < mine.ticks < {"periodic": 0.002, "bursty": 0.00205}[kind] and mine.control < 0.012
-    assert max(mine.cost[3:]) < 5_000  # a tick, deciding or not
+    assert 0 < mine.ticks < 0.002 and mine.control < 0.0125
+    assert max(mine.cost[3:]) < 4_000  # a tick, deciding or not
+
+
+@pytest.mark.slow
+def test_it_takes_less_energy_than_the_fastest_clock_and_little_more_than_the_oracle(
+    example: ModuleType, firmware: Any
+) -> None:
+    results, simulated, best = example.compare(
+        firmware, "periodic", frames=FRAMES, seed=1, governors=("aras", "always")
+    )
+    mine, fastest = results
+    assert mine.energy_mj < 0.75 * fastest.energy_mj
+    assert best.energy_mj <= simulated.energy_mj < mine.energy_mj < 1.04 * best.energy_mj
+    assert sum(best.state_nj) == pytest.approx(1e6 * best.energy_mj)
 
 
 @pytest.mark.slow

@@ -214,8 +214,7 @@ bool rqdkm_aras_glance(rqdkm_aras *a, uint32_t counter) {
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_cycles[l];
   rest -= a->decided_rest;
   if (rest > passed || passed - rest > a->glance_most ||
-      (float)rest * a->mhz[a->point] > a->glance_rate * (float)passed ||
-      a->port->clock(a->port->context) != a->point)
+      (float)rest * a->mhz[a->point] > a->glance_rate * (float)passed || a->port->clock(a->port->context) != a->point)
     return false;
   a->looked_cycles = counter;
   a->check_ticks = a->glance_ticks;

@@ -6,9 +6,10 @@
  * a rqdkm_aras_port so that every frame is finished by its deadline and the rest keeps its share, at the least energy.
  *
  * Nothing here allocates or waits; every call does a bounded amount of work: most ticks some dozens of cycles, a full
- * decision a few thousand (docs/aras.md has the most that was measured). All memory is the caller's rqdkm_aras. Calls other than rqdkm_aras_rest_begin and _end are made
- * from one context only (a thread, or a thread and an interrupt that it masks): one that comes while another is at work
- * is dropped and counted. Times are microseconds, currents mA, cycles core cycles. Single precision, no double. */
+ * decision a few thousand (docs/aras.md has the most that was measured). All memory is the caller's rqdkm_aras. Calls
+ * other than rqdkm_aras_rest_begin and _end are made from one context only (a thread, or a thread and an interrupt that
+ * it masks): one that comes while another is at work is dropped and counted. Times are microseconds, currents mA,
+ * cycles core cycles. Single precision, no double. */
 #ifndef RQDKM_ARAS_H
 #define RQDKM_ARAS_H
 

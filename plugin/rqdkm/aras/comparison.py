@@ -84,24 +84,26 @@ def run(
     return Found(workload, frames, standard, sleeping, tuple(periods), scores, *swings)
 
 
+def judged(kind: Kind) -> list[Verdict]:
+    """Targets of a kind of trace, met or not; the figures are in the texts."""
+    adversarial = kind.name == "adversarial"
+    allowed = kind.missed("oracle") + (MORE_MISSES * kind.frames if adversarial else 0)
+    text = f"{kind.name}: {kind.missed('aras')} of {kind.frames} frames missed, the oracle {kind.missed('oracle')}"
+    deadlines = Verdict(kind.missed("aras") <= allowed, text)
+    if adversarial:
+        return [deadlines]
+    above = kind.above_oracle()
+    saved = [f"{kind.saving('aras', who)} % less energy than {seeds.NAMES[who]}" for who in ("sleep", "stop")]
+    best = [f"{kind.saving('oracle', who)}" for who in ("sleep", "stop")]
+    text = f"{kind.name}: {' and '.join(saved)}; the oracle {' and '.join(best)} %: ARAS is {above} % above it"
+    near = above.value <= NEAR_OPTIMUM or kind.saving("aras", "sleep").value >= LESS_ENERGY
+    return [deadlines, Verdict(near, text)]
+
+
 def verdicts(found: Found) -> list[Verdict]:
-    """The targets, met or not; the figures are in the texts."""
-    result = []
-    for kind in found.standard:
-        adversarial = kind.name == "adversarial"
-        allowed = kind.missed("oracle") + (MORE_MISSES * kind.frames if adversarial else 0)
-        text = f"{kind.name}: {kind.missed('aras')} of {kind.frames} frames missed, the oracle {kind.missed('oracle')}"
-        result.append(Verdict(kind.missed("aras") <= allowed, text))
-        above = kind.above_oracle()
-        saved = [f"{kind.saving('aras', who)} % less energy than {seeds.NAMES[who]}" for who in ("sleep", "stop")]
-        least = [f"{kind.saving('oracle', who)}" for who in ("sleep", "stop")]
-        text = f"{kind.name}: {' and '.join(saved)}; the oracle {' and '.join(least)} %: ARAS is {above} % above it"
-        near = above.value <= NEAR_OPTIMUM or kind.saving("aras", "sleep").value >= LESS_ENERGY
-        if not adversarial:
-            result.append(Verdict(near, text))
     swings = found.told.kernel_cycles + found.told.clock_cycles
-    result.append(Verdict(swings == 0, f"with DKM: {swings} swings of kernel or clock in {found.told.frames} frames"))
-    return result
+    text = f"with DKM: {swings} swings of kernel or clock in {found.told.frames} frames"
+    return [*(verdict for kind in found.standard for verdict in judged(kind)), Verdict(swings == 0, text)]
 
 
 def swing_table(found: Found) -> str:

@@ -47,7 +47,7 @@ def test_no_deadline_is_missed_where_the_oracle_misses_none(kind: str) -> None:
 
 
 def test_on_the_adversarial_trace_at_most_one_per_cent_more_are_missed() -> None:
-    trace = traces.make("adversarial", 5, frames=300, cycles=CYCLES)
+    trace = traces.make("adversarial", 5, frames=150, cycles=CYCLES)
     constants = built(worst=study.worst_of(trace, WORKLOAD))
     found, allowed = simulate.run(trace, constants, "aras"), oracle.plan(trace, constants).missed
     assert found.missed <= allowed + 0.01 * len(found.frames)

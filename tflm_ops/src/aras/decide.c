@@ -172,7 +172,8 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  for (uint32_t point = 0; point < a->table->points && !a->stuck; point++) {
+  const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
+  for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
     float found = energy(a, &s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
     const uint32_t level = level_for(a, &s, point);
@@ -182,6 +183,7 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
     if (point == kept_point) kept = (choice){point, level, found};
   }
   if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
+  if (late && !a->stuck && kept_point == 0) kept = best;
   best = settled(a, best, kept, begins);
   rqdkm_aras_set_point(a, best.point);
   rqdkm_aras_set_level(a, best.level);

@@ -210,7 +210,7 @@ static bool hindered(rqdkm_aras *a) {
 }
 
 /* What still_good() would ask, by the counters alone: since the decision the core has run at one clock. */
-bool rqdkm_aras_glance(rqdkm_aras *a, uint32_t counter) {
+static bool glance(rqdkm_aras *a, uint32_t counter) {
   const uint32_t passed = counter - a->decided_cycles;
   uint32_t rest = a->rest_depth != 0 ? counter - a->rest_started : 0u;
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_cycles[l];
@@ -224,11 +224,19 @@ bool rqdkm_aras_glance(rqdkm_aras *a, uint32_t counter) {
 }
 
 /* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
-bool rqdkm_aras_still_good(rqdkm_aras *a) {
+static bool still_good(rqdkm_aras *a) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
   if (a->now_us >= a->safe_us || a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band ||
       changed < -band || a->done > a->upper || hindered(a))
     return false;
   set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
   return true;
+}
+
+void rqdkm_aras_check(rqdkm_aras *a, uint32_t counter, bool early) {
+  if (!early && counter - a->cycles < a->glance_cycles && glance(a, counter)) return;
+  if (!rqdkm_aras_enter(a)) return;
+  rqdkm_aras_account(a, true);
+  if (!still_good(a)) rqdkm_aras_decide(a, false);
+  rqdkm_aras_leave(a);
 }

@@ -46,10 +46,29 @@ static uint32_t rest_cycles(void) {
   return sum;
 }
 
-static stamp stamp_now(void) { return (stamp){DWT_CYCCNT, elsewhere, rest_cycles()}; }
+/* Of one moment. Before a call the counter is read last, behind it first: what measuring takes is not the call's. */
+static inline stamp stamp_before(void) {
+  __asm volatile("cpsid i" ::: "memory");
+  stamp now = {0, elsewhere, rest_cycles()};
+  now.cycles = DWT_CYCCNT;
+  __asm volatile("cpsie i" ::: "memory");
+  return now;
+}
 
-static uint32_t cost(stamp since, uint32_t *most) {
-  const stamp now = stamp_now();
+static inline stamp stamp_behind(void) {
+  __asm volatile("cpsid i" ::: "memory");
+  const uint32_t cycles = DWT_CYCCNT;
+  const stamp now = {cycles, elsewhere, rest_cycles()};
+  __asm volatile("cpsie i" ::: "memory");
+  return now;
+}
+
+static uint32_t spent(stamp since) {
+  const stamp now = stamp_behind();
+  return now.cycles - since.cycles - (now.rest - since.rest);
+}
+
+static uint32_t cost(stamp since, stamp now, uint32_t *most) {
   const uint32_t all = now.cycles - since.cycles;
   const uint32_t others = now.elsewhere - since.elsewhere + (now.rest - since.rest);
   /* a handler that this call interrupted, and that was interrupted itself, may have been counted up to here */
@@ -60,18 +79,18 @@ static uint32_t cost(stamp since, uint32_t *most) {
 }
 
 static rqdkm_aras_status timed_set_clock(void *context, uint32_t point) {
-  const stamp since = stamp_now();
+  const stamp since = stamp_before();
   const rqdkm_aras_status status = board->set_clock(context, point);
-  elsewhere += DWT_CYCCNT - since.cycles - (rest_cycles() - since.rest);
+  elsewhere += spent(since);
   return status;
 }
 
 static rqdkm_aras_status away(rqdkm_aras_status (*wait)(void *, uint64_t), void *context, uint64_t until) {
-  const stamp since = stamp_now();
+  const stamp since = stamp_before();
   const uint64_t before = board_time_us();
   const rqdkm_aras_status status = wait(context, until);
   asleep_us += board_time_us() - before;
-  elsewhere += DWT_CYCCNT - since.cycles - (rest_cycles() - since.rest);
+  elsewhere += spent(since);
   return status;
 }
 static rqdkm_aras_status timed_sleep(void *c, uint64_t until) { return away(board->sleep, c, until); }
@@ -129,18 +148,18 @@ void governor_begin(uint64_t deadline_us) {
   governor_awake();
   in_frame = true;
   if (which == kAras) {
-    const stamp since = stamp_now();
+    const stamp since = stamp_before();
     rqdkm_aras_begin(&aras, deadline_us, 0);
-    cost(since, &figures.begin_cycles);
+    cost(since, stamp_behind(), &figures.begin_cycles);
   }
 }
 
 void governor_end(void) {
   in_frame = false;
   if (which == kAras) {
-    const stamp since = stamp_now();
+    const stamp since = stamp_before();
     (void)rqdkm_aras_end(&aras);
-    cost(since, &figures.end_cycles);
+    cost(since, stamp_behind(), &figures.end_cycles);
   } else if (which == kOnDemand) {
     sample();
   }
@@ -152,11 +171,11 @@ void governor_idle(uint64_t until_us, bool surprised, bool can_stop) {
   cycles_seen = DWT_CYCCNT;
   const uint64_t sampled = sample_us + kSampleUs;
   const uint32_t flags = (can_stop ? RQDKM_ARAS_CAN_STOP : 0u) | (surprised ? RQDKM_ARAS_SURPRISED : 0u);
-  const stamp since = stamp_now();
+  const stamp since = stamp_before();
   switch (which) {
     case kAras:
       (void)rqdkm_aras_idle(&aras, until_us, flags);
-      cost(since, &figures.idle_cycles);
+      cost(since, stamp_behind(), &figures.idle_cycles);
       break;
     case kOnDemand:
       (void)port.sleep(port.context, sampled < until_us ? sampled : until_us);
@@ -188,9 +207,9 @@ void SysTick_Handler(void) {
   if (which == kAras) {
     const uint32_t decided = aras.decisions;
     uint32_t most = 0;
-    const stamp since = stamp_now();
+    const stamp since = stamp_before();
     rqdkm_aras_tick(&aras);
-    const uint32_t found = cost(since, &most);
+    const uint32_t found = cost(since, stamp_behind(), &most);
     uint32_t *const kind = decided == aras.decisions ? &figures.fast_tick_cycles : &figures.tick_cycles;
     *kind = found > *kind ? found : *kind;
     figures.tick_total += found;

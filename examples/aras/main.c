@@ -20,6 +20,7 @@
 #include "clock.h"
 #include "demo.h"
 #include "power.h"
+#include "read_line.h"
 #include "registers.h"
 #include "rqdkm_model.h"
 
@@ -128,20 +129,6 @@ static void measure(uint32_t point) {
   const uint32_t start = DWT_CYCCNT;
   compute(1);
   printf("model %lu %d %lu\n", point, (int)status, DWT_CYCCNT - start);
-}
-
-static bool read_line(char *line, uint32_t size) {
-  uint32_t count = 0;
-  for (;;) {
-    uint8_t byte = 0;
-    const int32_t got = rqdkm_port_read(&byte, 1, 1000);
-    if (got == RQDKM_PORT_CLOSED) return false;
-    if (got == 0) continue;
-    if (byte == '\n' || byte == '\r') break;
-    if (count + 1 < size) line[count++] = (char)byte;
-  }
-  line[count] = 0;
-  return count != 0;
 }
 
 int main(void) {

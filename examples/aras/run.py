@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -21,19 +22,22 @@ from pathlib import Path
 from typing import Any
 
 from rqdkm import pipeline
-from rqdkm.aras import energy, oracle, study, table, traces
+from rqdkm.aras import energy, oracle, simulate, study, table, traces
+from rqdkm.aras.chip import ASLEEP, INTERNAL, PLL, STATES, STOPPED
 from rqdkm.aras.energy import Currents, Workload
 from rqdkm.aras.library import FAULTS, IDLE_MODES
 from rqdkm.aras.onboard import milliamperes
+from rqdkm.aras.simulate import Outcome
 from rqdkm.aras.traces import Trace
 from rqdkm.board import virtual
-from rqdkm.board.residency import Stay, energy_j, read
+from rqdkm.board.residency import State, Stay, energy_j, read
 from rqdkm.export.project import cmake_build
 from rqdkm.options import DeployOptions
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "mnist" / "model.tflite"
 GOVERNORS = ("aras", "always", "ondemand", "sleep", "stop")  # the firmware's numbers
+WORST = 1.05  # declared, over the longest frame
 URGENT = 3  # level of the rest's second class
 
 
@@ -46,12 +50,12 @@ class Result:
         cost: most cycles of a begin, an end, an idle, a deciding and an idle tick.
         control: share of the core's cycles that all calls of ARAS took, and ``ticks`` those of its tick.
         late: work of the rest that was not finished within its limit.
+        states_mj: the energy by :data:`rqdkm.aras.chip.STATES`.
     """
 
     governor: str
     finish_us: tuple[float | None, ...]
     missed: int
-    energy_mj: float
     late: int
     served: int
     cost: tuple[int, ...]
@@ -63,10 +67,20 @@ class Result:
     faults: dict[str, int]
     stays: tuple[Stay, ...]
     points: tuple[int, ...]
+    states_mj: tuple[float, ...]
+
+    @property
+    def energy_mj(self) -> float:
+        return sum(self.states_mj)
 
     @property
     def energy_per_frame_mj(self) -> float:
         return self.energy_mj / len(self.finish_us)
+
+    @property
+    def calls_mj(self) -> float:
+        """What ARAS's calls took: their share of the cycles that were run."""
+        return self.control * (self.states_mj[PLL] + self.states_mj[INTERNAL])
 
 
 @dataclass(frozen=True)
@@ -137,7 +151,7 @@ def quantized(trace: Trace, workload: Workload) -> Trace:
 def commands(trace: Trace, workload: Workload, *, share: float, can_stop: bool) -> list[str]:
     """The trace in the firmware's words."""
     worst = max(a.cycles for a in trace if a.frame)
-    lines = ["c", f"w {round(1.05 * worst)}", f"s {round(1000 * share)}", f"n {int(can_stop)}"]
+    lines = ["c", f"w {round(WORST * worst)}", f"s {round(1000 * share)}", f"n {int(can_stop)}"]
     for a in trace:
         if a.frame:
             lines.append(f"f {a.time_us} {a.cycles // workload.cycles[0]} {a.limit_us} {int(a.timed)}")
@@ -161,7 +175,7 @@ def run(
     """
     told = commands(trace, firmware.workload, share=share, can_stop=can_stop)
     go = f"g {GOVERNORS.index(governor)}"
-    idle = start(firmware.elf, told, *options)
+    idle = _without_a_trace(firmware.elf, tuple(told), options)
     pins = ""
     if not all(a.timed for a in trace if a.frame):
         # the sensor's edges come by the virtual board's time: when the trace starts there, a run cut short tells
@@ -173,6 +187,12 @@ def run(
             if a.frame and not a.timed
         )
     return _result(governor, trace, start(firmware.elf, [*told, go], *options, pins=pins), idle, firmware.currents)
+
+
+@functools.cache
+def _without_a_trace(elf: Path, told: tuple[str, ...], options: tuple[str, ...]) -> Output:
+    """What comes before the trace starts is the same for all governors."""
+    return start(elf, told, *options)
 
 
 def _begin_us(output: Output) -> float:
@@ -191,14 +211,14 @@ def _result(governor: str, trace: Trace, output: Output, idle: Output, currents:
     cost, aras = words["cost"], words["aras"]
     stays = read(output.stats)
 
-    def millijoules(found: list[Stay]) -> float:
-        return 1e3 * energy_j(found, lambda state: milliamperes(state, currents), currents.supply_v)
+    def millijoules(found: list[Stay], which: int) -> float:
+        chosen = [stay for stay in found if _state_of(stay.state) == which]
+        return 1e3 * energy_j(chosen, lambda state: milliamperes(state, currents), currents.supply_v)
 
     return Result(
         governor=governor,
         finish_us=finish,
         missed=sum(at is None or at > a.time_us + a.limit_us for at, a in zip(finish, frames, strict=True)),
-        energy_mj=millijoules(stays) - millijoules(read(idle.stats)),
         late=late,
         served=served,
         cost=tuple(cost[:5]),
@@ -210,21 +230,29 @@ def _result(governor: str, trace: Trace, output: Output, idle: Output, currents:
         faults=dict(zip(FAULTS, aras[6:], strict=True)),
         stays=tuple(stays),
         points=tuple(int(line.split()[3]) for line in output.lines if line.startswith("frame")),
+        states_mj=tuple(millijoules(stays, k) - millijoules(read(idle.stats), k) for k in range(len(STATES))),
     )
 
 
-def compare(firmware: Firmware, kind: str, *, frames: int, seed: int) -> tuple[list[Result], oracle.Best]:
-    """All governors on one kind of trace, and the oracle with the same cycles and currents."""
+def _state_of(state: State) -> int:
+    if state.mode in ("sleep", "stop"):
+        return ASLEEP if state.mode == "sleep" else STOPPED
+    return PLL if state.mode == "run" and state.source == "PLL" else INTERNAL
+
+
+def compare(
+    firmware: Firmware, kind: str, *, frames: int, seed: int, governors: Sequence[str] = GOVERNORS
+) -> tuple[list[Result], Outcome, oracle.Best]:
+    """All governors on one kind of trace; ARAS simulated and the oracle, with the same cycles and currents."""
     made = traces.make(kind, seed, frames=frames, cycles=5 * firmware.workload.cycles[0])
     trace = quantized(made, firmware.workload)
     results = []
-    for governor in GOVERNORS:
+    for governor in governors:
         print(f"{kind}: {governor}", file=sys.stderr)
         results.append(run(firmware, trace, governor))
-    constants = table.build(
-        firmware.currents, firmware.workload, table.Task(worst=study.worst_of(trace, firmware.workload))
-    )
-    return results, oracle.plan(trace, constants)
+    task = table.Task(worst=WORST * study.worst_of(trace, firmware.workload))
+    constants = table.build(firmware.currents, firmware.workload, task)
+    return results, simulate.run(trace, constants, "aras"), oracle.plan(trace, constants)
 
 
 def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
@@ -239,6 +267,23 @@ def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
     return "\n".join(lines)
 
 
+def states(kind: str, mine: Result, simulated: Outcome, best: oracle.Best) -> str:
+    """In which state the energy goes: a line each for oracle, simulator and virtual board; mJ per frame."""
+    frames = best.frames
+    rows = (
+        ("oracle", [x / 1e6 for x in best.state_nj], None),
+        ("simulated", [x / 1e6 for x in simulated.tally.state_nj], simulated.tally.energy_nj["control"] / 1e6),
+        ("virtual board", mine.states_mj, mine.calls_mj),
+    )
+    lines = []
+    for name, found, calls in rows:
+        figures = " | ".join(f"{x / frames:.3f}" for x in (*found, sum(found)))
+        above = 1e6 * sum(found) / sum(best.state_nj) - 1
+        shown = ("", "") if calls is None else (f"{calls / frames:.3f}", f"{above:.1%}")
+        lines.append(f"| {kind} | {name} | {figures} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--frames", type=int, default=60)
@@ -247,20 +292,24 @@ def main() -> int:
     arguments = parser.parse_args()
     print("| trace | governor | frames | missed | rest late | energy per frame, mJ | ARAS saves |")
     print("|---|---|--:|--:|--:|--:|--:|")
-    costs, shares = [], []
+    costs, shares, where = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         firmware = build(Path(folder))
         for kind in arguments.kinds:
-            results, best = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
+            results, simulated, best = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
             print(markdown(kind, results, best), flush=True)
+            where.append(states(kind, results[0], simulated, best))
             costs.append(results[0].cost)
             shares.append((results[0].ticks, results[0].control))
+    print(f"\n| trace | ARAS | {' | '.join(STATES)} | sum, mJ | calls of ARAS | above the oracle |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("\n".join(where))
     most = [max(column) for column in zip(*costs, strict=True)]
     print("\n| call of ARAS | begin | end | idle | tick that decides | tick that does not |")
     print("|---|--:|--:|--:|--:|--:|")
     print("| most cycles | " + " | ".join(f"{x:,}" for x in most) + " |")
     ticks, calls = (max(column) for column in zip(*shares, strict=True))
-    print(f"\nTicks take at most {ticks:.2%} of the cycles, all calls together {calls:.2%}.")
+    print(f"\nTicks take at most {ticks:.3%} of the cycles, all calls together {calls:.2%}.")
     return 0
 
 

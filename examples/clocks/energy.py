@@ -10,19 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))
 from times import build, markdown, run
 
-from rqdkm.board.residency import State, energy_j, read
+from rqdkm.aras import energy
+from rqdkm.aras.onboard import milliamperes
+from rqdkm.board.residency import energy_j, read
 
-# DS8626 Rev 12, typical, 25 C, 3.3 V, peripherals off: tables 20 (run, accelerator on), 22 (sleep), 24 (stop); mA.
-MHZ = (8, 16, 25, 30, 60, 90, 120, 144, 168)
-RUN = (3, 5, 6, 8, 14, 20, 26, 31, 40)
-SLEEP = (1, 2, 2, 3, 5, 7, 8, 9, 12)
-STOP_MAIN, STOP_LOW_POWER, STOP_DEEP = 0.45, 0.31, 0.28
-VOLTS = 3.3
 START = ("p 0", "c 5", "c 0")
 WORK = "b 10000"
 WAYS = {
@@ -36,17 +30,11 @@ WAYS = {
 }
 
 
-def milliamperes(state: State) -> float:
-    """Typical, interpolated between the rows. Waking up is charged as running at 16 MHz: an assumption."""
-    if state.mode == "stop":
-        return STOP_DEEP if state.deep else STOP_LOW_POWER if state.low_power else STOP_MAIN
-    if state.mode == "wake-up":
-        return float(RUN[1])
-    return float(np.interp(state.hclk_hz / 1e6, MHZ, SLEEP if state.mode == "sleep" else RUN))
-
-
 def energy_mj(elf: Path, *commands: str) -> float:
-    return 1000 * energy_j(read(run(elf, [*START, *commands]).stats), milliamperes, VOLTS)
+    """By the project's table of currents (typical values of DS8626; plugin/rqdkm/aras/stm32f407.csv)."""
+    currents = energy.read()
+    stays = read(run(elf, [*START, *commands]).stats)
+    return 1000 * energy_j(stays, lambda state: milliamperes(state, currents), currents.supply_v)
 
 
 def main() -> int:

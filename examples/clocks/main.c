@@ -17,6 +17,7 @@
 
 #include "clock.h"
 #include "power.h"
+#include "read_line.h"
 #include "registers.h"
 
 #define TIM2_CR1 REG32(0x40000000u)
@@ -125,20 +126,6 @@ static rqdkm_aras_status obey(char command, uint32_t a, uint32_t b) {
     default:
       return RQDKM_ARAS_REFUSED;
   }
-}
-
-static bool read_line(char *line, uint32_t size) {
-  uint32_t count = 0;
-  for (;;) {
-    uint8_t byte = 0;
-    const int32_t got = rqdkm_port_read(&byte, 1, 1000);
-    if (got == RQDKM_PORT_CLOSED) return false;
-    if (got == 0) continue;
-    if (byte == '\n' || byte == '\r') break;
-    if (count + 1 < size) line[count++] = (char)byte;
-  }
-  line[count] = 0;
-  return count != 0;
 }
 
 int main(void) {

@@ -113,7 +113,8 @@ def simulate(
 @app.command()
 def compare(
     frames: FramesOpt = 300,
-    seed: SeedOpt = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Traces of each kind.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first; what ARAS was built on has seeds below 2000.")] = 2001,
     workload: WorkloadOpt = "machinery",
     workloads: WorkloadsOpt = None,
     currents: CurrentsOpt = None,
@@ -130,7 +131,7 @@ def compare(
     load = energy.read_workload(workload, workloads or energy.WORKLOADS)
     with log.Progress() as progress:
         found = comparison.run(
-            energy.read(currents or energy.DEFAULT), load, frames=frames, seed=seed, progress=progress
+            energy.read(currents or energy.DEFAULT), load, frames=frames, seed=seed, count=seeds, progress=progress
         )
     if markdown is not None:
         comparison.write(found, markdown, _command())

@@ -42,18 +42,31 @@ def trace(example: ModuleType, firmware: Any, kind: str) -> traces.Trace:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["periodic", "bursty"])
-def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any, kind: str) -> None:
-    arrivals = trace(example, firmware, kind)
-    mine, fastest = (example.run(firmware, arrivals, name) for name in ("aras", "always"))
-    assert mine.missed == 0 and mine.late <= 0.01 * mine.served and mine.served > 100
-    assert not any(mine.faults.values())
-    assert mine.energy_mj < 0.75 * fastest.energy_mj
+def check(mine: Any, kind: str) -> None:
+    assert mine.missed == 0 and mine.late <= (0.05 if kind == "adversarial" else 0.01) * mine.served
+    assert mine.served > 100 and not any(mine.faults.values())
     assert mine.idles["stop"] > 5 and {stay.state.mode for stay in mine.stays} >= {"run", "stop", "wake-up"}
-    # 0.2 % is the aim; a burst takes 0.202 %, and docs/aras.md says so of the longer traces
-    assert 0 < mine.ticks < {"periodic": 0.002, "bursty": 0.00205}[kind] and mine.control < 0.012
-    assert max(mine.cost[3:]) < 5_000  # a tick, deciding or not
+    assert 0 < mine.ticks < 0.002 and mine.control < 0.0125
+    assert max(mine.cost[3:]) < 4_000  # a tick, deciding or not
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in traces.KINDS if kind != "periodic"])
+def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any, kind: str) -> None:
+    check(example.run(firmware, trace(example, firmware, kind), "aras"), kind)
+
+
+@pytest.mark.slow
+def test_and_it_takes_less_energy_than_the_fastest_clock_and_little_more_than_the_oracle(
+    example: ModuleType, firmware: Any
+) -> None:
+    (mine, fastest), simulated, best = example.compare(
+        firmware, "periodic", frames=FRAMES, seed=1, governors=("aras", "always")
+    )
+    check(mine, "periodic")
+    assert mine.energy_mj < 0.75 * fastest.energy_mj
+    assert best.energy_mj <= simulated.energy_mj < mine.energy_mj < 1.04 * best.energy_mj
+    assert sum(best.state_nj) == pytest.approx(1e6 * best.energy_mj)
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import pytest
 
 from rqdkm.aras import cooperate
 from rqdkm.aras.library import Aras
-from rqdkm_tvm.errors import DataError
 from tests.aras.boards import CYCLES, Scripted, built
 
 KERNELS = [round(CYCLES * k) for k in cooperate.KERNELS]
@@ -46,11 +45,3 @@ def test_a_chip_that_lost_its_clock_says_so() -> None:
     aras.end()
     _, _, clock, slack = aras.morph_state(KERNELS[0], 90_000)
     assert clock == 16e6 and slack == -1.0
-
-
-def test_a_policy_that_is_none_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(DataError, match="cannot read"):
-        cooperate.by_policy(tmp_path / "none.bin")
-    (tmp_path / "p.bin").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="policy"):
-        cooperate.by_policy(tmp_path / "p.bin")

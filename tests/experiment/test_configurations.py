@@ -76,6 +76,18 @@ def test_the_page_shows_int8_beside_rq_and_what_fusion_saves() -> None:
     assert "nothing to do with bits" in head and "fused" in head and "`int8` has both" in head
 
 
+def test_power_is_compared_at_the_frame_rate_that_all_of_them_hold() -> None:
+    reports = [
+        replace(x, totals=replace(x.totals, cycles=c))
+        for x, c in zip(rows(), (16_800_000, 8_400_000, 4_200_000), strict=True)
+    ]
+    header, _, *lines = configurations.table(reports).splitlines()
+    assert header.endswith("| power running, mW | energy, mJ | mean at 10.0 frames/s, mW |")
+    assert lines[0].split("|")[-3:-1] == [" 13.20 ", " 132.0 "]
+    means = [float(line.split("|")[-2]) for line in lines]
+    assert means[0] > 1.9 * means[1] > 3.5 * means[2]
+
+
 def test_the_command_fails_when_asked_to_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = ["experiment", "configurations", "m.tflite", "--calib", "c.npz", "--data", "d.npz"]
     for fps, code in ((21.0, 0), (19.0, 1)):

@@ -15,7 +15,12 @@ from rqdkm.aras.traces import Arrival, Trace
 
 #: What time is spent on.
 ACTIVITIES = ("inference", "rest", "control", "switch", "sleep", "stop", "wake", "wait")
+#: What state the chip spends it in: runs on the PLL; runs on the internal oscillator, changes of clock and wake-ups
+#: included; sleeps; is stopped.
+STATES = ("on the PLL", "at 16 MHz", "asleep", "stopped")
+PLL, INTERNAL, ASLEEP, STOPPED = range(4)
 _LEAST_STOP_US = 50.0
+_WAITS = {"sleep": ASLEEP, "stop": STOPPED}
 MOST_TICKS = 4  # RQDKM_ARAS_HELD of the C library
 
 
@@ -36,6 +41,7 @@ class Tally:
     energy_nj: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     time_us: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     point_us: dict[int, float] = field(default_factory=dict)
+    state_nj: list[float] = field(default_factory=lambda: [0.0] * len(STATES))
     switches: int = 0
     rest_served: int = 0
     rest_late: int = 0
@@ -78,7 +84,10 @@ class Chip(Board):
         if us <= 0.0:
             return
         at = self.point if point is None else point
-        self.tally.energy_nj[activity] += self.table.volts * ma * us
+        energy = self.table.volts * ma * us
+        self.tally.energy_nj[activity] += energy
+        running = INTERNAL if at == self.table.safe else PLL
+        self.tally.state_nj[_WAITS.get(activity, running)] += energy
         self.tally.time_us[activity] += us
         self.tally.point_us[at] = self.tally.point_us.get(at, 0.0) + us
         if self.keep:

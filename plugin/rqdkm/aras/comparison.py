@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rqdkm.aras import cooperate, predictors, study
+from rqdkm.aras import cooperate, predictors, seeds, study
 from rqdkm.aras.cooperate import Swings
 from rqdkm.aras.energy import Currents, Workload
 from rqdkm.aras.predictors import Score
+from rqdkm.aras.seeds import Kind
 from rqdkm.aras.study import Comparison
 from rqdkm.aras.table import Task, build
 from rqdkm_tvm.files import write_atomic
 
 PERIODS_MS = (50, 70, 100, 150, 200, 300, 500, 1000)
 MORE_MISSES = 0.01  # than the oracle, of the adversarial trace's frames
-LESS_ENERGY = 0.20  # than the best governor without stop that misses no more
+LESS_ENERGY = 0.20  # than the best governor that does not stop
 NEAR_OPTIMUM = 0.06  # above the offline oracle, where less is not to be had
 
 
@@ -24,15 +25,17 @@ NEAR_OPTIMUM = 0.06  # above the offline oracle, where less is not to be had
 class Found:
     """
     Args:
-        standard: all kinds of traces, and again without stop mode.
+        frames: of a trace.
+        standard: all kinds of traces, many of each.
+        sleeping: the same without stop mode.
         periods: one frame per period and nothing else.
         fixed, coupled, told: the clock alone with one kernel; DKM told the running clock; DKM told the possible one.
     """
 
     workload: Workload
     frames: int
-    standard: tuple[Comparison, ...]
-    sleeping: tuple[Comparison, ...]
+    standard: tuple[Kind, ...]
+    sleeping: tuple[Kind, ...]
     periods: tuple[Comparison, ...]
     scores: tuple[Score, ...]
     fixed: Swings
@@ -46,10 +49,24 @@ class Verdict:
     text: str
 
 
-def run(currents: Currents, workload: Workload, *, frames: int, seed: int, progress: Callable[[str], None]) -> Found:
+def run(
+    currents: Currents, workload: Workload, *, frames: int, seed: int, count: int, progress: Callable[[str], None]
+) -> Found:
+    """``count`` traces of each kind, of seeds from ``seed`` on; predictors and DKM on the first one's."""
     task = Task()
-    standard = study.standard(currents, workload, task, frames=frames, seed=seed, progress=progress)
-    sleeping = study.standard(currents, workload, task, frames=frames, seed=seed, can_stop=False, progress=progress)
+    standard, sleeping = (
+        seeds.run(
+            currents,
+            workload,
+            task,
+            first=seed,
+            count=count,
+            frames=frames,
+            can_stop=can_stop,
+            progress=progress,
+        )
+        for can_stop in (True, False)
+    )
     periods = study.by_period(currents, workload, task, PERIODS_MS, frames=max(20, frames // 3), progress=progress)
     progress("simulate: predictors")
     scores = predictors.compare(frames=3 * frames, cycles=workload.cycles[0], quantile=task.quantile, seed=seed)
@@ -64,29 +81,29 @@ def run(currents: Currents, workload: Workload, *, frames: int, seed: int, progr
             (cooperate.by_rule(cycles), False),
         )
     ]
-    return Found(workload, frames, tuple(standard), tuple(sleeping), tuple(periods), scores, *swings)
+    return Found(workload, frames, standard, sleeping, tuple(periods), scores, *swings)
+
+
+def judged(kind: Kind) -> list[Verdict]:
+    """Targets of a kind of trace, met or not; the figures are in the texts."""
+    adversarial = kind.name == "adversarial"
+    allowed = kind.missed("oracle") + (MORE_MISSES * kind.frames if adversarial else 0)
+    text = f"{kind.name}: {kind.missed('aras')} of {kind.frames} frames missed, the oracle {kind.missed('oracle')}"
+    deadlines = Verdict(kind.missed("aras") <= allowed, text)
+    if adversarial:
+        return [deadlines]
+    above = kind.above_oracle()
+    saved = [f"{kind.saving('aras', who)} % less energy than {seeds.NAMES[who]}" for who in ("sleep", "stop")]
+    best = [f"{kind.saving('oracle', who)}" for who in ("sleep", "stop")]
+    text = f"{kind.name}: {' and '.join(saved)}; the oracle {' and '.join(best)} %: ARAS is {above} % above it"
+    near = above.value <= NEAR_OPTIMUM or kind.saving("aras", "sleep").value >= LESS_ENERGY
+    return [deadlines, Verdict(near, text)]
 
 
 def verdicts(found: Found) -> list[Verdict]:
-    """The targets, met or not; the figures are in the texts."""
-    result = []
-    for c in found.standard:
-        assert c.best is not None
-        frames = len(c.aras.frames)
-        allowed = c.best.missed + (MORE_MISSES * frames if c.name == "adversarial" else 0)
-        text = f"{c.name}: {c.aras.missed} of {frames} frames missed, the oracle {c.best.missed}"
-        result.append(Verdict(c.aras.missed <= allowed, text))
-        rival = c.rivals[0] if c.rivals else "sleep"
-        above = c.aras.energy_per_frame_mj / c.best.energy_per_frame_mj - 1
-        text = (
-            f"{c.name}: {c.saving(rival):.1%} less energy than {c.outcomes[rival].name}, {c.saving('stop'):.1%} less "
-            f"than race to stop, {above:.1%} above the oracle"
-        )
-        if c.name != "adversarial":
-            result.append(Verdict(c.saving(rival) >= LESS_ENERGY or above <= NEAR_OPTIMUM, text))
     swings = found.told.kernel_cycles + found.told.clock_cycles
-    result.append(Verdict(swings == 0, f"with DKM: {swings} swings of kernel or clock in {found.told.frames} frames"))
-    return result
+    text = f"with DKM: {swings} swings of kernel or clock in {found.told.frames} frames"
+    return [*(verdict for kind in found.standard for verdict in judged(kind)), Verdict(swings == 0, text)]
 
 
 def swing_table(found: Found) -> str:
@@ -110,9 +127,13 @@ def text(found: Found) -> str:
     """The tables, Markdown."""
     return (
         "## Traces\n\n"
-        f"{study.table_of(found.standard)}\n"
+        f"{seeds.table(found.standard)}\n"
         "## The same without stop mode\n\n"
-        f"{study.table_of(found.sleeping)}\n"
+        f"{seeds.table(found.sleeping)}\n"
+        "## Where the energy goes\n\n"
+        "Per frame, with stop mode. *Told*: ARAS as free as the oracle, every frame announces its cycles and the rest "
+        "is granted no share: what that saves is the price of not knowing and of keeping promises.\n\n"
+        f"{seeds.state_table(found.standard)}\n"
         "## One frame per period\n\n"
         "Energy per frame, mJ.\n\n"
         f"{study.period_table(found.periods, found.workload)}\n"
@@ -129,9 +150,11 @@ def page(found: Found, command: str) -> str:
         "# ARAS: comparison in simulation\n\n"
         f"Generated by `{command}`; do not edit.\n\n"
         "Cycles of frames are *modelled* on the virtual board, energy is *estimated* from datasheet currents "
-        "([aras.md](aras.md)). ARAS is the C of the chip. *Late* counts work of the rest that was not finished within "
-        "its limit; the oracle knows the future and need not keep the rest's share; no schedule can be below the "
-        "floor.\n\n"
+        "([aras.md](aras.md)). ARAS is the C of the chip. "
+        f"{len(found.standard[0].samples)} traces of {found.frames} frames of each kind, of seeds that nothing was "
+        "chosen by; savings are means over them with 95 % intervals (Student's t), in percentage points. *Late* counts "
+        "work of the rest that was not finished within its limit; the oracle knows the future and need not keep the "
+        "rest's share; no schedule can be below the floor.\n\n"
         f"{judged}\n{text(found)}"
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from rqdkm.aras.chip import Chip
 from rqdkm.aras.policies import ArasGovernor
 from rqdkm.aras.table import CTable
 from rqdkm.aras.traces import Arrival, Trace
-from rqdkm.dkm.policy import Policy
-from rqdkm.dkm.state import normalise
-from rqdkm_tvm.errors import DataError
 
 State = tuple[float, float, float, float]  # load, memory, clock (Hz), slack
 Dispatch = Callable[[State, float], int]  # and the frame's time limit, us -> kernel
@@ -39,20 +35,6 @@ def by_rule(cycles: Sequence[int]) -> Dispatch:
         time = [c / (clock / 1e6 * max(1.0 - load, 0.05)) for c in cycles]
         fitting = [k for k, us in enumerate(time) if us <= 0.9 * limit_us]
         return max(fitting, key=lambda k: cycles[k]) if fitting else int(np.argmin(cycles))
-
-    return choose
-
-
-def by_policy(path: Path) -> Dispatch:
-    """A DQN as the chip runs it; the input's three numbers stand at the middle of their ranges."""
-    try:
-        policy = Policy.from_bytes(path.read_bytes(), where=str(path))
-    except OSError as error:
-        raise DataError(f"cannot read the policy: {error}", where=str(path)) from error
-
-    def choose(state: State, limit_us: float) -> int:
-        seen = normalise(np.array([*state, 0.0, 2000.0, 15.0], np.float32)[None])
-        return int(policy.decide(seen)[0])
 
     return choose
 

@@ -9,6 +9,7 @@ where it costs least, stop mode for all other time, no change of clock, no wake-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rqdkm.aras.table import CTable
 from rqdkm.aras.traces import Arrival, Trace
@@ -19,17 +20,22 @@ _MASKED = 3  # priority level of a frame that masks what may be masked
 
 @dataclass(frozen=True)
 class Best:
+    """``state_nj``: the energy by :data:`rqdkm.aras.chip.STATES`."""
+
     missed: int
     energy_mj: float
     frames: int
+    state_nj: _Spent
 
     @property
     def energy_per_frame_mj(self) -> float:
         return self.energy_mj / self.frames
 
 
-@dataclass(frozen=True)
-class _Label:
+_Spent = tuple[float, float, float, float]  # energy by state: PLL, internal oscillator, asleep, stopped
+
+
+class _Label(NamedTuple):
     """A way to have come here: missed frames, energy (nJ), time, and the next arrivals of either priority."""
 
     missed: int
@@ -37,6 +43,13 @@ class _Label:
     t: float
     point: int
     due: int  # of the rest, the next one that was not served
+    states: _Spent = (0.0, 0.0, 0.0, 0.0)
+
+    def then(self, t: float, point: int, spent: _Spent, *, due: int, missed: int = 0) -> _Label:
+        a, b, c, d = self.states
+        w, x, y, z = spent
+        states = (a + w, b + x, c + y, d + z)
+        return _Label(self.missed + missed, self.energy + (w + x + y + z), t, point, due, states)
 
 
 class _Chip:
@@ -51,6 +64,9 @@ class _Chip:
         self.switch = table.volts * table.switch_ma
         self.wake_us, self.wake = float(table.wake_us), table.volts * table.wake_ma
         self.safe, self.points = int(table.safe), range(n)
+
+    def running(self, point: int, energy: float, change: float) -> _Spent:
+        return (0.0, energy + change, 0.0, 0.0) if point == self.safe else (energy, change, 0.0, 0.0)
 
 
 def floor_mj(trace: Trace, table: CTable) -> float:
@@ -79,7 +95,7 @@ def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:
         labels = _prune([new for label in labels for new in _compute(chip, label, rest, frame)])
     labels = _wait(chip, labels, rest, float(end), can_stop)
     best = min(labels, key=lambda x: (x.missed, x.energy))
-    return Best(best.missed, best.energy / 1e6, len(frames))
+    return Best(best.missed, best.energy / 1e6, len(frames), best.states)
 
 
 def _prune(labels: list[_Label]) -> list[_Label]:
@@ -97,7 +113,7 @@ def _prune(labels: list[_Label]) -> list[_Label]:
 def _compute(chip: _Chip, label: _Label, rest: list[Arrival], frame: Arrival) -> list[_Label]:
     deadline = frame.time_us + frame.limit_us
     if label.t >= deadline:
-        return [_Label(label.missed + 1, label.energy, label.t, label.point, label.due)]
+        return [label._replace(missed=label.missed + 1)]
     found = []
     for point in chip.points:
         for level in (0, _MASKED):
@@ -112,9 +128,8 @@ def _compute(chip: _Chip, label: _Label, rest: list[Arrival], frame: Arrival) ->
                     waiting += us
                 due += 1
             done = t + left
-            missed = label.missed + (done > deadline)
-            busy = chip.run[point] * (done + waiting - t)
-            found.append(_Label(missed, label.energy + chip.switch * change + busy, done + waiting, point, due))
+            spent = chip.running(point, chip.run[point] * (done + waiting - t), chip.switch * change)
+            found.append(label.then(done + waiting, point, spent, due=due, missed=int(done > deadline)))
     return found
 
 
@@ -146,14 +161,15 @@ def _idle(chip: _Chip, label: _Label, end: float, can_stop: bool) -> list[_Label
         left = end - label.t - change
         if left < 0.0:
             continue
-        energy = label.energy + chip.switch * change
-        found.append(_Label(label.missed, energy + chip.sleep[point] * left, end, point, label.due))
+        spent = (0.0, chip.switch * change, chip.sleep[point] * left, 0.0)
+        found.append(label.then(end, point, spent, due=label.due))
         # stopped from where it is, and awake at `point` in time
         relock = chip.switch_us[chip.safe][point]
         back = chip.wake_us + relock
         if can_stop and end - label.t > back:
-            cost = chip.stop * (end - label.t - back) + chip.wake * chip.wake_us + chip.switch * relock
-            found.append(_Label(label.missed, label.energy + cost, end, point, label.due))
+            wake = chip.wake * chip.wake_us + chip.switch * relock
+            spent = (0.0, wake, 0.0, chip.stop * (end - label.t - back))
+            found.append(label.then(end, point, spent, due=label.due))
     return found
 
 
@@ -162,6 +178,6 @@ def _serve(chip: _Chip, label: _Label, arrival: Arrival) -> list[_Label]:
     for point in chip.points:
         change = chip.switch_us[label.point][point]
         us = arrival.cycles / chip.mhz[point]
-        energy = label.energy + chip.switch * change + chip.run[point] * us
-        found.append(_Label(label.missed, energy, label.t + change + us, point, label.due + 1))
+        spent = chip.running(point, chip.run[point] * us, chip.switch * change)
+        found.append(label.then(label.t + change + us, point, spent, due=label.due + 1))
     return found

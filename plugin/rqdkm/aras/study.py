@@ -130,27 +130,6 @@ def table_of(comparisons: Sequence[Comparison]) -> str:
 # ---- the page of docs/
 
 
-def standard(
-    currents: Currents,
-    workload: Workload,
-    task: Task,
-    *,
-    frames: int,
-    seed: int,
-    can_stop: bool = True,
-    progress: Progress = lambda _text: None,
-) -> list[Comparison]:
-    """All kinds of traces; the worst case is declared trace by trace."""
-    from dataclasses import replace
-
-    found = []
-    for kind in traces.KINDS:
-        trace = traces.make(kind, seed, frames=frames, cycles=workload.cycles[0])
-        table = build(currents, workload, replace(task, worst=worst_of(trace, workload)))
-        found.append(compare(trace, table, kind, can_stop=can_stop, progress=progress))
-    return found
-
-
 def by_period(
     currents: Currents,
     workload: Workload,

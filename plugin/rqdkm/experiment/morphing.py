@@ -17,6 +17,7 @@ from rqdkm.dkm import dqn, measure, study
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.environment import Weights
 from rqdkm.dkm.policy_file import PolicyFile
+from rqdkm.experiment import power
 from rqdkm.experiment.configurations import Verdict
 from rqdkm.experiment.configurations import memory as memory_of
 from rqdkm.report import codec
@@ -46,6 +47,11 @@ class Row:
     study: study.Result
     policy: PolicyFile | None
     decision: float | None
+
+    @property
+    def cycles(self) -> float:
+        """Of a mean frame of the trace."""
+        return float(self.costs.cycles @ self.study.policy.shares)
 
 
 def run(
@@ -134,8 +140,7 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         times = row.study.policy.frames_per_second / reference.frames_per_second
         memory = memory_of(row.report) / memory_of(rows[0].report)
         clean = 100 * (reference.clean - row.study.policy.clean)
-        mean = float(row.costs.cycles @ row.study.policy.shares)
-        cost, most = row.decision / mean, row.decision / float(row.costs.cycles.min())
+        cost, most = row.decision / row.cycles, row.decision / float(row.costs.cycles.min())
         beaten = study.passed(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
@@ -157,13 +162,14 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown, one row per configuration."""
+    rate, powers = power.of_all([row.cycles for row in rows])
     lines = [
         "| config | frames/s | speed-up | RAM peak, KiB | weights, KiB | both | less by | right over the trace "
-        "| loss, points | 95 % | right, clean | too late |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|",
+        f"| loss, points | 95 % | right, clean | too late | {power.header(rate)} |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     base = memory_of(rows[0].report)
-    for row in rows:
+    for row, drawn in zip(rows, powers, strict=True):
         outcome, totals = row.study.policy, row.report.totals
         reference = outcome.reference
         assert reference is not None
@@ -173,7 +179,8 @@ def table(rows: Sequence[Row]) -> str:
             f"| {outcome.frames_per_second / reference.frames_per_second:.2f}x | {totals.ram_peak_bytes / 1024:.1f} "
             f"| {totals.weights_bytes / 1024:.1f} | {memory_of(row.report) / 1024:.1f} "
             f"| {1 - memory_of(row.report) / base:.0%} | {outcome.accuracy:.2%} | {100 * reference.loss:+.2f} "
-            f"| {low:+.2f} to {high:+.2f} | {outcome.clean:.2%} | {outcome.missed:.1%} |"
+            f"| {low:+.2f} to {high:+.2f} | {outcome.clean:.2%} | {outcome.missed:.1%} "
+            f"| {power.cells(drawn)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -192,6 +199,7 @@ def markdown(title: str, rows: Sequence[Row], command: str) -> str:
         f"saw before, with noise of {', '.join(f'{level:g}' for level in costs.levels)} added. Cycles are *modelled* "
         "(virtual board); those of a morphing network contain what deciding takes. Loss is against the first row, "
         "paired by frame, its interval by sample; negative is better. Clean: without added noise.\n",
+        power.note(power.of_all([row.cycles for row in rows])[0]),
         table(rows),
         "## Targets\n",
         *judged,

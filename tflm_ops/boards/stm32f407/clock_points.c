@@ -72,10 +72,10 @@ rqdkm_clock_point board_clock_point(void) {
     crystal_lost = false;
     tell();
   }
-  if (!runs_on_pll()) return RQDKM_CLOCK_16;
-  const uint32_t prescalers = RCC_CFGR & RCC_CFGR_PRESCALERS;
+  const uint32_t cfgr = RCC_CFGR, n = pll_n();
+  if ((cfgr & RCC_CFGR_SWS) != RCC_CFGR_SWS_PLL) return RQDKM_CLOCK_16;
   for (uint32_t k = 0; k < RQDKM_CLOCK_POINTS; k++)
-    if (kPoints[k].n == pll_n() && kPoints[k].prescalers == prescalers) return (rqdkm_clock_point)k;
+    if (kPoints[k].n == n && kPoints[k].prescalers == (cfgr & RCC_CFGR_PRESCALERS)) return (rqdkm_clock_point)k;
   return RQDKM_CLOCK_16; /* a clock that this driver did not set: the next request sets it anew */
 }
 

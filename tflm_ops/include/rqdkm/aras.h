@@ -5,10 +5,11 @@
  * passed; handlers of other work say how long they took. ARAS measures, predicts, and sets clock and priority through
  * a rqdkm_aras_port so that every frame is finished by its deadline and the rest keeps its share, at the least energy.
  *
- * Nothing here allocates or waits; every call does a bounded amount of work, that of a full decision in the order of
- * a thousand cycles. All memory is the caller's rqdkm_aras. Calls other than rqdkm_aras_rest_begin and _end are made
- * from one context only (a thread, or a thread and an interrupt that it masks): one that comes while another is at work
- * is dropped and counted. Times are microseconds, currents mA, cycles core cycles. Single precision, no double. */
+ * Nothing here allocates or waits; every call does a bounded amount of work: most ticks some dozens of cycles, a full
+ * decision a few thousand (docs/aras.md has the most that was measured). All memory is the caller's rqdkm_aras. Calls
+ * other than rqdkm_aras_rest_begin and _end are made from one context only (a thread, or a thread and an interrupt that
+ * it masks): one that comes while another is at work is dropped and counted. Times are microseconds, currents mA,
+ * cycles core cycles. Single precision, no double. */
 #ifndef RQDKM_ARAS_H
 #define RQDKM_ARAS_H
 
@@ -137,9 +138,14 @@ typedef struct {
   uint32_t first_point; /* that the last frame began with */
   float wasted;         /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us;
-  uint64_t safe_us;                   /* until then the worst case is no danger, even if nothing gets done */
-  uint32_t check_cycles, check_ticks; /* from the last look at the counters: nothing to be decided before */
-  float decided_rate, decided_done;   /* rate[0] and done at the last decision */
+  uint64_t safe_us;                      /* until then the worst case is no danger, even if nothing gets done */
+  uint32_t looked_cycles;                /* counter at the last look */
+  uint32_t check_cycles, check_ticks;    /* from there: nothing to be decided before */
+  uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; check_ticks behind one */
+  uint32_t glance_most;                  /* cycles that the frame may have computed since the decision, for one */
+  float glance_rate;                     /* and the rest's rate */
+  float decided_rate, decided_done;      /* rate[0] and done at the last decision */
+  uint32_t decided_cycles, decided_rest; /* and the counters */
   bool decided_make_up;
   uint64_t decided_us;
   float done, base, expected, upper, worst;
@@ -164,7 +170,7 @@ typedef struct {
   volatile bool raised;            /* so that one of them has raised the priority */
   bool pressed;                    /* the rest needs the fastest clock */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
-  uint32_t idle_rest;              /* cycles of the rest in this one */
+  uint32_t idle_rest;              /* cycles of the rest since the last one began */
   uint32_t idle_point, idle_flags; /* the last choice, and for what */
   rqdkm_aras_idle_mode idle_mode;
   uint32_t idle_uses;   /* for how many more it is good */

@@ -79,6 +79,7 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
   rqdkm_aras_close_frame(a);
+  rqdkm_aras_close_idle(a);
   const rqdkm_aras_table *t = a->table;
   if ((cycles != 0) != a->announced) { /* demand is relative to what is announced, or to the worst case */
     a->announced = cycles != 0;
@@ -108,19 +109,24 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   rqdkm_aras_leave(a);
 }
 
+/* Who waits, or is at work here, gets on if the rest does not let it. */
+static void hold(rqdkm_aras *a) {
+  a->held = a->rest_depth != 0 ? a->held + 1u : 0u;
+  if (a->held >= RQDKM_ARAS_HELD && a->usable)
+    a->raised = a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u) == RQDKM_ARAS_OK || a->raised;
+}
+
 void rqdkm_aras_tick(rqdkm_aras *a) {
-  if (!a->busy || a->entered) { /* who waits, or is at work here, gets on if the rest does not let it */
-    a->held = a->rest_depth != 0 ? a->held + 1u : 0u;
-    if (a->held >= RQDKM_ARAS_HELD && a->usable)
-      a->raised = a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u) == RQDKM_ARAS_OK || a->raised;
+  if (a->busy && !a->entered) {
+    /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks
+     */
+    const uint32_t counter = a->port->cycles(a->port->context);
+    const bool early = counter - a->looked_cycles < a->check_cycles;
+    if (early && a->check_ticks-- > 0) return;
+    rqdkm_aras_check(a, counter, early);
     return;
   }
-  /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks */
-  if (a->port->cycles(a->port->context) - a->cycles < a->check_cycles && a->check_ticks-- > 0) return;
-  if (!rqdkm_aras_enter(a)) return;
-  rqdkm_aras_account(a, true);
-  if (!rqdkm_aras_still_good(a)) rqdkm_aras_decide(a, false);
-  rqdkm_aras_leave(a);
+  hold(a);
 }
 
 bool rqdkm_aras_end(rqdkm_aras *a) {

@@ -9,6 +9,7 @@
 #include "aras/internal.h"
 
 enum { kRetry_us = 1000, kMostFailures = 14 }; /* 2 ms to 16 s */
+static const float kHindered = 0.15f;          /* of the clock: so much more than thought may the rest take */
 
 typedef struct {
   uint32_t point, level;
@@ -38,6 +39,7 @@ void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
   if (point == a->point) return;
   if (point != a->table->safe && a->clock_failures != 0 && a->now_us < a->retry_us) return;
   bool failed = false;
+  a->glance_cycles = 0;
   const rqdkm_aras_status status = a->port->set_clock(a->port->context, point);
   a->switches++;
   const uint32_t reached = a->port->clock(a->port->context);
@@ -82,15 +84,15 @@ static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t poin
   return RQDKM_ARAS_LEVELS;
 }
 
-static float energy(const rqdkm_aras *a, const situation *s, uint32_t point, uint32_t level) {
+/* At the lowest level; the others cost raise_cost of it each. */
+static float energy(const rqdkm_aras *a, const situation *s, uint32_t point) {
   const rqdkm_aras_table *t = a->table;
   const float mhz = a->mhz[point], most = 0.95f * mhz;
   const float rest = a->expected_rate < most ? a->expected_rate : most;
   const float busy = s->expected * t->point[point].factor / (mhz - rest);
   const float idle = s->left > busy ? s->left - busy : 0.0f;
   const float change = t->switch_us[a->point][point] * t->switch_ma;
-  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle) *
-         (1.0f + t->raise_cost * (float)level);
+  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle);
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
@@ -130,6 +132,18 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
+/* Looks before the window ends, and before the last one that the reserve allows, may be glances. */
+static void set_glance(rqdkm_aras *a, float until, float reserve) {
+  a->glance_cycles = 0;
+  if (a->level != 0 || a->make_up || a->stuck || reserve <= until) return;
+  const rqdkm_aras_table *t = a->table;
+  const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us), last = reserve - until;
+  const float mhz = a->mhz[a->point], left = (a->upper - a->decided_done) * t->point[a->point].factor;
+  a->glance_cycles = (uint32_t)((window < last ? window : last) * mhz);
+  a->glance_rate = taken(a, 0, mhz) + kHindered * mhz;
+  a->glance_most = left > 0.0f ? (uint32_t)left : 0u;
+}
+
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
    share. */
 static void set_check(rqdkm_aras *a, float reserve) {
@@ -145,8 +159,10 @@ static void set_check(rqdkm_aras *a, float reserve) {
     until = rest < until ? rest : until;
   }
   until = until > (float)t->tick_us ? until : (float)t->tick_us;
+  a->looked_cycles = a->cycles;
   a->check_cycles = (uint32_t)(until * a->mhz[a->point]);
-  a->check_ticks = (uint32_t)until / t->tick_us;
+  a->check_ticks = a->glance_ticks = (uint32_t)until / t->tick_us;
+  set_glance(a, until, reserve);
 }
 
 void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
@@ -156,14 +172,18 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  for (uint32_t point = 0; point < a->table->points && !a->stuck; point++) {
+  const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
+  for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
+    float found = energy(a, &s, point);
+    if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
     const uint32_t level = level_for(a, &s, point);
     if (level == RQDKM_ARAS_LEVELS) continue;
-    const float found = energy(a, &s, point, level);
+    found *= 1.0f + a->table->raise_cost * (float)level;
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
     if (point == kept_point) kept = (choice){point, level, found};
   }
   if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
+  if (late && !a->stuck && kept_point == 0) kept = best;
   best = settled(a, best, kept, begins);
   rqdkm_aras_set_point(a, best.point);
   rqdkm_aras_set_level(a, best.level);
@@ -171,6 +191,9 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decided_make_up = a->make_up;
   a->decided_us = a->now_us;
   a->decided_done = a->done;
+  a->decided_cycles = a->cycles;
+  a->decided_rest = (uint32_t)a->rest_begun;
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
   /* at the fastest clock and the highest level there is nothing to hurry for */
   const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
   set_check(a, last ? (float)a->table->window_us : kept_for(a, &s, a->point) - (float)a->table->tick_us);
@@ -181,17 +204,39 @@ static bool hindered(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->decided_us, a->now_us), mhz = a->mhz[a->point];
   const float progress = (a->done - a->decided_done) * a->table->point[a->point].factor;
   const float seen = span > 0.0f ? mhz - progress / span : 0.0f;
-  if (seen <= taken(a, a->level, mhz) + 0.15f * mhz) return false;
+  if (seen <= taken(a, a->level, mhz) + kHindered * mhz) return false;
   for (uint32_t l = 0; l <= a->level; l++) a->rate[l] = a->rate[l] > seen ? a->rate[l] : seen;
   return true;
 }
 
+/* What still_good() would ask, by the counters alone: since the decision the core has run at one clock. */
+static bool glance(rqdkm_aras *a, uint32_t counter) {
+  const uint32_t passed = counter - a->decided_cycles;
+  uint32_t rest = a->rest_depth != 0 ? counter - a->rest_started : 0u;
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_cycles[l];
+  rest -= a->decided_rest;
+  if (rest > passed || passed - rest > a->glance_most ||
+      (float)rest * a->mhz[a->point] > a->glance_rate * (float)passed || a->port->clock(a->port->context) != a->point)
+    return false;
+  a->looked_cycles = counter;
+  a->check_ticks = a->glance_ticks;
+  return true;
+}
+
 /* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
-bool rqdkm_aras_still_good(rqdkm_aras *a) {
+static bool still_good(rqdkm_aras *a) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
   if (a->now_us >= a->safe_us || a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band ||
       changed < -band || a->done > a->upper || hindered(a))
     return false;
   set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
   return true;
+}
+
+void rqdkm_aras_check(rqdkm_aras *a, uint32_t counter, bool early) {
+  if (!early && counter - a->cycles < a->glance_cycles && glance(a, counter)) return;
+  if (!rqdkm_aras_enter(a)) return;
+  rqdkm_aras_account(a, true);
+  if (!still_good(a)) rqdkm_aras_decide(a, false);
+  rqdkm_aras_leave(a);
 }

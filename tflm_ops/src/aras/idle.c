@@ -26,7 +26,9 @@ void rqdkm_aras_prepare_idle(rqdkm_aras *a) {
 /* Chooses a->idle_point and a->idle_mode for idle times of `gap` microseconds. */
 static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
-  const float spare = a->relative_us - (float)t->guard_us - (float)t->worst_cycles / rqdkm_aras_granted(a);
+  /* nothing is known of deadlines before the first frame: it may be late by what is kept in hand of all of them */
+  const float guard = (float)t->guard_us, worst = (float)t->worst_cycles / rqdkm_aras_granted(a);
+  const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
   const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed ? 1u : t->points;
   float least = -1.0f;
@@ -74,13 +76,20 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   return status == RQDKM_ARAS_NO_TIMER ? RQDKM_ARAS_SLEEP : mode;
 }
 
+/* A wait and what the rest did behind it, up to the next one or to a frame: handlers of a timer that the caller arms
+   again after stop mode run when rqdkm_aras_idle has returned. */
+void rqdkm_aras_close_idle(rqdkm_aras *a) {
+  if (a->idled) rqdkm_predictor_update(&a->wake, (float)a->idle_rest);
+  a->idle_rest = 0;
+}
+
 rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t flags) {
   if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
   /* called again at once, there is nothing new */
   if (!a->idled || a->port->cycles(a->port->context) - a->cycles > kAtOnce) rqdkm_aras_account(a, true);
+  rqdkm_aras_close_idle(a);
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
-  a->idle_rest = 0;
   if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */
     rqdkm_aras_set_point(a, 0);
     a->pressed = true;
@@ -97,7 +106,6 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
     a->idled = true;
-    rqdkm_predictor_update(&a->wake, (float)a->idle_rest);
   }
   a->idles[mode]++;
   a->entered = false; /* and a priority that was raised stays so until the caller has looked whether a frame has come */

@@ -22,8 +22,12 @@ void rqdkm_aras_decide(rqdkm_aras *aras, bool begins);
 void rqdkm_aras_set_point(rqdkm_aras *aras, uint32_t point);
 void rqdkm_aras_set_level(rqdkm_aras *aras, uint32_t level);
 
-/* True: no decision is due yet. */
-bool rqdkm_aras_still_good(rqdkm_aras *aras);
+/* A look within a frame, a whole one or a glance, and a decision if one is due. counter: of cycles, now. early: it has
+   not come as far as it should have by now. */
+void rqdkm_aras_check(rqdkm_aras *aras, uint32_t counter, bool early);
+
+/* What the rest did since the last wait began is known now. */
+void rqdkm_aras_close_idle(rqdkm_aras *aras);
 
 /* Ways to wait, once. */
 void rqdkm_aras_prepare_idle(rqdkm_aras *aras);

@@ -1,0 +1,28 @@
+"""The page of the four configurations: its columns, from figures that are given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rqdkm.experiment import morphing
+from tests.report.factory import report
+
+
+def row(name: str, cycles: list[float], shares: list[float]) -> Any:
+    reference = SimpleNamespace(loss_ci95=(0.0, 0.0), frames_per_second=6.7, loss=0.0)
+    outcome = SimpleNamespace(
+        reference=reference, frames_per_second=13.4, accuracy=0.9, clean=0.9, missed=0.1, shares=np.array(shares)
+    )
+    costs = SimpleNamespace(cycles=np.array(cycles))
+    return morphing.Row(name, report(), costs, SimpleNamespace(policy=outcome), None, None)  # type: ignore[arg-type]
+
+
+def test_power_is_that_of_the_mean_frame_at_the_rate_that_the_slowest_holds() -> None:
+    """Half of the frames by a kernel of 8.4 million cycles, half by one of 2.8: as one of 5.6 million."""
+    found = morphing.table([row("baseline", [16_800_000], [1.0]), row("dkm", [8_400_000, 2_800_000], [0.5, 0.5])])
+    header, _, baseline, dkm = found.splitlines()
+    assert header.endswith("power running, mW | energy, mJ | mean at 10.0 frames/s, mW |")
+    assert baseline.endswith("| 132 | 13.20 | 132.0 |") and dkm.endswith("| 132 | 4.40 | 44.7 |")

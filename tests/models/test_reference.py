@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from rqdkm.models import check, load, oracle, reference, tflite_read, tflite_wri
 from rqdkm.models import fixedpoint as fp
 from rqdkm.models.graph import Graph, per_tensor
 from rqdkm_tvm.compile import compile_model
+from rqdkm_tvm.errors import RqdkmError
 from rqdkm_tvm.layer import Layer, Tensor
 from rqdkm_tvm.partition import PartitionLayers
 from rqdkm_tvm.passes import prepare
+from rqdkm_tvm.tvm_import import relay, tvm
 from tests.models import graphs
 
 INT8_MODELS = [name for name in zoo.names() if not name.endswith(".float32")]
@@ -87,6 +90,22 @@ def test_constant_operands_are_read_by_every_sample(op: str, shape: tuple[int, .
     module = PartitionLayers()(prepare(load.load(tmp_path / "model.tflite").module))
     np.testing.assert_array_equal(reference.run_function(module["main"], inputs)[0], expected)
     assert [layer.lowered.kernel.split("_")[0] for layer in compile_model(module).layers] == [op.lower()]
+
+
+def _killed(_start: int) -> None:
+    os._exit(9)
+
+
+def test_many_samples_run_in_processes_and_a_lost_one_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = relay.var("x", shape=(1, 4, 4, 8), dtype="int8")
+    function = PartitionLayers()(prepare(tvm.IRModule.from_expr(relay.nn.max_pool2d(x, (2, 2), (2, 2), layout="NHWC"))))
+    samples = np.random.default_rng(0).integers(-128, 128, (300, 4, 4, 8)).astype(np.int8)
+    found = reference.run_function(function["main"], [samples])[0]
+    wanted = samples.reshape(300, 2, 2, 2, 2, 8).max(axis=(2, 4))
+    assert np.array_equal(found.reshape(wanted.shape), wanted)
+    monkeypatch.setattr(reference, "_run_part", _killed)
+    with pytest.raises(RqdkmError, match="ended from outside"):
+        reference.run_function(function["main"], [samples])
 
 
 def test_a_constant_can_be_concatenated() -> None:

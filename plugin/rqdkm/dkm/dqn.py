@@ -26,16 +26,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a run.
-
-    Args:
-        steps: frames.
-        depth: a kernel whose reward is further below the best one's than this counts as just so far below. Which of
-            the bad kernels is worst is of no use, and would take most of so small a network.
-    """
+    """Settings of a run; ``steps`` are frames."""
 
     steps: int = 60_000
-    depth: float = 2.0
     hidden: tuple[int, int] = (12, 12)
     replay: int = 30_000
     batch: int = 64
@@ -51,7 +44,9 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
 
     What comes next depends on no choice, and the environment knows what every kernel would have brought. So every frame
     teaches all Q values, nothing has to be explored, and what no choice changes (the mean over the kernels) is left
-    out: hard frames would drown the differences. The loss is the square, not Huber's, which would learn medians: a
+    out: hard frames would drown the differences. Nor does it matter which of the bad kernels is worst: what is more
+    than two violations, or a thirtieth of a sure error, below the best kernel counts as just so far below, or it would
+    take most of so small a network. The loss is the square, not Huber's, which would learn medians: a
     wrong class is rare and dear.
     """
     rng = np.random.default_rng(settings.seed)
@@ -61,10 +56,11 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
     moments = [(np.zeros_like(a), np.zeros_like(a)) for a in net]
     memory = _Replay(settings.replay, width, actions)
     unit = 1.0
+    depth = env.weights.penalty * max(2.0, env.weights.wrong / 30)
     state, _ = env.reset(seed=settings.seed)
     for step in range(settings.steps):
         following, _, done, _, info = env.step(0)
-        worse = np.maximum(info["rewards"] - info["rewards"].max(), -settings.depth)
+        worse = np.maximum(info["rewards"] - info["rewards"].max(), -depth)
         memory.add(state, worse - worse.mean(), following, done)
         state = following if not done else env.reset()[0]
         if step == settings.warm_up:

@@ -77,8 +77,8 @@ def dqn(policy: Policy) -> Choose:
 
 
 def informed(env: Morphing, _state: Array, _rng: np.random.Generator) -> int:
-    """The best kernel for the frame's true circumstances and level of noise, but not for its class: a bound for
-    whoever cannot know which kernels err on this very frame."""
+    """The best kernel for the frame's true circumstances and level of noise, but not for its class: what can be
+    reached without knowing which kernels err on this very frame."""
     return int(env.rewards(expected=True)[0].argmax())
 
 

@@ -16,7 +16,7 @@ from rqdkm.dkm.policy import Policy
 
 Progress = Callable[[str], None]
 
-LEARNED, HELD_OUT = range(24), range(1000, 1010)  # seeds of traces
+LEARNED, HELD_OUT = range(24), range(1000, 1030)  # seeds of traces
 FRAMES = 1200  # of a trace to learn from
 
 
@@ -88,6 +88,13 @@ def compare(
 def passed(result: Result) -> bool:
     """Whether the policy has a greater mean reward than everything but the oracles."""
     return all(result.policy.reward > other.reward for other in result.others)
+
+
+def least_lead(result: Result) -> str:
+    """Over the policy that comes nearest: mean difference of the rewards and its 95 % interval, paired by trace."""
+    nearest = max(result.others, key=lambda other: other.reward)
+    lead = result.policy.rewards - nearest.rewards
+    return f"{lead.mean():+.3f} ± {interval(lead):.3f} over {nearest.name}"
 
 
 def interval(values: npt.NDArray[np.float64]) -> float:

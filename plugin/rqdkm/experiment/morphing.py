@@ -150,7 +150,11 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
                 100 * reference.loss <= loss,
             ),
             Verdict(f"loss on clean frames {clean:+.2f} points, target at most {loss:g}", clean <= loss),
-            Verdict("its policy has a greater reward than fixed kernels, rule and chance", beaten),
+            Verdict(
+                "its policy has a greater mean reward than fixed kernels, rule and chance: "
+                f"{study.least_lead(row.study)} (95 %)",
+                beaten,
+            ),
             Verdict(
                 f"deciding takes {cost:.2%} of the mean frame's cycles ({most:.2%} of the fastest kernel's), "
                 f"target at most {DECISION:.1%}",

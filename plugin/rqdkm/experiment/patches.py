@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,7 +262,7 @@ def _gains(row: Row, first: Row) -> tuple[float, float, float]:
 
 def seconds(result: Result) -> str:
     """What the search took, by step; Markdown."""
-    lines = ["Seconds that the search took (elapsed, on two cores; they vary):\n"]
+    lines = [f"Seconds that the search took (elapsed, {os.cpu_count()} cores; they vary):\n"]
     for row in result.rows:
         taken = {} if row.report is None else row.report.run.get("patch_seconds", {})
         if taken:

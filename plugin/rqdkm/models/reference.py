@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ import threadpoolctl
 from rqdkm.models import fixedpoint as fp
 from rqdkm.models.graph import Graph
 from rqdkm.models.layers import WiredLayer, graph_layers
-from rqdkm_tvm.errors import UnsupportedOperatorError
+from rqdkm_tvm.errors import RqdkmError, UnsupportedOperatorError
 from rqdkm_tvm.graph import RESHAPES, calls, op_name, outputs
 from rqdkm_tvm.layer import Layer
 from rqdkm_tvm.offload.base import shape_of
@@ -80,14 +81,28 @@ def run_function(function: Any, inputs: Sequence[Int8]) -> list[Int8]:
     steps = _steps(function)
     samples = [np.asarray(x) for x in inputs]
     starts = range(0, len(samples[0]), _BATCH)
-    if len(starts) == 1:
+    if len(starts) <= 1:
         return _run_steps(steps, samples)
-    # a process each: in threads, many short operations wait for the interpreter's lock more than they compute
-    with ProcessPoolExecutor(
-        os.cpu_count(), multiprocessing.get_context("fork"), initializer=_receive, initargs=(steps, samples)
-    ) as pool:
-        parts = list(pool.map(_run_part, starts))
+    try:
+        parts = _in_processes(steps, samples, starts)
+    except BrokenProcessPool as error:
+        raise RqdkmError(
+            "a process that ran samples was ended from outside",
+            where="reference",
+            hint="most likely memory ran out: pass fewer samples, or free some",
+        ) from error
     return [np.concatenate(found) for found in zip(*parts, strict=True)]
+
+
+def _in_processes(steps: _Steps, samples: Sequence[Int8], starts: range) -> list[list[Int8]]:
+    """In threads, so many short operations would wait for the interpreter's lock more than they compute."""
+    with ProcessPoolExecutor(
+        min(os.cpu_count() or 1, len(starts)),
+        multiprocessing.get_context("fork"),
+        initializer=_receive,
+        initargs=(steps, samples),
+    ) as pool:
+        return list(pool.map(_run_part, starts))
 
 
 def _one_sample(constant: npt.ArrayLike) -> Int8:

@@ -115,6 +115,8 @@ class Banded(Kernel):
     def in_place(self, layer: Layer, config: Config) -> tuple[int, ...]:
         part = self._part(layer, int(config[BAND]), self.inner.parts(self._plain(layer), _inner(config)))
         buffers = Buffers.of(layer, part, 0)
+        # asked for the band with all of the padding; inner bands of a depthwise layer may be read where they lie, but
+        # those have a packed input, which is buffered, or an epilogue
         kernels_own = self.inner.in_place(part.kernel_layer, _inner(config)) if layer.epilogue is None else ()
         return tuple(
             i

@@ -96,6 +96,24 @@ def test_learning_beats_every_fixed_kernel_and_chance_on_traces_it_has_not_seen(
     assert best >= learned > best - 0.15
 
 
+def test_estimates_keep_effects_and_drop_chance() -> None:
+    """Accuracies that are the level's plus the kernel's effect come nearer to the truth than plain means."""
+    truth = np.array([[0.9], [0.7], [0.6]]) + np.array([[0.0, -0.03, 0.02]])
+    rng = np.random.default_rng(1)
+    plain = kept = 0.0
+    for _ in range(20):
+        right = rng.random((3, 400, 3)) < truth[:, None, :]
+        three = {"levels": np.arange(3.0), "statistics": np.zeros((3, 400, 3), np.float32)}
+        found = replace(costs(400), right=right, **three)
+        plain += float(((found.accuracy - truth) ** 2).sum())
+        kept += float(((found.estimated - truth) ** 2).sum())
+    assert kept < 0.7 * plain
+    right = np.ones((2, 400, 3), bool)
+    right[1, :, 1] = False  # certain: nothing is chance
+    certain = replace(costs(400), right=right)
+    assert np.allclose(certain.estimated, certain.accuracy)
+
+
 def test_no_policy_that_only_knows_the_noise_does_better_than_its_oracle() -> None:
     """Where classes are chance within a level, only the oracle of the class gains from them."""
     right = np.random.default_rng(0).random((2, 200, 3)) < [[[0.9, 0.8, 0.95]], [[0.6, 0.3, 0.9]]]

@@ -61,12 +61,30 @@ class Costs:
         mean: Array = self.right.mean(axis=1)
         return mean
 
-    def expected(self) -> Costs:
-        """The same with every answer replaced by how often its kernel is right at that level of noise.
+    @property
+    def estimated(self) -> Array:
+        """(levels, kernels) how often a kernel will be right on other samples.
 
-        The mean reward of a choice stays what it is, the chance of single samples goes: what a policy learns from.
+        That one kernel suits one level better than it does the others is mostly chance with some thousand samples: what
+        is not the level's or the kernel's own effect is kept only as far as it exceeds its sampling variance (empirical
+        Bayes; W. James, C. Stein, "Estimation with quadratic loss", 1961).
         """
-        return replace(self, right=np.broadcast_to(self.accuracy[:, None, :], self.right.shape))
+        right = self.right.astype(np.float64)
+        apart = right - right.mean(0, keepdims=True) - right.mean(2, keepdims=True)
+        apart += right.mean((0, 2), keepdims=True)
+        found = apart.mean(axis=1)
+        chance = float(apart.var(axis=1).mean()) / max(right.shape[1] - 1, 1)
+        seen = float((found**2).mean())
+        kept = max(0.0, 1.0 - chance / seen) if seen > 0.0 else 0.0
+        estimate: Array = self.accuracy - (1.0 - kept) * found
+        return estimate
+
+    def expected(self) -> Costs:
+        """The same with every answer replaced by how often its kernel is expected to be right at that level of noise.
+
+        The chance of single samples goes: what a policy learns from.
+        """
+        return replace(self, right=np.broadcast_to(self.estimated[:, None, :], self.right.shape))
 
     def save(self, path: Path) -> None:
         """As ``.npz``; written aside, then renamed."""

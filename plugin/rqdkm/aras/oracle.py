@@ -3,8 +3,9 @@
 :func:`plan` is a dynamic program over what arrives: for every frame a clock and whether it masks the rest, for every
 idle time a clock and sleep or stop, for every piece of the rest a clock; fewest missed frames first, then least energy.
 It wakes up just in time. It keeps a few schedules per clock, so that both are upper bounds on the least possible.
-:func:`floor_mj` is a bound from the other side, of the same chip: no schedule that computes every frame takes less. Every
-cycle at the clock where it costs least, stop mode for all other time, no change of clock, no wake-up, no deadline.
+:func:`floor_mj` is a bound from the other side, of the same chip: no schedule that computes every frame takes less.
+Every cycle at the clock where it costs least, stop mode for all other time, no change of clock, no wake-up, no
+deadline.
 """
 
 from __future__ import annotations

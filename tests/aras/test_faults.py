@@ -59,6 +59,26 @@ def test_a_change_of_clock_that_outlasts_the_window_leaves_nothing_to_glances() 
     assert 0 in left and max(left) > 0
 
 
+def test_a_change_of_clock_is_made_at_the_highest_level() -> None:
+    """Handlers in the middle of it would run at the slow clock of its way, and a burst of them hold it up."""
+
+    class Watched(Scripted):
+        def set_clock(self, point: int) -> int:
+            levels.append(self.level)
+            return super().set_clock(point)
+
+    levels: list[int] = []
+    board = Watched()
+    aras = Aras(built(), board)
+    for _ in range(10):
+        frame(aras, board)
+        aras.idle(board.now_us() + 50_000)
+        assert board.level == aras.level == 0
+    aras.begin(board.now_us() + 90_000)
+    assert board.level == aras.level
+    assert len(levels) > 3 and set(levels) == {3}
+
+
 def test_who_asks_every_millisecond_is_looked_at_all_the_same() -> None:
     """A request moves what glances count from: they must not take the place of whole looks, which end windows."""
     board = Scripted()

@@ -40,7 +40,12 @@ void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
   if (point != a->table->safe && a->clock_failures != 0 && a->now_us < a->retry_us) return;
   bool failed = false;
   a->glance_cycles = 0;
+  /* handlers that came in the middle of a change would run at the slow clock of its way, and a burst of them hold it up
+     for as long as it lasts */
+  const bool hold = a->level < RQDKM_ARAS_LEVELS - 1u;
+  if (hold) (void)a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u);
   const rqdkm_aras_status status = a->port->set_clock(a->port->context, point);
+  if (hold && !a->raised) (void)a->port->set_priority(a->port->context, a->level);
   a->switches++;
   const uint32_t reached = a->port->clock(a->port->context);
   if (status == RQDKM_ARAS_REFUSED) {

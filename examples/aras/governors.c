@@ -11,6 +11,7 @@
 #define SCB_SHPR3 REG32(0xE000ED20u)
 
 enum { kSysTickOn = 7, kSysTickUrgency = 3, kTickHz = 1000, kSampleUs = 10000 };
+enum { kEntry = 12, kExit = 10 }; /* cycles of an interrupt: Cortex-M4 TRM, "Exception handling" */
 
 static uint32_t which;
 static rqdkm_aras aras;
@@ -212,7 +213,8 @@ void SysTick_Handler(void) {
     const uint32_t found = cost(since, stamp_behind(), &most);
     uint32_t *const kind = decided == aras.decisions ? &figures.fast_tick_cycles : &figures.tick_cycles;
     *kind = found > *kind ? found : *kind;
-    figures.tick_total += found;
+    figures.tick_total += found + kEntry + kExit;
+    figures.control_cycles += kEntry + kExit;
   } else if (which == kOnDemand && in_frame) {
     sample();
   }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rqdkm import pipeline
-from rqdkm.aras import energy, oracle, simulate, study, table, traces
+from rqdkm.aras import comparison, energy, oracle, seeds, simulate, study, table, traces
 from rqdkm.aras.chip import ASLEEP, INTERNAL, PLL, STATES, STOPPED
 from rqdkm.aras.energy import Currents, Workload
 from rqdkm.aras.library import FAULTS, IDLE_MODES
@@ -259,12 +259,28 @@ def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
     """A line per governor."""
     mine = results[0].energy_mj
     lines = [
-        f"| {kind} | {r.governor} | {len(r.finish_us)} | {r.missed} | {r.late} of {r.served} "
+        f"| {kind} | {seeds.NAMES[r.governor]} | {len(r.finish_us)} | {r.missed} | {r.late} of {r.served} "
         f"| {r.energy_per_frame_mj:.3f} | {'' if r is results[0] else f'{1 - mine / r.energy_mj:.1%}'} |"
         for r in results
     ]
     lines.append(f"| {kind} | oracle | {best.frames} | {best.missed} | | {best.energy_per_frame_mj:.3f} | |")
     return "\n".join(lines)
+
+
+def verdict(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
+    """By the targets of the comparison in simulation, met or not."""
+    mine, by_name = results[0], {r.governor: r for r in results}
+    frames, near = len(mine.finish_us), comparison.NEAR_OPTIMUM
+    above = mine.energy_mj / best.energy_mj - 1
+    saved = {name: 1 - mine.energy_mj / by_name[name].energy_mj for name in ("sleep", "stop")}
+    in_time = mine.missed <= best.missed + (comparison.MORE_MISSES * frames if kind == "adversarial" else 0)
+    little = kind == "adversarial" or above <= near or saved["sleep"] >= comparison.LESS_ENERGY
+    texts = " and ".join(f"{part:.1%} less energy than {seeds.NAMES[name]}" for name, part in saved.items())
+    return (
+        f"- {kind}: deadlines {'met' if in_time else 'missed'} ({mine.missed} of {frames} frames late, the oracle "
+        f"{best.missed}); energy {'not judged' if kind == 'adversarial' else 'met' if little else 'missed'}: {texts}, "
+        f"{above:.1%} above the oracle (of {near:.0%}); of the rest {mine.late} of {mine.served} late"
+    )
 
 
 def states(kind: str, mine: Result, simulated: Outcome, best: oracle.Best) -> str:
@@ -292,15 +308,17 @@ def main() -> int:
     arguments = parser.parse_args()
     print("| trace | governor | frames | missed | rest late | energy per frame, mJ | ARAS saves |")
     print("|---|---|--:|--:|--:|--:|--:|")
-    costs, shares, where = [], [], []
+    costs, shares, where, verdicts = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         firmware = build(Path(folder))
         for kind in arguments.kinds:
             results, simulated, best = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
             print(markdown(kind, results, best), flush=True)
+            verdicts.append(verdict(kind, results, best))
             where.append(states(kind, results[0], simulated, best))
             costs.append(results[0].cost)
             shares.append((results[0].ticks, results[0].control))
+    print("\n" + "\n".join(verdicts))
     print(f"\n| trace | ARAS | {' | '.join(STATES)} | sum, mJ | calls of ARAS | above the oracle |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     print("\n".join(where))

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from rqdkm.aras.library import FAULTS, OK, REFUSED, Aras
+from rqdkm.aras.library import FAULTS, OK, REFUSED, RUN_ON, Aras
 from rqdkm.aras.table import CTable
 from tests.aras.boards import CYCLES, Scripted, built
 
@@ -35,6 +35,91 @@ def test_without_faults_none_is_counted() -> None:
         aras.idle(board.now_us() + 50_000)
     assert faults(aras) == {} and aras.frames == 50 and aras.missed == 0
     assert any(call == "stop" for call, _ in board.calls)
+
+
+def test_a_change_of_clock_that_outlasts_the_window_leaves_nothing_to_glances() -> None:
+    """The time of a lock passes between the look at the window and the decision when to look again."""
+    left = []
+    for late in range(0, 600, 50):  # the window ends before, within and behind the lock of 300 us
+        board, table = Scripted(), built()
+        aras = Aras(table, board)
+        for _ in range(10):
+            frame(aras, board)
+        aras.begin(board.now_us() + 90_000)
+        while aras.glance_cycles == 0 or aras.level:
+            board.run(1_000)
+            aras.tick()
+        left_us = aras.glance_cycles / board.mhz[board.point]  # until the window ends
+        aras.end()
+        board.run(left_us - late)
+        aras.request(5)
+        aras.begin(board.now_us() + 90_000)
+        assert aras.point != 5 and aras.glance_cycles <= table.window_us * board.mhz[aras.point]
+        left.append(aras.glance_cycles)
+    assert 0 in left and max(left) > 0
+
+
+def test_a_change_of_clock_is_made_at_the_highest_level() -> None:
+    """Handlers in the middle of it would run at the slow clock of its way, and a burst of them hold it up."""
+
+    class Watched(Scripted):
+        def set_clock(self, point: int) -> int:
+            levels.append(self.level)
+            return super().set_clock(point)
+
+    levels: list[int] = []
+    board = Watched()
+    aras = Aras(built(), board)
+    for _ in range(10):
+        frame(aras, board)
+        aras.idle(board.now_us() + 50_000)
+        assert board.level == aras.level == 0
+    aras.begin(board.now_us() + 90_000)
+    assert board.level == aras.level
+    assert len(levels) > 3 and set(levels) == {3}
+
+
+def test_who_asks_every_millisecond_is_looked_at_all_the_same() -> None:
+    """A request moves what glances count from: they must not take the place of whole looks, which end windows."""
+    board = Scripted()
+    aras = Aras(built(), board)
+    for _ in range(10):
+        frame(aras, board)
+    aras.begin(board.now_us() + 90_000)
+    before = aras.window_us
+    for _ in range(25):
+        board.run(1_000)
+        assert aras.request(aras.point) == OK
+        assert aras.glance_cycles == 0
+        aras.tick()
+    assert aras.window_us >= before + 2 * 10_000
+
+
+def test_asking_for_a_wait_that_is_over_forgets_nothing_of_the_rest() -> None:
+    board = Scripted()
+    aras = Aras(built(), board)
+    frame(aras, board)
+
+    def handler() -> None:
+        aras.rest_begin()
+        board.run(600)
+        aras.rest_end(0)
+
+    for _ in range(30):
+        aras.idle(board.now_us() + 5_000)
+        handler()
+    known = aras.wake.expected
+    assert known == pytest.approx(600 * board.mhz[board.point], rel=0.05)
+    for _ in range(200):
+        assert aras.idle(board.now_us() - 1) == RUN_ON
+        board.run(1)
+    assert aras.wake.expected == known
+    handler()
+    assert aras.idle(board.now_us()) == RUN_ON
+    handler()  # before and behind calls that did not wait: of one wait
+    before = aras.wake.count
+    aras.idle(board.now_us() + 5_000)
+    assert aras.wake.count == before + 1 and aras.wake.expected > 1.3 * known
 
 
 def test_a_cycle_counter_that_stands_still_leaves_the_fastest_clock_and_is_said_once() -> None:

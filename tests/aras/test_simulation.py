@@ -64,6 +64,15 @@ def test_energy_is_near_the_offline_optimum_and_below_every_governor(kind: str, 
         assert found < outcome(kind, governor).energy_per_frame_mj
 
 
+def test_the_floor_is_of_what_comes_before_the_last_deadline() -> None:
+    trace, constants = prepared("periodic")
+    end = max(a.time_us + a.limit_us for a in trace if a.frame)
+    behind, before = (Arrival(at, False, 1_000_000, 1_000) for at in (end, end - 1))
+    floor = oracle.floor_mj(trace, constants)
+    assert oracle.floor_mj((*trace, behind), constants) == floor
+    assert oracle.floor_mj((*trace, before), constants) > floor + 0.3, "a million cycles take 0.6 mJ or more"
+
+
 def test_with_long_waits_a_fifth_less_than_the_best_governor_without_stop() -> None:
     trace = tuple(Arrival(k * 200_000, True, CYCLES, 180_000, timed=True) for k in range(60))
     found = study.compare(trace, built(), "200 ms")

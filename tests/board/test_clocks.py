@@ -198,6 +198,30 @@ def test_a_pin_ends_a_stop_early(drive: Callable[..., Any], tmp_path: Path) -> N
     assert max(map(abs, time_errors(done))) < 150, "LSI was measured to 0.01 %"
 
 
+@pytest.mark.parametrize(
+    ("way", "crystal", "before_us", "back_us"),
+    [
+        ("s 1 20000", 1, [3010, 2980, 2950, 2900, 1500, 700], 2400),
+        ("s 1 20000", 0, [480, 440, 400, 350, 250, 150], 340),
+        ("d 20000", 0, [500, 340, 300, 250, 200, 150], 340),
+    ],
+)
+def test_an_interrupt_on_the_way_back_ends_the_wait_as_soon_as_the_clock_is_back(
+    drive: Callable[..., Any], tmp_path: Path, way: str, crystal: int, before_us: list[int], back_us: int
+) -> None:
+    """The driver sleeps a while at 16 MHz and locks the PLL, all of it with interrupts masked."""
+    commands = (f"p {crystal}", "c 5", "c 3", "e", way)
+    whole = drive(*commands)
+    assert whole.replies[-1].interrupts == 0 and 20_000 <= whole.replies[-1].microseconds < 20_030
+    end_us = next(float(row["time_us"]) for row in reversed(whole.events) if row["event"] == "marker")
+    for before in before_us:
+        pins = tmp_path / "pins"
+        pins.write_text(f"{(end_us - before) / 1e3:.4f} PA0 1\n")
+        reply = drive(*commands, options=("--pins", str(pins))).replies[-1]
+        assert (reply.status, reply.point, reply.interrupts, reply.on_crystal) == (OK, 3, 1, crystal)
+        assert reply.microseconds < min(20_000 - before + back_us + 60, 19_990), before
+
+
 def test_a_stop_that_is_too_short_is_slept(drive: Callable[..., Any]) -> None:
     done = drive("s 1 500", "s 1 2000", "s 3 1000")
     assert modes(done, "stop") == 0 and 2.4 < modes(done, "sleep") < 3.6

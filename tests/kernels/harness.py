@@ -36,7 +36,7 @@ from rqdkm_tvm.sources import tflm_ops_dir
 
 Array = npt.NDArray[Any]
 
-FLAGS = ("-std=gnu99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = ("-std=gnu99", "-O1", "-g", "-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rqdkm.board.describe import STM32F407
 from rqdkm.report import charts, html, picture, table, view
 from rqdkm.report.schema import Function, Report
 from tests.report.factory import report
@@ -72,6 +73,8 @@ def test_estimates_are_called_estimates_and_modelled_cycles_modelled() -> None:
     how = {fact.label: fact.how for fact in view.facts(report())}
     assert how["Latency"] == "modelled"
     assert how["Energy"] == "estimated"
+    detail = next(fact.detail for fact in view.facts(report()) if fact.label == "Energy")
+    assert STM32F407.source.startswith(detail.rpartition("by ")[2] + ",") and STM32F407.source in html.render(report())
     assert how["Peak RAM"] == "measured"
     unpainted = report(memory=replace(report().memory, stack_bytes=None))
     assert {fact.label: fact.how for fact in view.facts(unpainted)}["Peak RAM"] == "planned"

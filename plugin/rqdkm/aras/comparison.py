@@ -154,7 +154,8 @@ def page(found: Found, command: str) -> str:
         f"{len(found.standard[0].samples)} traces of {found.frames} frames of each kind, of seeds that nothing was "
         "chosen by; savings are means over them with 95 % intervals (Student's t), in percentage points. *Late* counts "
         "work of the rest that was not finished within its limit; the oracle knows the future and need not keep the "
-        "rest's share; no schedule can be below the floor.\n\n"
+        "rest's share, and as it keeps a few schedules per clock only, its misses are an upper bound on the least "
+        "possible; with this table of currents no schedule that computes every frame can be below the floor.\n\n"
         f"{judged}\n{text(found)}"
     )
 

@@ -24,7 +24,10 @@ CAN_STOP, SURPRISED = 1, 2
 IDLE_MODES = ("run on", "sleep", "doze", "stop")
 
 #: Undefined behaviour ends the process; the flags of the morphing tests.
-FLAGS = ("-O1", "-std=c99", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error", "-fPIC", "-shared")
+FLAGS = (
+    *("-O1", "-std=c99", "-fPIC", "-shared"),
+    *("-fsanitize=undefined,float-cast-overflow", "-fsanitize-undefined-trap-on-error"),
+)
 
 _CYCLES = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p)
 _NOW = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
@@ -95,14 +98,15 @@ class Aras:
     #: fields of the C struct that can be read, with the type of each
     _READ: dict[str, Any] = {  # noqa: RUF012
         **dict.fromkeys(("frames", "missed", "decisions", "switches", "dropped", "point", "level"), ctypes.c_uint32),
-        **dict.fromkeys(("efficient", "clock_failures"), ctypes.c_uint32),
+        **dict.fromkeys(("efficient", "clock_failures", "glance_cycles"), ctypes.c_uint32),
         **dict.fromkeys(("load_inference", "load_rest", "slack", "memory", "masked_us", "gap_us"), ctypes.c_float),
         **dict.fromkeys(("expected", "upper", "worst", "done", "expected_rate", "frame_share"), ctypes.c_float),
         **dict.fromkeys(("stuck", "busy", "make_up"), ctypes.c_bool),
+        "window_us": ctypes.c_uint64,
         "idles": ctypes.c_uint32 * len(IDLE_MODES),
         "faults": ctypes.c_uint32 * len(FAULTS),
         "rate": ctypes.c_float * LEVELS,
-        "demand": CPredictor,
+        **dict.fromkeys(("demand", "wake"), CPredictor),
     }
 
     def __init__(self, table: CTable, board: Board) -> None:

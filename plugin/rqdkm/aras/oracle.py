@@ -2,8 +2,10 @@
 
 :func:`plan` is a dynamic program over what arrives: for every frame a clock and whether it masks the rest, for every
 idle time a clock and sleep or stop, for every piece of the rest a clock; fewest missed frames first, then least energy.
-It wakes up just in time. :func:`floor_mj` is a bound that no schedule whatsoever can pass: every cycle at the clock
-where it costs least, stop mode for all other time, no change of clock, no wake-up, no deadline.
+It wakes up just in time. It keeps a few schedules per clock, so that both are upper bounds on the least possible.
+:func:`floor_mj` is a bound from the other side, of the same chip: no schedule that computes every frame takes less.
+Every cycle at the clock where it costs least, stop mode for all other time, no change of clock, no wake-up, no
+deadline.
 """
 
 from __future__ import annotations
@@ -70,8 +72,9 @@ class _Chip:
 
 
 def floor_mj(trace: Trace, table: CTable) -> float:
-    """Of a whole trace, up to its last deadline. Every cycle costs at least the least of run less stop power over its
-    rate, and the stop power that the time costs anyway::
+    """Of a whole trace, up to its last deadline: what every schedule that computes every frame takes at least, with the
+    currents of the table. Every cycle costs at least the least of run less stop power over its rate, and the stop power
+    that the time costs anyway::
 
         E >= P_stop T + sum over cycles of min over clocks of (P_run - P_stop) / rate
     """
@@ -79,7 +82,7 @@ def floor_mj(trace: Trace, table: CTable) -> float:
     of_frames = min((chip.run[p] - chip.stop) / chip.rate[p] for p in chip.points)
     of_rest = min((chip.run[p] - chip.stop) / chip.mhz[p] for p in chip.points)
     end = max(a.time_us + a.limit_us for a in trace if a.frame)
-    work = sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace)
+    work = sum(a.cycles * (of_frames if a.frame else of_rest) for a in trace if a.time_us < end)
     return float(chip.stop * end + work) / 1e6
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rqdkm.board.describe import STM32F407
 from rqdkm.report import charts, patch_charts, patch_view, view
 from rqdkm.report.schema import Patches, Report
 from rqdkm_tvm.files import write_atomic
@@ -26,6 +27,7 @@ def render(report: Report) -> str:
     rows = view.layer_rows(report)
     return environment.get_template("report.html.j2").render(
         report=report,
+        energy_source=STM32F407.source,
         facts=view.facts(report),
         rows=rows,
         top_share=max((row.share for row in rows), default=0.0) or 1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rqdkm.board.describe import STM32F407
 from rqdkm.report.schema import Function, Layer, Report
 
 # Colour families of the charts, by operator; everything else is "other".
@@ -71,7 +72,7 @@ def facts(report: Report) -> list[Fact]:
     detail = f"weights {kib(totals.weights_bytes)}, code {kib(report.flash.code_bytes)}"
     found.append(Fact("Flash", f"{totals.flash_bytes / 1024:.1f}", "KiB", detail, "linked"))
     if totals.energy_mj is not None and totals.power_mw is not None:
-        detail = f"{totals.power_mw:.0f} mW while running, by ST DS8626"
+        detail = f"{totals.power_mw:.0f} mW while running, by {STM32F407.source.partition(',')[0]}"
         found.append(Fact("Energy", f"{totals.energy_mj:.2f}", "mJ", detail, "estimated"))
     return found
 

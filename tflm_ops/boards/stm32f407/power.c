@@ -139,6 +139,8 @@ static bool sleep_once(uint64_t us) {
   return timed_out;
 }
 
+/* Where the caller has masked interrupts, one that is waiting ends it at once and stays waiting: whatever comes in a
+   sequence of sleeps and changes of clock ends all of it. */
 void board_sleep(uint64_t until_us) {
   const uint32_t state = rqdkm_port_irq_save();
   for (;;) {
@@ -324,16 +326,14 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
 rqdkm_aras_status board_doze(uint64_t until_us) {
   const rqdkm_clock_point point = board_clock_point();
   rqdkm_aras_status status = RQDKM_ARAS_OK;
-  bool interrupted = false;
+  const uint32_t state = rqdkm_port_irq_save();
   if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * kLockUs) {
-    const uint32_t state = rqdkm_port_irq_save();
     (void)board_clock_set(RQDKM_CLOCK_16);
-    board_sleep(until_us - kLockUs); /* ends at once if an interrupt is waiting */
-    interrupted = board_time_us() < until_us - kLockUs;
+    board_sleep(until_us - kLockUs);
     status = board_clock_set(point);
-    rqdkm_port_irq_restore(state);
   }
-  if (!interrupted) board_sleep(until_us);
+  board_sleep(until_us);
+  rqdkm_port_irq_restore(state);
   return status;
 }
 
@@ -363,7 +363,7 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
     if (end == STOP_TIMED_OUT && lock_at < until_us) board_sleep(lock_at);
     status = board_clock_set(point);
   }
-  rqdkm_port_irq_restore(state);
   if (end != STOP_INTERRUPTED) board_sleep(until_us);
+  rqdkm_port_irq_restore(state);
   return status == RQDKM_ARAS_OK && end == STOP_IMPOSSIBLE ? RQDKM_ARAS_NO_TIMER : status;
 }

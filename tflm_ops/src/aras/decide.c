@@ -40,7 +40,12 @@ void rqdkm_aras_set_point(rqdkm_aras *a, uint32_t point) {
   if (point != a->table->safe && a->clock_failures != 0 && a->now_us < a->retry_us) return;
   bool failed = false;
   a->glance_cycles = 0;
+  /* handlers that came in the middle of a change would run at the slow clock of its way, and a burst of them hold it up
+     for as long as it lasts */
+  const bool hold = a->level < RQDKM_ARAS_LEVELS - 1u;
+  if (hold) (void)a->port->set_priority(a->port->context, RQDKM_ARAS_LEVELS - 1u);
   const rqdkm_aras_status status = a->port->set_clock(a->port->context, point);
+  if (hold && !a->raised) (void)a->port->set_priority(a->port->context, a->level);
   a->switches++;
   const uint32_t reached = a->port->clock(a->port->context);
   if (status == RQDKM_ARAS_REFUSED) {
@@ -139,16 +144,16 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   const rqdkm_aras_table *t = a->table;
   const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us), last = reserve - until;
   const float mhz = a->mhz[a->point], left = (a->upper - a->decided_done) * t->point[a->point].factor;
-  a->glance_cycles = (uint32_t)((window < last ? window : last) * mhz);
+  a->glance_cycles = rqdkm_aras_whole((window < last ? window : last) * mhz); /* a change may have outlasted it */
   a->glance_rate = taken(a, 0, mhz) + kHindered * mhz;
-  a->glance_most = left > 0.0f ? (uint32_t)left : 0u;
+  a->glance_most = rqdkm_aras_whole(left);
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
    share. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
-  a->safe_us = a->now_us + (reserve > 0.0f ? (uint32_t)reserve : 0u);
+  a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   float until = 0.3f * (float)t->window_us;
   until = reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
@@ -160,8 +165,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
   }
   until = until > (float)t->tick_us ? until : (float)t->tick_us;
   a->looked_cycles = a->cycles;
-  a->check_cycles = (uint32_t)(until * a->mhz[a->point]);
-  a->check_ticks = a->glance_ticks = (uint32_t)until / t->tick_us;
+  a->check_cycles = rqdkm_aras_whole(until * a->mhz[a->point]);
+  a->check_ticks = a->glance_ticks = rqdkm_aras_whole(until) / t->tick_us;
   set_glance(a, until, reserve);
 }
 
@@ -192,7 +197,7 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decided_us = a->now_us;
   a->decided_done = a->done;
   a->decided_cycles = a->cycles;
-  a->decided_rest = (uint32_t)a->rest_begun;
+  a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
   /* at the fastest clock and the highest level there is nothing to hurry for */
   const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;

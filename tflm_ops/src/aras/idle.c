@@ -58,6 +58,7 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   const rqdkm_aras_port *port = a->port;
   const float left = rqdkm_aras_span(a->now_us, until_us);
   if (left < kShort_us) return RQDKM_ARAS_RUN_ON;
+  rqdkm_aras_close_idle(a);
   const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
   /* a choice holds for a while; one for a time shorter than usual only for that */
   const bool shorter = gap < 0.5f * a->gap_us;
@@ -87,7 +88,6 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   if (!rqdkm_aras_enter(a)) return RQDKM_ARAS_RUN_ON;
   /* called again at once, there is nothing new */
   if (!a->idled || a->port->cycles(a->port->context) - a->cycles > kAtOnce) rqdkm_aras_account(a, true);
-  rqdkm_aras_close_idle(a);
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
   if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */

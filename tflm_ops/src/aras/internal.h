@@ -48,5 +48,9 @@ static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {
   const uint64_t span = to > from ? to - from : 0;
   return span < 3600000000u ? (float)(uint32_t)span : 3.6e9f;
 }
+/* As the chip converts: what is out of range is undefined in C. */
+static inline uint32_t rqdkm_aras_whole(float x) {
+  return x > 0.0f ? (x < 4294967296.0f ? (uint32_t)x : UINT32_MAX) : 0u;
+}
 
 #endif

@@ -44,6 +44,7 @@ static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bo
   const uint32_t passed = counter - a->cycles;
   const float by_time = rqdkm_aras_span(0, span_us) * a->mhz[a->point];
   a->cycles = counter;
+  a->glance_cycles = 0; /* counts from there; who looks within a frame sets it anew */
   if (span_us > kCounterSpan_us) return awake ? by_time : (float)passed;
   if (awake && passed == 0 && span_us > a->table->tick_us) {
     if (!a->stuck) rqdkm_aras_count(a, RQDKM_ARAS_FAULT_CYCLES);

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.cli_options import JsonOpt, QuietOpt, SeedOpt, VerboseOpt, one_of
+from rqdkm.cli_options import JsonOpt, QuietOpt, VerboseOpt, one_of
 from rqdkm.cli_output import print_hint
 from rqdkm.options import OptionError
 
@@ -28,6 +28,7 @@ WorstOpt = Annotated[
 ShareOpt = Annotated[float, typer.Option(help="Part of the time that the rest is granted at any priority.")]
 CrystalOpt = Annotated[bool, typer.Option("--crystal", help="The PLL runs from the crystal: 2 ms more after a stop.")]
 FramesOpt = Annotated[int, typer.Option(min=1, max=1_000_000, help="Frames of a generated trace.")]
+TraceSeedOpt = Annotated[int, typer.Option("--seed", min=0, help="Of a generated trace.")]
 NoStopOpt = Annotated[bool, typer.Option("--no-stop", help="Peripherals need their clock: sleep only.")]
 MarkdownOpt = Annotated[Path | None, typer.Option(help="Write the page here.")]
 
@@ -37,7 +38,7 @@ def trace(
     kind: Annotated[str, typer.Argument(metavar=one_of(KINDS), help="What arrives, and how.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The CSV file to write.")],
     frames: FramesOpt = 300,
-    seed: SeedOpt = 0,
+    seed: TraceSeedOpt = 0,
     workload: WorkloadOpt = "machinery",
     workloads: WorkloadsOpt = None,
     verbose: VerboseOpt = 0,
@@ -58,7 +59,7 @@ def simulate(
     kind: Annotated[str, typer.Option(metavar=one_of(KINDS), help="A generated trace.")] = "periodic",
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write an HTML page with plots here.")] = None,
     frames: FramesOpt = 300,
-    seed: SeedOpt = 0,
+    seed: TraceSeedOpt = 0,
     workload: WorkloadOpt = "machinery",
     workloads: WorkloadsOpt = None,
     currents: CurrentsOpt = None,
@@ -71,7 +72,7 @@ def simulate(
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
 ) -> None:
-    """ARAS, three governors and an oracle on one trace: missed frames, energy, plots. Runs the C of the chip."""
+    """ARAS, four governors and an oracle on one trace: missed frames, energy, plots. Runs the C of the chip."""
     from rqdkm.aras import energy, page, study, table, traces
 
     if trace is None:

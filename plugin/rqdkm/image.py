@@ -98,17 +98,22 @@ def _check_kernels(options: DeployOptions, compiled: CompiledModel, policy: Poli
     """Whether there is something to select, and the policy selects among it."""
     names = metadata.kernels(metadata.metadata(compiled, "", ""))[0]
     if options.morphs and len(names) == 1:
-        raise ModelError(
-            "no layer of it morphs",
-            where=str(options.model),
-            hint="train it with MorphConv2D (docs/morph.md), or give the float model with --calib",
-        )
+        raise nothing_morphs(options)
     if policy is not None and policy.names != names:
         raise DataError(
             f"it selects among {', '.join(policy.names)}; the model has {', '.join(names)}",
             where=str(options.policy),
             hint="train a policy for this model: rqdkm dkm costs, rqdkm dkm train",
         )
+
+
+def nothing_morphs(options: DeployOptions) -> ModelError:
+    """The error of ``--config dkm`` on a plain int8 model."""
+    return ModelError(
+        "no layer of it morphs",
+        where=str(options.model),
+        hint="train it with MorphConv2D (docs/morph.md), or give the float model with --calib",
+    )
 
 
 def _remedy(options: DeployOptions) -> str:

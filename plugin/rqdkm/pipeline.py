@@ -145,8 +145,8 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
         raise PlanError("it has no bit-widths", where=str(options.plan), hint="leave out --plan, or --config rq")
     if options.calib is None:
         raise DataError(
-            "rq plans bit-widths from calibration inputs",
-            where="--config rq",
+            "bit-widths are planned on calibration inputs",
+            where=f"--config {options.config}",
             hint="pass --calib with typical inputs, labelled if possible, or --plan with a plan made before",
         )
     from rqdkm import morph_planning, planning

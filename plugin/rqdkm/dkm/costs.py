@@ -107,5 +107,5 @@ class Costs:
             return Costs(tuple(head["names"]), int(head["safe"]), **arrays)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"cannot read the costs: {error}", where=str(path), hint="give a file that Costs.save wrote"
+                f"cannot read the costs: {error}", where=str(path), hint="give a file that rqdkm dkm costs wrote"
             ) from error

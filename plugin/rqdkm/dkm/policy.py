@@ -67,7 +67,7 @@ class Policy:
         Raises:
             DataError: as the chip would refuse it.
         """
-        hint = "give the bytes that Policy.to_bytes wrote"
+        hint = "give the file that rqdkm dkm train wrote, or train again"
         if len(blob) < _HEAD.size + 4:
             raise DataError("the policy is cut short", where=where, hint=hint)
         magic, version, kernels, h1, h2, s1, s2, *reserved = _HEAD.unpack_from(blob)

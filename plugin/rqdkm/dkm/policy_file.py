@@ -59,8 +59,12 @@ class PolicyFile:
         except OSError as error:
             raise DataError(f"cannot read the policy: {error.strerror}", where=where, hint=_HINT) from error
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
-            raise DataError(f"it is no policy: {error}", where=where, hint=_HINT) from error
+            raise DataError(
+                "it is no policy, or a part of it is missing or damaged", where=where, hint=_HINT
+            ) from error
         policy = Policy.from_bytes(blob, where=where)
-        if policy.kernels != len(names) or not 0 <= safe < len(names) or any(not 0 < n < 1 << 32 for n in cycles):
-            raise DataError("its kernels do not fit its blob", where=where, hint=_HINT)
+        if policy.kernels != len(names):
+            raise DataError(f"it names {len(names)} kernels and selects {policy.kernels}", where=where, hint=_HINT)
+        if not 0 <= safe < len(names) or any(not 0 < n < 1 << 32 for n in cycles):
+            raise DataError("its safe kernel or its cycles are out of range", where=where, hint=_HINT)
         return PolicyFile(names, safe, cycles, policy)

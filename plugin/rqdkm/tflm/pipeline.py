@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rqdkm import __version__, budget, judge, pipeline, plan_files
+from rqdkm import __version__, budget, judge, morph_planning, pipeline, plan_files
+from rqdkm.image import nothing_morphs
 from rqdkm.models import oracle, reference
 from rqdkm.models.graph import Graph
 from rqdkm.models.load import LoadedModel
@@ -83,6 +84,8 @@ def export(
         RqdkmError: whatever the user can put right; nothing is left behind then.
     """
     prepared = pipeline.prepare(options, progress)
+    if options.morphs and not morph_planning.morphs(prepared.model):
+        raise nothing_morphs(options)
     planned = pipeline.bit_widths(options, prepared.model, progress)
     options = pipeline.named(options, planned)
     make = _portable if portable_only else _generated

@@ -61,7 +61,7 @@ def test_show_prints_grid_classes_branches_and_what_runs_the_layers(folder: Path
         ["1", "0"],
         ["a", "own", "4", "bits,", "0.25,", "-8"],
         ["b", "own", "2", "bits,", "0.5,", "-2"],
-        ["patch_stage", "patch_stage", "8", "8", "patch_stage", "arena", "4096"],
+        ["patch_stage", "patch_stage", "-", "8", "patch_stage", "arena", "4096"],
         ["a", "conv2d", "8", "8", "patched"],
     ):
         assert wanted in rows

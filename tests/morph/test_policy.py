@@ -170,9 +170,9 @@ def test_policy_files_are_kept_and_checked(policy: PolicyFile, model: CompiledMo
     text = path.read_text()
     for old, new, reason in (
         ('"rqdkm.policy"', '"other"', "no policy of a version"),
-        ('"safe": 0', '"safe": 9', "do not fit"),
+        ('"safe": 0', '"safe": 9', "out of range"),
         ('"blob": "', '"blob": "!', "no policy"),
-        ('"cycles": 900000', '"cycles": 0', "do not fit"),
+        ('"cycles": 900000', '"cycles": 0', "out of range"),
     ):
         assert old in text
         path.write_text(text.replace(old, new, 1))

@@ -33,6 +33,12 @@ SHAPES = {
     "5x5, stride 2, odd channels": ((9, 9), 5, (5, 5), 2),
     "7x7, one input channel": ((13, 12), 1, (7, 7), 2),
     "2x2": ((6, 6), 4, (2, 2), 1),
+    "5x5, 12 columns": ((7, 12), 4, (5, 5), 1),
+    "5x5, stride 2": ((11, 16), 8, (5, 5), 2),
+    "5x5, stride 2, rest of 3 columns": ((6, 14), 4, (5, 5), 2),
+    "3x7": ((6, 11), 4, (3, 7), 1),
+    "7x7, stride 2": ((10, 13), 4, (7, 7), 2),
+    "8x8, stride 2": ((9, 12), 4, (8, 8), 2),
 }
 
 
@@ -101,10 +107,16 @@ def test_the_arm_code_agrees() -> None:
 
 def test_fast_kernels_are_chosen_where_they_apply() -> None:
     rng = np.random.default_rng(5)
-    case = random_elementwise.depthwise(rng, size=(24, 24), channels=32, kernel=(3, 3))
-    assert registry.candidates(case.layer)[0][0].name == "depthwise_conv2d_s8_strip"
-    case = random_elementwise.depthwise(rng, size=(24, 24), channels=32, kernel=(3, 3), stride=2)
-    assert registry.candidates(case.layer)[0][0].name == "depthwise_conv2d_s8_direct"
+    for size, channels, kernel, stride, wanted in (
+        ((24, 24), 32, (3, 3), 1, "strip"),
+        ((12, 12), 64, (3, 3), 2, "direct"),
+        ((24, 24), 96, (3, 3), 2, "plane"),
+        ((24, 24), 32, (5, 5), 1, "plane"),
+        ((32, 56), 16, (5, 5), 2, "plane"),
+        ((20, 1), 8, (9, 1), 1, "direct"),
+    ):
+        case = random_elementwise.depthwise(rng, size=size, channels=channels, kernel=kernel, stride=stride)
+        assert registry.candidates(case.layer)[0][0].name == f"depthwise_conv2d_s8_{wanted}", (size, kernel, stride)
     case = random_elementwise.depthwise(rng, size=(24, 24), channels=1, kernel=(5, 5), multiplier=8)
     assert registry.candidates(case.layer)[0][0].name == "depthwise_conv2d_s8_as_conv2d"
 

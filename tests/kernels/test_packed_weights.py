@@ -197,7 +197,7 @@ def test_random_depthwise_layers_with_and_without_unpacking() -> None:
     cases, outputs = cases_and_outputs([(narrow_weights(rng, layer), x) for layer, x in made], 12)
     harness.check(cases, outputs)
     unpacking = {case.kernel.name for case in cases if case.config.get("packed")}
-    assert unpacking == {"depthwise_conv2d_s8_strip", "depthwise_conv2d_s8_direct"}
+    assert unpacking == {f"depthwise_conv2d_s8_{kernel}" for kernel in ("strip", "direct", "plane")}
     assert "depthwise_conv2d_s8_as_conv2d" in {case.kernel.name for case in cases}
 
 

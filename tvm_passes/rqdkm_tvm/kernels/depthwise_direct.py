@@ -165,8 +165,11 @@ class DepthwiseDirect(Kernel):
         strips = -(-shape.output_h // rows)
         pairs, singles = channels // 4 * 2, channels % 4
         width = shape.output_w
-        four = taps * 18.0 + 38.0 if taps <= _REGISTER_TAPS else taps * 25.0 + 70.0
-        row = min(-(-width // 4) * four, -(-width // 3) * four * 0.75) if width >= 3 else width * four * 0.35
+        if self._in_registers(layer, shape):
+            four = taps * 18.0 + 38.0
+            row = min(-(-width // 4) * four, -(-width // 3) * four * 0.75) if width >= 3 else width * four * 0.35
+        else:
+            row = width // 4 * (taps * 34.0 + 90.0) + width % 4 * (taps * 12.0 + 54.0)
         solved = _solve(ByArithmetic(layer))
         finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form if solved else Form.SHIFT]
         copied = shape.extent(rows, 0) * shape.extent(shape.output_w, 1) * channels * strips if shape.padded else 0
@@ -179,6 +182,21 @@ class DepthwiseDirect(Kernel):
             + strips * pairs * 60.0
             + copied * 0.9
             + singles * single
+        )
+
+    @staticmethod
+    def _in_registers(layer: Layer, shape: Geometry) -> bool:
+        """Whether the block is asm, all weights in registers and offsets immediates; else it is C, in a loop."""
+        pixel = layer.inputs[0].shape[3]
+        row = pixel * (shape.extent(shape.output_w, 1) if shape.padded else shape.input_w)
+        (kernel_h, kernel_w), (down, right) = shape.kernel, shape.stride
+        last = (kernel_h - 1) * shape.dilation[0] * row + (kernel_w - 1) * shape.dilation[1] * pixel
+        return (
+            kernel_h * kernel_w <= _REGISTER_TAPS
+            and last + 3 * right * pixel <= 4095
+            and 4 * pixel <= 4095
+            and right * pixel * shape.output_w <= 65535
+            and down * row - right * pixel * shape.output_w + 3 * right * pixel <= 65535
         )
 
     def lower(self, layer: Layer, config: Config) -> KernelCall:

@@ -115,6 +115,10 @@ def test_firmware_with_the_policy_is_exact_whatever_it_selects(policy: Path, fol
     report = json.loads((out / "report.json").read_text())
     assert report["exactness"]["mismatches"] == 0 and report["exactness"]["samples"] == 8
     assert report["accuracy"]["n"] == 60
+    note = next(note for note in report["notes"] if note.startswith("Kernels that the policy chose for 8 frames"))
+    counts = note.partition(": ")[2].partition(". ")[0].split(", ")
+    assert sum(int(count.rpartition(" ")[2]) for count in counts) == 8
+    assert {count.rpartition(" ")[0] for count in counts} <= set(PolicyFile.load(policy).names)
     blob = PolicyFile.load(policy).policy.to_bytes()
     assert f"rqdkm_model_policy_bytes = {len(blob)};" in (out / "project" / "model" / "policy.c").read_text()
 

@@ -106,6 +106,6 @@ class Costs:
                 arrays = {name: file[name] for name in ("cycles", "memory", "levels", "statistics", "right")}
             return Costs(tuple(head["names"]), int(head["safe"]), **arrays)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"cannot read the costs: {error}", where=str(path), hint="give a file that rqdkm dkm costs wrote"
-            ) from error
+            reason = getattr(error, "strerror", None) or error
+            hint = "give a file that rqdkm dkm costs wrote"
+            raise DataError(f"cannot read the costs: {reason}", where=str(path), hint=hint) from error

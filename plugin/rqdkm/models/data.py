@@ -282,7 +282,7 @@ def _check_input(array: NDArray, tensor: TensorInfo, where: str) -> NDArray:
     if array.dtype.kind not in "fiu":
         raise DataError(f"its type is {array.dtype}, expected float32 or int8 numbers", where=here)
     if array.size == 0:
-        raise DataError("it holds no samples", where=here)
+        raise DataError("it holds no samples", where=here, hint="save at least one, as (samples, ...)")
     squeezed = tuple(d for d in sample if d != 1)
     if array.ndim == 0 or tuple(d for d in array.shape[1:] if d != 1) != squeezed:
         raise DataError(

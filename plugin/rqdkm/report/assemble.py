@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -285,4 +286,23 @@ def _notes(pieces: Pieces) -> tuple[str, ...]:
         notes.append(f"{len(fallbacks)} operators run as TVM's own C code: {', '.join(row.op for row in fallbacks)}.")
     if pieces.ran is not None and pieces.ran.violations:
         notes.append(f"The virtual board saw {len(pieces.ran.violations)} clock violations.")
+    notes += _kernels_run(pieces)
     return tuple(notes)
+
+
+def _kernels_run(pieces: Pieces) -> list[str]:
+    """Which kernels the policy of a morphing model chose for the samples; without one, which kernel ran."""
+    libraries = [layer.layer.library for layer in pieces.compiled.layers if layer.layer.library is not None]
+    if not libraries or pieces.ran is None:
+        return []
+    library = max(libraries, key=lambda found: len(found.paths))
+    names = [path.name for path in library.paths]
+    safe = names[library.safe]
+    chosen = Counter(names[selection.selected] for selection in pieces.ran.selections)
+    if not chosen:
+        return [f"No policy: all {len(pieces.ran.outputs)} frames ran the safe kernel, {safe}."]
+    counts = ", ".join(f"{name} {chosen[name]}" for name in names if chosen[name])
+    return [
+        f"Kernels that the policy chose for {chosen.total()} frames, nothing else running and without a time limit: "
+        f"{counts}. Cycles are their mean, MACs those of the safe kernel, {safe}."
+    ]

@@ -3,7 +3,7 @@
     python examples/machinery/train_morph.py --data .cache/machinery.npz --out morph
 
 A teacher with plain 3x3 convolutions (the network of train.py) is trained first; then the morphing network with its
-5x5 kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more than
+leading kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more than
 train.py's network was: shifted by a band, reversed in time, noise of many strengths, since kernels are chosen by it.
 """
 
@@ -28,7 +28,6 @@ from train import build as plain
 
 L = tf.keras.layers
 KERNELS = ("3x3", "5x5", "separable 3x3", "separable 5x5", "1x1")
-LEADER = 1
 
 
 def build(shape: tuple[int, int, int] = (BANDS, FRAMES, 1), classes: int = 10) -> tf.keras.Model:
@@ -81,6 +80,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the .npz of dataset.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for the model files")
     parser.add_argument("--teacher", type=Path, help="a .keras model to learn from; else one is trained")
+    parser.add_argument("--leader", choices=KERNELS, default="5x5", help="trained first, with all that kernels share")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = np.load(options.data)
@@ -122,9 +122,10 @@ def main() -> None:
         )
 
     every = range(len(KERNELS))
-    learn(40, 4e-3, [LEADER], "nothing")
+    leader = KERNELS.index(options.leader)
+    learn(40, 4e-3, [leader], "nothing")
     for kernel in every:
-        if kernel != LEADER:
+        if kernel != leader:
             learn(25, 4e-3, [kernel], "rest")
     learn(25, 2e-3, every, "norms")
     model.save(options.out / "model.keras")

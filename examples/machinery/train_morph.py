@@ -3,8 +3,9 @@
     python examples/machinery/train_morph.py --data .cache/machinery.npz --out morph
 
 A teacher with plain 3x3 convolutions (the network of train.py) is trained first; then the morphing network with its
-leading kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more than
-train.py's network was: shifted by a band, reversed in time, noise of many strengths, since kernels are chosen by it.
+leading kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more
+than train.py's network was: shifted by a band, reversed in time, noise of many strengths, since kernels are chosen by
+it.
 """
 
 from __future__ import annotations

@@ -139,11 +139,13 @@ typedef struct {
   float wasted;         /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us;
   uint64_t safe_us;                      /* until then the worst case is no danger, even if nothing gets done */
-  uint32_t looked_cycles;                /* counter at the last look */
-  uint32_t check_cycles, check_ticks;    /* from there: nothing to be decided before */
-  uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; check_ticks behind one */
+  uint32_t check_ticks;                  /* that need not look at anything yet */
+  uint32_t looked_cycles, check_cycles;  /* counter at the last look; from there it has to be further at the next */
+  uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; ticks from one to the next */
   uint32_t glance_most;                  /* cycles that the frame may have computed since the decision, for one */
-  float glance_rate;                     /* and the rest's rate */
+  float glance_rest;                     /* and the rest's part of all of them */
+  float glance_spare;                    /* time by which the reserve outlasts the next look, at the decision, */
+  float glance_time, glance_gain;        /* less this per cycle since, and this more per cycle of the frame; us */
   float decided_rate, decided_done;      /* rate[0] and done at the last decision */
   uint32_t decided_cycles, decided_rest; /* and the counters */
   bool decided_make_up;

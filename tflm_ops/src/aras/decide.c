@@ -137,24 +137,30 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
-/* Looks before the window ends, and before the last one that the reserve allows, may be glances. */
+/* Looks before the window ends may be glances, as long as the reserve lasts: what was left of it at the decision, less
+   the time since, and what the frame has got done adds to it. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
   a->glance_cycles = 0;
-  if (a->level != 0 || a->make_up || a->stuck || reserve <= until) return;
+  if (a->level != 0 || a->make_up || a->stuck || reserve < until) return;
   const rqdkm_aras_table *t = a->table;
-  const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us), last = reserve - until;
-  const float mhz = a->mhz[a->point], left = (a->upper - a->decided_done) * t->point[a->point].factor;
-  a->glance_cycles = rqdkm_aras_whole((window < last ? window : last) * mhz); /* a change may have outlasted it */
-  a->glance_rate = taken(a, 0, mhz) + kHindered * mhz;
-  a->glance_most = rqdkm_aras_whole(left);
+  const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us);
+  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
+  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / granted;
+  a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
+  a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;
+  a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
+  a->glance_spare = reserve + since - gained - until;
+  a->glance_time = 1.0f / mhz;
+  a->glance_gain = 1.0f / (factor * granted);
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
    share. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
+  const float tick = (float)t->tick_us;
   a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
-  float until = 0.3f * (float)t->window_us;
+  float until = 0.35f * (float)t->window_us;
   until = reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
@@ -163,10 +169,11 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float rest = (a->masked_us - 0.5f * rqdkm_aras_most_masked(a)) * t->share / (1.0f - t->share);
     until = rest < until ? rest : until;
   }
-  until = until > (float)t->tick_us ? until : (float)t->tick_us;
+  until = until > tick ? until : tick;
   a->looked_cycles = a->cycles;
-  a->check_cycles = rqdkm_aras_whole(until * a->mhz[a->point]);
-  a->check_ticks = a->glance_ticks = rqdkm_aras_whole(until) / t->tick_us;
+  a->check_cycles = rqdkm_aras_whole(0.5f * until * a->mhz[a->point]);
+  a->glance_ticks = (rqdkm_aras_whole(until) + t->tick_us / 2u) / t->tick_us;
+  a->check_ticks = a->glance_ticks - 1u;
   set_glance(a, until, reserve);
 }
 
@@ -220,21 +227,28 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
   uint32_t rest = a->rest_depth != 0 ? counter - a->rest_started : 0u;
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) rest += a->rest_cycles[l];
   rest -= a->decided_rest;
-  if (rest > passed || passed - rest > a->glance_most ||
-      (float)rest * a->mhz[a->point] > a->glance_rate * (float)passed || a->port->clock(a->port->context) != a->point)
+  const uint32_t own = passed - rest;
+  const float all = (float)passed;
+  if (rest > passed || own > a->glance_most || (float)rest > a->glance_rest * all ||
+      a->glance_spare + (float)own * a->glance_gain < all * a->glance_time ||
+      a->port->clock(a->port->context) != a->point)
     return false;
   a->looked_cycles = counter;
-  a->check_ticks = a->glance_ticks;
+  a->check_ticks = a->glance_ticks - 1u;
   return true;
 }
 
-/* Another look without a decision, if none is due: the reserve lasts, and the rest is as it was. */
+/* Another look without a decision, if none is due: the rest is as it was, and the reserve lasts, or what the frame has
+   got done has renewed it. */
 static bool still_good(rqdkm_aras *a) {
-  const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0];
-  if (a->now_us >= a->safe_us || a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band ||
-      changed < -band || a->done > a->upper || hindered(a))
+  const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0], tick = (float)a->table->tick_us;
+  if (a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band ||
+      a->done > a->upper || hindered(a))
     return false;
-  set_check(a, rqdkm_aras_span(a->now_us, a->safe_us));
+  const situation s = look(a);
+  const float reserve = kept_for(a, &s, a->point) - tick;
+  if (reserve < tick || (a->now_us >= a->safe_us && level_for(a, &s, a->point) != 0)) return false;
+  set_check(a, reserve);
   return true;
 }
 

@@ -137,6 +137,12 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
+/* Time at raised levels that the rest of the frame would leave above what may be owed, at the fastest point. */
+static float excess(const rqdkm_aras *a) {
+  const float rate = a->mhz[0] - a->rate[RQDKM_ARAS_LEVELS - 1u], least = 0.05f * a->mhz[0];
+  return a->masked_us + (a->upper - a->done) / (rate > least ? rate : least) - rqdkm_aras_most_masked(a);
+}
+
 /* Looks before the window ends may be glances, as long as the reserve lasts: what was left of it at the decision, less
    the time since, and what the frame has got done adds to it. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
@@ -166,7 +172,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
     until = budget < until ? budget : until;
   } else if (a->make_up) {
-    const float rest = (a->masked_us - 0.5f * rqdkm_aras_most_masked(a)) * t->share / (1.0f - t->share);
+    const float half = a->masked_us - 0.5f * rqdkm_aras_most_masked(a), end = excess(a);
+    const float rest = (end < half ? end : half) * t->share / (1.0f - t->share);
     until = rest < until ? rest : until;
   }
   until = until > tick ? until : tick;
@@ -183,6 +190,7 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
      one begin in a hurry, which would end at leisure, and so on */
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
+  a->make_up = a->make_up && excess(a) > 0.0f; /* else what is left of the frame may be borrowed */
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
   const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
   for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {

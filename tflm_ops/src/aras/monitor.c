@@ -101,13 +101,17 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
 }
 
 /* What was taken at a raised level is given back at the rate that the share allows. A handler that was at work when the
-   level was raised goes on; that it did counts. */
-static void keep_share(rqdkm_aras *a, float span, float served) {
+   level was raised goes on; that it did counts. Where inference got on at level 0 nothing was waiting: what comes later
+   begins a claim of its own. inference: cycles of it. */
+static void keep_share(rqdkm_aras *a, float span, float served, float inference) {
   const float share = a->table->share, most = rqdkm_aras_most_masked(a), least = -0.25f * most;
   if (share <= 0.0f || (a->level == 0 && a->masked_us <= least)) return;
-  a->masked_us += a->level > 0 ? span - served / (a->mhz[a->point] * share) : -span * (1.0f - share) / share;
-  a->masked_us = a->masked_us > least ? a->masked_us : least;
-  a->make_up = a->masked_us >= most || (a->make_up && a->masked_us > 0.5f * most);
+  const float mhz = a->mhz[a->point], tick = (float)a->table->tick_us, back = (1.0f - share) / share;
+  a->masked_us += a->level > 0 ? span - served / (mhz * share) : -span * back;
+  const bool waits = a->level > 0 || !a->busy || inference < 0.5f * tick * mhz;
+  a->masked_us = waits && a->masked_us > least ? a->masked_us : least;
+  /* at the tick that is nearest to where it should begin and end */
+  a->make_up = a->masked_us + 0.5f * tick >= most || (a->make_up && a->masked_us > 0.5f * (most + tick * back));
 }
 
 void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
@@ -149,6 +153,6 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->clock_failures = 1;
     a->retry_us = now;
   }
-  keep_share(a, rqdkm_aras_span(0, span), served);
+  keep_share(a, rqdkm_aras_span(0, span), served, inference);
   if (a->now_us - a->window_us >= a->table->window_us) close_window(a);
 }

@@ -165,6 +165,7 @@ typedef struct {
   float frame_rest, frame_load;
   float masked_us; /* time at raised levels that the rest has not yet been given back */
   bool make_up;    /* it is being given back: level 0 only */
+  bool late;       /* the frame has no reserve, nor had at the last decision */
 
   /* idle times */
   bool can_stop, idled;

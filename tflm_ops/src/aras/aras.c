@@ -123,7 +123,8 @@ void rqdkm_aras_tick(rqdkm_aras *a) {
       return;
     }
     const uint32_t counter = a->port->cycles(a->port->context);
-    const bool early = counter - a->looked_cycles < a->check_cycles; /* than half as far as it should be: it may stand */
+    const bool early =
+        counter - a->looked_cycles < a->check_cycles; /* than half as far as it should be: it may stand */
     rqdkm_aras_check(a, counter, early);
     return;
   }

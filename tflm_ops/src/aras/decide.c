@@ -137,7 +137,8 @@ static situation look(rqdkm_aras *a) {
   return s;
 }
 
-/* Time at raised levels that the rest of the frame would leave above what may be owed, at the fastest point. */
+/* What would be owed to the rest at the end of the frame, were it held back until then at the fastest point, above the
+   most that may be. */
 static float excess(const rqdkm_aras *a) {
   const float rate = a->mhz[0] - a->rate[RQDKM_ARAS_LEVELS - 1u], least = 0.05f * a->mhz[0];
   return a->masked_us + (a->upper - a->done) / (rate > least ? rate : least) - rqdkm_aras_most_masked(a);
@@ -172,8 +173,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
     until = budget < until ? budget : until;
   } else if (a->make_up) {
-    const float half = a->masked_us - 0.5f * rqdkm_aras_most_masked(a), end = excess(a);
-    const float rest = (end < half ? end : half) * t->share / (1.0f - t->share);
+    const float owed = a->masked_us - rqdkm_aras_repaid(a), end = excess(a);
+    const float rest = (end < owed ? end : owed) * t->share / (1.0f - t->share);
     until = rest < until ? rest : until;
   }
   until = until > tick ? until : tick;
@@ -190,9 +191,10 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
      one begin in a hurry, which would end at leisure, and so on */
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
+  const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
+  a->late = late;
   a->make_up = a->make_up && excess(a) > 0.0f; /* else what is left of the frame may be borrowed */
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
   for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
     float found = energy(a, &s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;

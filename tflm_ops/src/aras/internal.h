@@ -39,9 +39,13 @@ static inline void rqdkm_aras_count(rqdkm_aras *aras, rqdkm_aras_fault fault) { 
 static inline float rqdkm_aras_granted(const rqdkm_aras *aras) {
   return 0.95f * aras->mhz[0] * (1.0f - aras->table->share);
 }
-/* Time at raised levels that may be owed to the rest at most. */
+/* Time at raised levels that may be owed to the rest at most, and where giving back ends. A frame without a reserve
+   borrows all that the promise allows. */
 static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
-  return (1.0f - aras->table->share) * (float)aras->table->window_us;
+  return (aras->late ? 1.0f : 1.0f - aras->table->share) * (float)aras->table->window_us;
+}
+static inline float rqdkm_aras_repaid(const rqdkm_aras *aras) {
+  return rqdkm_aras_most_masked(aras) - 0.5f * (1.0f - aras->table->share) * (float)aras->table->window_us;
 }
 /* From then to now, microseconds; 0 if it lies ahead. Differences beyond an hour are as good as an hour. */
 static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {

@@ -104,14 +104,16 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
    level was raised goes on; that it did counts. Where inference got on at level 0 nothing was waiting: what comes later
    begins a claim of its own. inference: cycles of it. */
 static void keep_share(rqdkm_aras *a, float span, float served, float inference) {
-  const float share = a->table->share, most = rqdkm_aras_most_masked(a), least = -0.25f * most;
+  const float share = a->table->share, most = rqdkm_aras_most_masked(a),
+              least = -0.25f * (1.0f - share) * (float)a->table->window_us;
   if (share <= 0.0f || (a->level == 0 && a->masked_us <= least)) return;
   const float mhz = a->mhz[a->point], tick = (float)a->table->tick_us, back = (1.0f - share) / share;
   a->masked_us += a->level > 0 ? span - served / (mhz * share) : -span * back;
   const bool waits = a->level > 0 || !a->busy || inference < 0.5f * tick * mhz;
   a->masked_us = waits && a->masked_us > least ? a->masked_us : least;
   /* at the tick that is nearest to where it should begin and end */
-  a->make_up = a->masked_us + 0.5f * tick >= most || (a->make_up && a->masked_us > 0.5f * (most + tick * back));
+  const float ends = rqdkm_aras_repaid(a) + 0.5f * tick * back;
+  a->make_up = a->masked_us + 0.5f * tick >= most || (a->make_up && a->masked_us > ends);
 }
 
 void rqdkm_aras_account(rqdkm_aras *a, bool awake) {

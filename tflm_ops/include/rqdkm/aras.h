@@ -139,9 +139,9 @@ typedef struct {
   float wasted;         /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us;
   uint64_t safe_us;                      /* until then the worst case is no danger, even if nothing gets done */
-  uint32_t check_ticks;                  /* that need not look at anything yet */
-  uint32_t looked_cycles, check_cycles;  /* counter at the last look; from there it has to be further at the next */
-  uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; ticks from one to the next */
+  uint32_t looked_cycles;                /* counter at the last look */
+  uint32_t check_cycles, check_ticks;    /* from there: nothing to be decided before */
+  uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; check_ticks behind one */
   uint32_t glance_most;                  /* cycles that the frame may have computed since the decision, for one */
   float glance_rest;                     /* and the rest's part of all of them */
   float glance_spare;                    /* time by which the reserve outlasts the next look, at the decision, */

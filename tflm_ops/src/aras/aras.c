@@ -118,13 +118,11 @@ static void hold(rqdkm_aras *a) {
 
 void rqdkm_aras_tick(rqdkm_aras *a) {
   if (a->busy && !a->entered) {
-    if (a->check_ticks != 0) { /* ticks tell that it is too early, for less than a look at a counter */
-      a->check_ticks--;
-      return;
-    }
+    /* cycles tell as well as time that it is too early, for less; a counter that stands still is noticed by the ticks
+     */
     const uint32_t counter = a->port->cycles(a->port->context);
-    const bool early =
-        counter - a->looked_cycles < a->check_cycles; /* than half as far as it should be: it may stand */
+    const bool early = counter - a->looked_cycles < a->check_cycles;
+    if (early && a->check_ticks-- > 0) return;
     rqdkm_aras_check(a, counter, early);
     return;
   }

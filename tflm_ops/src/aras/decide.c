@@ -162,13 +162,14 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
-   share. */
+   share. At the fastest clock and the highest level there is nothing to hurry for. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
   const float tick = (float)t->tick_us;
   a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
-  float until = 0.35f * (float)t->window_us;
-  until = reserve < until ? reserve : until;
+  const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
+  float until = (last ? 1.0f : 0.35f) * (float)t->window_us;
+  until = !last && reserve < until ? reserve : until;
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
     until = budget < until ? budget : until;
@@ -179,9 +180,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
   }
   until = until > tick ? until : tick;
   a->looked_cycles = a->cycles;
-  a->check_cycles = rqdkm_aras_whole(0.5f * until * a->mhz[a->point]);
-  a->glance_ticks = (rqdkm_aras_whole(until) + t->tick_us / 2u) / t->tick_us;
-  a->check_ticks = a->glance_ticks - 1u;
+  a->check_cycles = rqdkm_aras_whole((until - 0.5f * tick) * a->mhz[a->point]); /* the tick that is nearest to it */
+  a->check_ticks = a->glance_ticks = (rqdkm_aras_whole(until) + t->tick_us / 2u) / t->tick_us;
   set_glance(a, until, reserve);
 }
 
@@ -216,9 +216,7 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decided_cycles = a->cycles;
   a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
-  /* at the fastest clock and the highest level there is nothing to hurry for */
-  const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
-  set_check(a, last ? (float)a->table->window_us : kept_for(a, &s, a->point) - (float)a->table->tick_us);
+  set_check(a, kept_for(a, &s, a->point) - (float)a->table->tick_us);
 }
 
 /* The rest takes more than was thought when the decision was made: what is seen now holds until the window closes. */
@@ -244,7 +242,7 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
       a->port->clock(a->port->context) != a->point)
     return false;
   a->looked_cycles = counter;
-  a->check_ticks = a->glance_ticks - 1u;
+  a->check_ticks = a->glance_ticks;
   return true;
 }
 

@@ -144,9 +144,6 @@ static float excess(const rqdkm_aras *a) {
   return a->masked_us + (a->upper - a->done) / (rate > least ? rate : least) - rqdkm_aras_most_masked(a);
 }
 
-/* Elsewhere than at the point that takes least, a reserve that grows is worth a decision. */
-static bool renews(const rqdkm_aras *a) { return a->point == a->efficient; }
-
 /* Looks before the window ends may be glances, as long as the reserve lasts: what was left of it at the decision, less
    the time since, and what the frame has got done adds to it. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
@@ -154,23 +151,22 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   if (a->level != 0 || a->make_up || a->stuck || reserve < until) return;
   const rqdkm_aras_table *t = a->table;
   const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us);
-  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor;
-  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gain = renews(a) ? 1.0f / rqdkm_aras_granted(a) : 0.0f;
+  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
+  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / granted;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
   a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
-  a->glance_spare = reserve + since - gain * (a->done - a->decided_done) - until;
+  a->glance_spare = reserve + since - gained - until;
   a->glance_time = 1.0f / mhz;
-  a->glance_gain = gain / factor;
+  a->glance_gain = 1.0f / (factor * granted);
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
-   share. At the fastest clock and the highest level there is nothing to hurry for, and not before there can be a reserve
-   again. */
+   share. At the fastest clock and the highest level there is nothing to hurry for, and not before there can be a
+   reserve again. */
 static void set_check(rqdkm_aras *a, float reserve) {
   const rqdkm_aras_table *t = a->table;
   const float tick = (float)t->tick_us;
-  a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
   const float window = (float)t->window_us, granted = rqdkm_aras_granted(a);
   float until = 0.35f * window;
@@ -226,7 +222,9 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decided_cycles = a->cycles;
   a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
-  set_check(a, kept_for(a, &s, a->point) - (float)a->table->tick_us);
+  const float reserve = kept_for(a, &s, a->point) - (float)a->table->tick_us;
+  a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
+  set_check(a, reserve);
 }
 
 /* The rest takes more than was thought when the decision was made: what is seen now holds until the window closes. */
@@ -256,16 +254,20 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
   return true;
 }
 
-/* Another look without a decision, if none is due: the rest is as it was, and the reserve lasts, or what the frame has
-   got done has renewed it. */
+/* Another look without a decision, if none is due: the rest is as it was, and the reserve lasts. What the frame has got
+   done renews it; but elsewhere than at the point that takes least, that may be worth a decision. */
 static bool still_good(rqdkm_aras *a) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0], tick = (float)a->table->tick_us;
   if (a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band ||
       a->done > a->upper || hindered(a))
     return false;
   const situation s = look(a);
-  const float reserve = renews(a) ? kept_for(a, &s, a->point) - tick : rqdkm_aras_span(a->now_us, a->safe_us);
-  if (reserve < tick || (a->now_us >= a->safe_us && level_for(a, &s, a->point) != 0)) return false;
+  const float reserve = kept_for(a, &s, a->point) - tick;
+  if (reserve < tick) return false;
+  if (a->now_us >= a->safe_us) {
+    if (a->point != a->efficient || level_for(a, &s, a->point) != 0) return false;
+    a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
+  }
   set_check(a, reserve);
   return true;
 }

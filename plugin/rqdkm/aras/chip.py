@@ -73,7 +73,8 @@ class Chip(Board):
         self.pending: list[deque[Arrival]] = [deque() for _ in range(LEVELS)]
         self.tally = Tally()
         self.stretches: list[Stretch] = []
-        self._due = float("inf")  # of a tick while handlers run and somebody waits for them
+        self._due = float("inf")  # of a tick, while a frame is computed or somebody waits for handlers
+        self._ticks: Callable[[], None] = lambda: None
         self.tick: Callable[[], None] = lambda: None
         self.rest_begin: Callable[[], None] = lambda: None
         self.rest_end: Callable[[int], None] = lambda _: None
@@ -120,9 +121,10 @@ class Chip(Board):
 
     def serve(self, above: int = 0, until: float = float("inf")) -> None:
         """Handlers that the priority level lets through, the most urgent class first; of classes from ``above``. None
-        is begun after ``until``: a timer's interrupt is due then, and what it decides holds for those that wait."""
+        is begun after ``until``."""
         self.pump()
         while self.t < until:
+            self._tick_if_due()
             lowest = max(self.level, above)
             level = next((x for x in range(LEVELS - 1, lowest - 1, -1) if self.pending[x]), None)
             if level is None:
@@ -130,18 +132,19 @@ class Chip(Board):
             self._handle(self.pending[level].popleft())
 
     def _handle(self, arrival: Arrival) -> None:
-        """One handler; more urgent ones interrupt it."""
+        """One handler; more urgent ones interrupt it, and ticks all but the most urgent class."""
         cycles = float(arrival.cycles)
+        ticks = arrival.level < LEVELS - 1
         self.rest_begin()
         while cycles > 1e-6:
-            us = min(cycles / self.mhz[self.point], max(min(self.next_time(), self._due) - self.t, 0.0) or 1e-9)
+            ends = min(self.next_time(), self._due) if ticks else self.next_time()
+            us = min(cycles / self.mhz[self.point], max(ends - self.t, 0.0) or 1e-9)
             self.spend(us, self.run_ma[self.point], "rest")
             cycles -= us * self.mhz[self.point]
             if self.next_time() <= self.t + 1e-6:
                 self.serve(arrival.level + 1)
-            if self.t >= self._due:
-                self._due += self.table.tick_us
-                self.tick()
+            if ticks:
+                self._tick_if_due()
         self.rest_end(arrival.level)
         waited = self.t - arrival.time_us
         self.tally.rest_served += 1
@@ -150,19 +153,26 @@ class Chip(Board):
         self.tally.worst_rest_us = max(self.tally.worst_rest_us, waited)
         self.pump()
 
-    def compute(self, cycles: float, tick_us: float, tick: Callable[[], None]) -> None:
+    def _tick_if_due(self) -> None:
+        """A timer's interrupt, every ``tick_us``; what it decides holds for handlers that wait."""
+        if self.t < self._due:
+            return
+        while self._due <= self.t:  # a timer keeps one request
+            self._due += self.table.tick_us
+        self._ticks()
+
+    def compute(self, cycles: float, tick: Callable[[], None]) -> None:
         """A frame: the rest interrupts it, ``tick`` is called every ``tick_us``."""
-        next_tick = self.t + tick_us
+        self._due, self._ticks = self.t + self.table.tick_us, tick
         while cycles > 1e-6:
-            self.serve(until=next_tick)
-            if self.t >= next_tick:
-                next_tick = self.t + tick_us
-                tick()
+            self.serve()
+            if self.t >= self._due:
                 continue
             rate = self.mhz[self.point] / self.factor[self.point]
-            us = min(cycles / rate, next_tick - self.t, max(self.next_time() - self.t, 0.0) or 1e-9)
+            us = min(cycles / rate, self._due - self.t, max(self.next_time() - self.t, 0.0) or 1e-9)
             self.spend(us, self.run_ma[self.point], "inference")
             cycles -= us * rate
+        self._due = float("inf")
 
     def control(self, cycles: float) -> None:
         """Time that the governor itself takes."""
@@ -200,7 +210,7 @@ class Chip(Board):
 
     def handle(self) -> None:
         """What has come since; no longer than a few ticks: their interrupt raises the priority of who waits."""
-        self._due = self.t + self.table.tick_us
+        self._due, self._ticks = self.t + self.table.tick_us, self.tick
         self.serve(until=self.t + MOST_TICKS * self.table.tick_us)
         self._due = float("inf")
 

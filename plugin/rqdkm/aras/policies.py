@@ -14,7 +14,6 @@ class Governor:
     """The simplest: the fastest clock, asleep when there is nothing to do."""
 
     name = "always 168 MHz"
-    tick_us = 1_000.0
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
@@ -113,7 +112,6 @@ class ArasGovernor(Governor):
         super().__init__(chip)
         self.cost = cost
         self.aras = Aras(chip.table, chip)
-        self.tick_us = float(chip.table.tick_us)
         chip.rest_begin, chip.rest_end, chip.tick = self.aras.rest_begin, self.aras.rest_end, self.aras.tick
 
     def _call(self, cycles: int, call: Callable[[], object]) -> None:

@@ -87,7 +87,7 @@ def run(
             finish = None
             if start < deadline:
                 frame = deciding.begin(frame)
-                chip.compute(frame.cycles, deciding.tick_us, deciding.tick)
+                chip.compute(frame.cycles, deciding.tick)
                 deciding.end()
                 finish = chip.t
             results.append(FrameResult(frame.time_us, deadline, frame.cycles, start, finish, chip.point))

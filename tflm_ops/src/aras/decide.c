@@ -169,7 +169,7 @@ static void set_check(rqdkm_aras *a, float reserve) {
   const float tick = (float)t->tick_us;
   const bool last = a->point == 0 && a->level == RQDKM_ARAS_LEVELS - 1u;
   const float window = (float)t->window_us, granted = rqdkm_aras_granted(a);
-  float until = 0.35f * window;
+  float until = 0.3f * window;
   if (last) {
     const float lacks = -reserve * granted / (a->mhz[0] - granted);
     until = lacks < until ? until : lacks < window ? lacks : window;

@@ -65,7 +65,8 @@ static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bo
   return (float)passed;
 }
 
-/* Rates of the rest, once per window. A class that was masked for part of it says nothing about its demand. */
+/* Rates of the rest, once per window. A class that was masked for part of it says nothing about its demand; where there
+   is no faster clock, only masking, what was seen of it before holds. */
 static void close_window(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->window_us, a->now_us);
   const float full = span * a->mhz[0];
@@ -76,7 +77,7 @@ static void close_window(rqdkm_aras *a) {
       rqdkm_predictor_update(&a->rest[l], (float)a->window_rest[l] / span);
     expected += a->rest[l].expected;
     upper += rqdkm_predictor_upper(&a->rest[l]);
-    a->rate[l] = upper;
+    a->rate[l] = a->point == 0 && l < a->window_level && a->rate[l] > upper ? a->rate[l] : upper;
     a->window_rest[l] = 0;
   }
   a->expected_rate = expected;

@@ -130,6 +130,7 @@ typedef struct {
   uint64_t retry_us;                                /* when the clock is tried again */
   volatile uint32_t rest_depth, rest_started;       /* handlers that are at work */
   volatile uint32_t rest_cycles[RQDKM_ARAS_LEVELS]; /* by class, since the start; wrap */
+  volatile uint32_t rest_longest;                   /* cycles of a handler; one that was long once is forgotten */
   uint32_t rest_seen[RQDKM_ARAS_LEVELS];
   float rest_begun; /* of the handler that the last look interrupted */
 

@@ -130,7 +130,10 @@ static situation look(rqdkm_aras *a) {
   situation s;
   s.left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
                                        : -rqdkm_aras_span(a->deadline_us, a->now_us);
-  s.reserve = s.left - (a->worst - a->done) / rqdkm_aras_granted(a);
+  /* either what is left gets its share, or it is so short that all it waits for is the handler that is at work */
+  const float share = (a->worst - a->done) / rqdkm_aras_granted(a);
+  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a) + (float)a->rest_longest / a->mhz[0];
+  s.reserve = s.left - (share > alone ? share : alone);
   s.need = a->upper - a->done;
   s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
   s.idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
@@ -151,14 +154,14 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   if (a->level != 0 || a->make_up || a->stuck || reserve < until) return;
   const rqdkm_aras_table *t = a->table;
   const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us);
-  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
-  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / granted;
+  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, alone = rqdkm_aras_alone(a);
+  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / alone;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
   a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
   a->glance_spare = reserve + since - gained - until;
   a->glance_time = 1.0f / mhz;
-  a->glance_gain = 1.0f / (factor * granted);
+  a->glance_gain = 1.0f / (factor * alone);
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its

@@ -34,10 +34,11 @@ void rqdkm_aras_prepare_idle(rqdkm_aras *aras);
 
 static inline void rqdkm_aras_count(rqdkm_aras *aras, rqdkm_aras_fault fault) { aras->faults[fault]++; }
 
-/* Cycles per microsecond that a frame gets at the fastest point and the highest level, whatever the rest does. A part
-   is left for interrupts' entry and exit, and for what ticks round. */
+/* Cycles per microsecond that a frame gets at the fastest point and the highest level while the rest is held back, and
+   with its share, whatever it does. A part is left for interrupts' entry and exit, and for what ticks round. */
+static inline float rqdkm_aras_alone(const rqdkm_aras *aras) { return 0.95f * aras->mhz[0]; }
 static inline float rqdkm_aras_granted(const rqdkm_aras *aras) {
-  return 0.95f * aras->mhz[0] * (1.0f - aras->table->share);
+  return rqdkm_aras_alone(aras) * (1.0f - aras->table->share);
 }
 /* Time at raised levels that may be owed to the rest at most, and where giving back ends. A frame without a reserve
    borrows all that the promise allows. */

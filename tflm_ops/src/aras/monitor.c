@@ -19,7 +19,9 @@ void rqdkm_aras_rest_begin(rqdkm_aras *a) {
 void rqdkm_aras_rest_end(rqdkm_aras *a, uint32_t which) {
   if (!a->usable || a->rest_depth == 0) return;
   const uint32_t now = a->port->cycles(a->port->context);
-  a->rest_cycles[which < RQDKM_ARAS_LEVELS ? which : RQDKM_ARAS_LEVELS - 1u] += now - a->rest_started;
+  const uint32_t took = now - a->rest_started;
+  a->rest_cycles[which < RQDKM_ARAS_LEVELS ? which : RQDKM_ARAS_LEVELS - 1u] += took;
+  if (took > a->rest_longest) a->rest_longest = took;
   a->rest_started = now; /* what is left of an interrupted handler counts for its own class */
   a->rest_depth--;
 }

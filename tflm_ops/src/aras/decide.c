@@ -153,15 +153,18 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   a->glance_cycles = 0;
   if (a->level != 0 || a->make_up || a->stuck || reserve < until) return;
   const rqdkm_aras_table *t = a->table;
-  const float window = (float)t->window_us - rqdkm_aras_span(a->window_us, a->now_us);
-  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, alone = rqdkm_aras_alone(a);
-  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / alone;
+  const float whole = (float)t->window_us, window = whole - rqdkm_aras_span(a->window_us, a->now_us);
+  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
+  /* what a cycle of the frame is worth: see look(); until the window ends that does not change */
+  const float behind = (a->worst - a->done) / granted - 1.5f * whole;
+  const float rate = t->share * behind * a->mhz[0] > (float)a->rest_longest ? granted : rqdkm_aras_alone(a);
+  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / rate;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
   a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
   a->glance_spare = reserve + since - gained - until;
   a->glance_time = 1.0f / mhz;
-  a->glance_gain = 1.0f / (factor * alone);
+  a->glance_gain = 1.0f / (factor * rate);
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
@@ -194,20 +197,19 @@ static void set_check(rqdkm_aras *a, float reserve) {
   set_glance(a, until, reserve);
 }
 
-void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
-  const situation s = look(a);
+static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   /* what the last frame began with, not what it ended with: a frame that had to hurry at its end does not make the next
      one begin in a hurry, which would end at leisure, and so on */
   const uint32_t kept_point = begins ? a->first_point : a->point;
   a->decisions++;
-  const bool late = s.reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
+  const bool late = s->reserve < (float)a->table->tick_us; /* then level_for() leaves the fastest point only */
   a->late = late;
   a->make_up = a->make_up && excess(a) > 0.0f; /* else what is left of the frame may be borrowed */
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
   for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
-    float found = energy(a, &s, point);
+    float found = energy(a, s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
-    const uint32_t level = level_for(a, &s, point);
+    const uint32_t level = level_for(a, s, point);
     if (level == RQDKM_ARAS_LEVELS) continue;
     found *= 1.0f + a->table->raise_cost * (float)level;
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
@@ -225,9 +227,14 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   a->decided_cycles = a->cycles;
   a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
-  const float reserve = kept_for(a, &s, a->point) - (float)a->table->tick_us;
+  const float reserve = kept_for(a, s, a->point) - (float)a->table->tick_us;
   a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   set_check(a, reserve);
+}
+
+void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
+  const situation s = look(a);
+  decide(a, &s, begins);
 }
 
 /* The rest takes more than was thought when the decision was made: what is seen now holds until the window closes. */
@@ -259,16 +266,14 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
 
 /* Another look without a decision, if none is due: the rest is as it was, and the reserve lasts. What the frame has got
    done renews it; but elsewhere than at the point that takes least, that may be worth a decision. */
-static bool still_good(rqdkm_aras *a) {
+static bool still_good(rqdkm_aras *a, const situation *s) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0], tick = (float)a->table->tick_us;
-  if (a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band ||
-      a->done > a->upper || hindered(a))
+  if (a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band || hindered(a))
     return false;
-  const situation s = look(a);
-  const float reserve = kept_for(a, &s, a->point) - tick;
+  const float reserve = kept_for(a, s, a->point) - tick;
   if (reserve < tick) return false;
   if (a->now_us >= a->safe_us) {
-    if (a->point != a->efficient || level_for(a, &s, a->point) != 0) return false;
+    if (a->point != a->efficient || level_for(a, s, a->point) != 0) return false;
     a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   }
   set_check(a, reserve);
@@ -279,6 +284,8 @@ void rqdkm_aras_check(rqdkm_aras *a, uint32_t counter, bool early) {
   if (!early && counter - a->cycles < a->glance_cycles && glance(a, counter)) return;
   if (!rqdkm_aras_enter(a)) return;
   rqdkm_aras_account(a, true);
-  if (!still_good(a)) rqdkm_aras_decide(a, false);
+  const bool beyond = a->done > a->upper; /* what was expected at most */
+  const situation s = look(a);
+  if (beyond || !still_good(a, &s)) decide(a, &s, false);
   rqdkm_aras_leave(a);
 }

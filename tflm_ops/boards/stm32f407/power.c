@@ -254,7 +254,8 @@ enum {
   kWakeUpMarginTicks = 4, /* the timer starts up to two ticks late, and a tick begins before and after the stop */
   kShortestTicks = 8,
   kLongestCount = 65536,
-  kLockUs = 360,      /* DS8626: 300 us at most for the fastest VCO; the rest is the way there and back */
+  kLockUs = 440,      /* DS8626: 300 us at most for the fastest VCO; the rest is the way there and back */
+  kLockSpareUs = 10,  /* it may take longer than lately */
   kCrystalUs = 2500,  /* 2 ms typical */
   kLeaveSleepUs = 45, /* at 16 MHz */
 };
@@ -323,14 +324,33 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   return end;
 }
 
+/* How long the way back to a point takes: at first what it may take at most, then what it took. Chips lock sooner than
+   their datasheet grants them, and what is left of a wait is spent at a clock that draws five times as much. */
+static uint16_t lock_took_us[RQDKM_CLOCK_POINTS];
+
+static uint32_t lock_us(rqdkm_clock_point point) {
+  if (point == RQDKM_CLOCK_16) return 0;
+  if (board_clock_wants_crystal()) return kLockUs + kCrystalUs;
+  return lock_took_us[point] ? lock_took_us[point] + kLockSpareUs : kLockUs;
+}
+
+static rqdkm_aras_status lock_again(rqdkm_clock_point point) {
+  const uint64_t before = board_time_us();
+  const rqdkm_aras_status status = board_clock_set(point);
+  const uint32_t took = (uint32_t)(board_time_us() - before), known = lock_took_us[point];
+  if (status != RQDKM_ARAS_OK || took > 2 * kLockUs || board_clock_wants_crystal()) return status;
+  lock_took_us[point] = (uint16_t)(took > known ? took : known - (known - took) / 8u);
+  return status;
+}
+
 rqdkm_aras_status board_doze(uint64_t until_us) {
   const rqdkm_clock_point point = board_clock_point();
   rqdkm_aras_status status = RQDKM_ARAS_OK;
   const uint32_t state = rqdkm_port_irq_save();
   if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * kLockUs) {
     (void)board_clock_set(RQDKM_CLOCK_16);
-    board_sleep(until_us - kLockUs);
-    status = board_clock_set(point);
+    board_sleep(until_us - lock_us(point) - kLeaveSleepUs);
+    status = lock_again(point);
   }
   board_sleep(until_us);
   rqdkm_port_irq_restore(state);
@@ -343,9 +363,7 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
     board_sleep(until_us);
     return kind > BOARD_STOP_DEEP ? RQDKM_ARAS_REFUSED : RQDKM_ARAS_NO_TIMER;
   }
-  const uint32_t lock_us =
-      point == RQDKM_CLOCK_16 ? 0 : kLockUs + (board_clock_wants_crystal() ? (uint32_t)kCrystalUs : 0);
-  const uint32_t back_us = kWakeUpUs[kind] + lock_us;
+  const uint32_t relock_us = lock_us(point), back_us = kWakeUpUs[kind] + relock_us;
   rqdkm_aras_status status = RQDKM_ARAS_OK;
   stop_end end = STOP_TIMED_OUT;
   board_io_flush();
@@ -359,9 +377,9 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
   }
   if (board_clock_point() != point) {
     /* what is left of the margins costs a quarter here of what it does at the clock of before */
-    const uint64_t lock_at = until_us - lock_us - kLeaveSleepUs;
+    const uint64_t lock_at = until_us - relock_us - kLeaveSleepUs;
     if (end == STOP_TIMED_OUT && lock_at < until_us) board_sleep(lock_at);
-    status = board_clock_set(point);
+    status = lock_again(point);
   }
   if (end != STOP_INTERRUPTED) board_sleep(until_us);
   rqdkm_port_irq_restore(state);

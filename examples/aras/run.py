@@ -49,13 +49,14 @@ class Result:
         finish_us: of every frame, by the virtual board's time; None where it was too late to begin with it.
         cost: most cycles of a begin, an end, an idle, a deciding and an idle tick.
         control: share of the core's cycles that all calls of ARAS took, and ``ticks`` those of its tick.
+        late_frames: by number.
         late: work of the rest that was not finished within its limit.
         states_mj: the energy by :data:`rqdkm.aras.chip.STATES`.
     """
 
     governor: str
     finish_us: tuple[float | None, ...]
-    missed: int
+    late_frames: tuple[int, ...]
     late: int
     served: int
     cost: tuple[int, ...]
@@ -68,6 +69,10 @@ class Result:
     stays: tuple[Stay, ...]
     points: tuple[int, ...]
     states_mj: tuple[float, ...]
+
+    @property
+    def missed(self) -> int:
+        return len(self.late_frames)
 
     @property
     def energy_mj(self) -> float:
@@ -218,7 +223,9 @@ def _result(governor: str, trace: Trace, output: Output, idle: Output, currents:
     return Result(
         governor=governor,
         finish_us=finish,
-        missed=sum(at is None or at > a.time_us + a.limit_us for at, a in zip(finish, frames, strict=True)),
+        late_frames=tuple(
+            k for k, (at, a) in enumerate(zip(finish, frames, strict=True)) if at is None or at > a.time_us + a.limit_us
+        ),
         late=late,
         served=served,
         cost=tuple(cost[:5]),
@@ -274,11 +281,14 @@ def verdict(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
     above = mine.energy_mj / best.energy_mj - 1
     saved = {name: 1 - mine.energy_mj / by_name[name].energy_mj for name in ("sleep", "stop")}
     in_time = mine.missed <= best.missed + (comparison.MORE_MISSES * frames if kind == "adversarial" else 0)
+    hopeless = len(set(mine.late_frames) & set(best.hopeless))
+    share = f", {hopeless} of them hopeless for who keeps the rest's share" if hopeless else ""
     little = kind == "adversarial" or above <= near or saved["sleep"] >= comparison.LESS_ENERGY
     texts = " and ".join(f"{part:.1%} less energy than {seeds.NAMES[name]}" for name, part in saved.items())
+    met = "not judged" if kind == "adversarial" else "met" if little else "missed"
     return (
-        f"- {kind}: deadlines {'met' if in_time else 'missed'} ({mine.missed} of {frames} frames late, the oracle "
-        f"{best.missed}); energy {'not judged' if kind == 'adversarial' else 'met' if little else 'missed'}: {texts}, "
+        f"- {kind}: deadlines {'met' if in_time else 'missed'} ({mine.missed} of {frames} frames late{share}; "
+        f"the oracle {best.missed}); energy {met}: {texts}, "
         f"{above:.1%} above the oracle (of {near:.0%}); of the rest {mine.late} of {mine.served} late"
     )
 

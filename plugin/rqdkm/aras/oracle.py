@@ -5,7 +5,8 @@ idle time a clock and sleep or stop, for every piece of the rest a clock; fewest
 It wakes up just in time. It keeps a few schedules per clock, so that both are upper bounds on the least possible.
 :func:`floor_mj` is a bound from the other side, of the same chip: no schedule that computes every frame takes less.
 Every cycle at the clock where it costs least, stop mode for all other time, no change of clock, no wake-up, no
-deadline.
+deadline. The oracle may hold up the rest for ever; :func:`hopeless` are frames that nobody finishes in time who grants
+it the share that ARAS promises.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from rqdkm.aras.traces import Arrival, Trace
 
 _MOST_LABELS = 6  # per clock; labels differ in time by what the rest delays, and few survive
 _MASKED = 3  # priority level of a frame that masks what may be masked
+_PROMISE = 1.25  # windows that the rest may have to wait for its share (docs/aras.md)
 
 
 @dataclass(frozen=True)
 class Best:
-    """``state_nj``: the energy by :data:`rqdkm.aras.chip.STATES`."""
+    """``state_nj``: the energy by :data:`rqdkm.aras.chip.STATES`. ``hopeless``: see the function."""
 
     missed: int
     energy_mj: float
     frames: int
     state_nj: _Spent
+    hopeless: tuple[int, ...]
 
     @property
     def energy_per_frame_mj(self) -> float:
@@ -98,7 +101,36 @@ def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:
         labels = _prune([new for label in labels for new in _compute(chip, label, rest, frame)])
     labels = _wait(chip, labels, rest, float(end), can_stop)
     best = min(labels, key=lambda x: (x.missed, x.energy))
-    return Best(best.missed, best.energy / 1e6, len(frames), best.states)
+    return Best(best.missed, best.energy / 1e6, len(frames), best.states, hopeless(trace, table))
+
+
+def hopeless(trace: Trace, table: CTable) -> tuple[int, ...]:
+    """Frames, by number, that no schedule finishes in time which keeps the promise to the rest: over any time T in
+    which some of it waits it gets ``share x (T - 1.25 windows)``. At the fastest clock from the first moment on, with
+    what nothing may hold up before the end."""
+    chip, found = _Chip(table), []
+    for k, frame in enumerate(a for a in trace if a.frame):
+        alone = frame.cycles / chip.rate[0]
+        urgent = sum(
+            a.cycles / chip.mhz[0]
+            for a in trace
+            if not a.frame and a.level >= _MASKED and 0 <= a.time_us - frame.time_us < alone
+        )
+        deadline = frame.time_us + frame.limit_us
+        waiting = [a for a in trace if not a.frame and a.level < _MASKED and frame.time_us <= a.time_us < deadline]
+        if alone + urgent + _promised_us(waiting, deadline, chip.mhz[0], table) > frame.limit_us:
+            found.append(k)
+    return tuple(found)
+
+
+def _promised_us(waiting: list[Arrival], end: int, mhz: float, table: CTable) -> float:
+    """The least that the promise grants them by then: some are served, and the next one waits from its arrival on."""
+    served, least = 0.0, float("inf")
+    for a in waiting:
+        granted = table.share * max(0.0, end - a.time_us - _PROMISE * table.window_us)
+        least = min(least, served + granted)
+        served += a.cycles / mhz
+    return min(least, served)
 
 
 def _prune(labels: list[_Label]) -> list[_Label]:

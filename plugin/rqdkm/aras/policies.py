@@ -96,8 +96,8 @@ class OnDemand(Governor):
 @dataclass(frozen=True)
 class Cost:
     """Cycles of calls of the C library, means of the four traces on the virtual board: of a call that begins or ends a
-    frame or waits (1,720 to 2,110 without what it decides), of a decision (660 to 1,400), of a tick that decides nothing
-    (125 to 172), and of its interrupt's entry and exit."""
+    frame or waits (1,720 to 2,110 without what it decides), of a decision (660 to 1,400), of a tick without what it
+    decides (125 to 172), and of its interrupt's entry and exit."""
 
     call: int = 1840
     decision: int = 1170

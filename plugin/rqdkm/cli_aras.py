@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json as codec
+import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,21 @@ from rqdkm.cli_options import JsonOpt, QuietOpt, VerboseOpt, one_of
 from rqdkm.cli_output import print_hint
 from rqdkm.options import OptionError
 
+if TYPE_CHECKING:
+    from rqdkm.aras.energy import Workload
+    from rqdkm.aras.table import Task
+    from rqdkm.aras.traces import Trace
+
 KINDS = ("periodic", "bursty", "step", "adversarial")
+_GENERATED = {"kind": "periodic", "frames": 300, "seed": 0}  # the trace that is simulated where none is given
+#: Options that say a number of the task, and what to do when it cannot be used.
+_TASK = {
+    "worst": ("--worst", "it is a multiple of the workload's cycles; --workload says whose"),
+    "share": ("--share", "0.2 grants the rest a fifth of the time"),
+    "tick_us": ("--tick", "microseconds; 1000 suits a SysTick of 1 kHz"),
+    "guard_us": ("--guard", "microseconds; 500 is the default"),
+}
+_LOG = logging.getLogger(__name__)
 
 app = typer.Typer(help="Clock and priority control on the chip.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -56,10 +71,14 @@ def trace(
 @app.command()
 def simulate(
     trace: Annotated[Path | None, typer.Option(help="A trace, CSV; else --kind.")] = None,
-    kind: Annotated[str, typer.Option(metavar=one_of(KINDS), help="A generated trace.")] = "periodic",
+    kind: Annotated[
+        str | None, typer.Option(metavar=one_of(KINDS), help="A generated trace.  [default: periodic]")
+    ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write an HTML page with plots here.")] = None,
-    frames: FramesOpt = 300,
-    seed: TraceSeedOpt = 0,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Frames of a generated trace.  [default: 300]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of a generated trace.  [default: 0]")] = None,
     workload: WorkloadOpt = "machinery",
     workloads: WorkloadsOpt = None,
     currents: CurrentsOpt = None,
@@ -75,12 +94,22 @@ def simulate(
     """ARAS, four governors and an oracle on one trace: missed frames, energy, plots. Runs the C of the chip."""
     from rqdkm.aras import energy, page, study, table, traces
 
+    made: dict[str, Any] = {"kind": kind, "frames": frames, "seed": seed}
+    given = [f"--{name}" for name, value in made.items() if value is not None]
+    if trace is not None and given:
+        hint = f"leave out {' and '.join(given)}, or --trace"
+        raise OptionError(f"goes with a generated trace, not with --trace {trace}", where=given[0], hint=hint)
+    made = {name: _GENERATED[name] if value is None else value for name, value in made.items()}
     if trace is None:
-        _check_kind(kind)
+        _check_kind(made["kind"])
     load = energy.read_workload(workload, workloads or energy.WORKLOADS)
-    name = kind if trace is None else trace.name
-    arrivals = traces.read(trace) if trace else traces.make(kind, seed, frames=frames, cycles=load.cycles[0])
-    task = table.Task(worst=worst or study.worst_of(arrivals, load), share=share, crystal=crystal)
+    name = made["kind"] if trace is None else trace.name
+    arrivals = (
+        traces.read(trace)
+        if trace
+        else traces.make(made["kind"], made["seed"], frames=made["frames"], cycles=load.cycles[0])
+    )
+    task = _task(worst=_worst(worst, arrivals, load), share=share, crystal=crystal)
     constants = table.build(energy.read(currents or energy.DEFAULT), load, task)
     with log.Progress() as progress:
         found = study.compare(
@@ -167,10 +196,35 @@ def design(
     if not name.isidentifier():
         raise OptionError(f'"{name}" is no name in C', where="--name")
     load = energy.read_workload(workload, workloads or energy.WORKLOADS)
-    task = table.Task(worst=worst, share=share, tick_us=tick_us, guard_us=guard_us, crystal=crystal)
+    task = _task(worst=worst, share=share, tick_us=tick_us, guard_us=guard_us, crystal=crystal)
     constants = table.build(energy.read(currents or energy.DEFAULT), load, task)
     write_atomic(out, table.to_c(constants, name, f"Written by {_command()}; currents mA, times us."))
     print_hint(f"table    {out}", json)
+
+
+def _task(*, crystal: bool, **numbers: float) -> Task:
+    """Errors name the option, not the field."""
+    from rqdkm.aras.table import LIMITS, Task
+
+    for name, value in numbers.items():
+        (low, high), (option, hint) = LIMITS[name], _TASK[name]
+        if not low <= value <= high:
+            raise OptionError(f"must lie between {low:g} and {high:g}, got {value:g}", where=option, hint=hint)
+    return Task(crystal=crystal, **numbers)  # type: ignore[arg-type]
+
+
+def _worst(given: float | None, arrivals: Trace, load: Workload) -> float:
+    """The longest frame, over the workload's."""
+    from rqdkm.aras import study
+
+    longest = study.worst_of(arrivals, load)
+    if given is None:
+        return longest
+    if given < longest:
+        _LOG.warning(
+            "--worst %.4g is less than the longest frame of the trace, %.4g: deadlines are not promised", given, longest
+        )
+    return given
 
 
 def _check_kind(kind: str) -> None:

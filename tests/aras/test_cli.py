@@ -67,18 +67,31 @@ def test_the_table_is_exported(tmp_path: Path) -> None:
     assert "const rqdkm_aras_table mine = {" in out.read_text() and ".share = 0.3" in out.read_text()
 
 
+def test_a_longest_frame_that_is_none_is_said() -> None:
+    done = aras("simulate", "--frames", 5, "--worst", 0.9, "--no-oracle")
+    assert done.returncode == 0 and "--worst 0.9 is less than the longest frame of the trace, 1.0" in done.stderr
+    assert "longest" not in aras("simulate", "--frames", 5, "--worst", 1.1, "--no-oracle").stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("simulate", "--trace", "none.csv"), "none.csv: cannot read the trace"),
         (("simulate", "--kind", "wild"), 'there is no kind of trace "wild"'),
         (("simulate", "--workload", "none"), 'there is no workload "none"'),
-        (("simulate", "--share", "0.95"), "share must lie between 0 and 0.9"),
+        (("simulate", "--share", "0.95"), "--share: must lie between 0 and 0.9, got 0.95"),
+        (("simulate", "--worst", "0"), "--worst: must lie between 0.01 and 100, got 0"),
+        (
+            ("simulate", "--trace", "t.csv", "--seed", "3"),
+            "--seed: goes with a generated trace, not with --trace t.csv",
+        ),
+        (("simulate", "--trace", "t.csv", "--kind", "step", "--frames", "9"), "leave out --kind and --frames, or --tr"),
         (("simulate", "--currents", "none.csv"), "none.csv: cannot read the currents"),
         (("trace", "wild", "-o", "t.csv"), 'there is no kind of trace "wild"'),
         (("trace", "step", "-o", "t.csv", "--frames", "0"), "--frames"),
         (("design", "-o", "t.c", "--name", "2x"), '"2x" is no name in C'),
-        (("design", "-o", "t.c", "--tick", "0"), "tick_us must lie between"),
+        (("design", "-o", "t.c", "--tick", "0"), "--tick: must lie between"),
+        (("design", "-o", "t.c", "--worst", "1000"), "--workload says whose"),
         (("design", "-o", "/proc/none/t.c"), "cannot write"),
     ],
 )

@@ -12,6 +12,19 @@ from rqdkm_tvm.errors import RqdkmError
 MOST_POINTS, LEVELS, VERSION = 8, 4, 1
 PREDICTORS = ("last", "average", "holt", "rls")
 
+#: Of the numbers of a :class:`Task`.
+LIMITS: dict[str, tuple[float, float]] = {
+    "worst": (0.01, 100),
+    "tick_us": (1, 1_000_000),
+    "guard_us": (0, 1_000_000),
+    "window_us": (1000, 10_000_000),
+    "rest_us": (1, 1_000_000_000),
+    "share": (0, 0.9),
+    "hysteresis": (0, 0.5),
+    "raise_cost": (0, 1),
+    "quantile": (0.5, 0.999),
+}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -44,18 +57,7 @@ class Task:
     crystal: bool = False
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "worst": (0.01, 100),
-            "tick_us": (1, 1_000_000),
-            "guard_us": (0, 1_000_000),
-            "window_us": (1000, 10_000_000),
-            "rest_us": (1, 1_000_000_000),
-            "share": (0, 0.9),
-            "hysteresis": (0, 0.5),
-            "raise_cost": (0, 1),
-            "quantile": (0.5, 0.999),
-        }
-        for name, (low, high) in limits.items():
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise RqdkmError(f"{name} must lie between {low:g} and {high:g}, got {value:g}", where="task")

@@ -11,7 +11,7 @@ import pytest
 from rqdkm.aras import energy, oracle, simulate, study, table, traces
 from rqdkm.aras.chip import Chip
 from rqdkm.aras.library import Aras
-from rqdkm.aras.policies import ArasGovernor
+from rqdkm.aras.policies import ArasGovernor, Cost
 from rqdkm.aras.simulate import Outcome
 from rqdkm.aras.table import CTable, Task
 from rqdkm.aras.traces import Arrival, Trace
@@ -274,3 +274,74 @@ def test_the_oracle_finds_the_best_of_a_case_worked_out_by_hand() -> None:
     hurry = oracle.plan((Arrival(0, True, CYCLES, 29_800, timed=True),), constants)
     assert hurry.missed == 0 and hurry.energy_mj == pytest.approx(3.3 * 40 * CYCLES / 168 / 1e6, rel=2e-3)
     assert oracle.plan((Arrival(0, True, CYCLES, 29_700, timed=True),), constants).missed == 1
+
+
+def _alone(rest: list[Arrival], *, cycles: int, limit_us: int = 90_000) -> tuple[Trace, CTable]:
+    """One frame at time 20 ms with a worst case of 5 % more, and what the rest does."""
+    frame = Arrival(20_000, True, cycles, limit_us, timed=True)
+    trace = tuple(sorted([frame, *rest], key=lambda a: (a.time_us, a.frame)))
+    return trace, built(worst=1.05 * cycles / CYCLES)
+
+
+@pytest.mark.parametrize("phase", range(8))
+def test_a_frame_without_a_reserve_is_in_time_although_a_burst_gets_its_share(phase: int) -> None:
+    """74 ms of work in 90 ms, and handlers that would take 80 % of the time."""
+    rng = np.random.default_rng(phase)
+    starts = np.cumsum(rng.uniform(2_400, 3_600, 28)) + 20_500
+    rest = [Arrival(int(t), False, int(168 * 2_400 * rng.uniform(0.7, 1.3)), 300_000) for t in starts]
+    trace, constants = _alone(rest, cycles=74_000 * 168)
+    chips: list[Chip] = []
+
+    class Watched(ArasGovernor):
+        served_us = 0.0
+
+        def begin(self, frame: Arrival) -> Arrival:
+            chips.append(self.chip)
+            return super().begin(frame)
+
+        def end(self) -> None:
+            Watched.served_us = self.chip.tally.time_us["rest"]
+            super().end()
+
+    found = simulate.run(trace, constants, Watched)
+    assert found.missed == 0 and oracle.hopeless(trace, constants) == ()
+    took = (found.frames[0].finish_us or 0.0) - rest[0].time_us
+    assert Watched.served_us >= constants.share * (took - 1.25 * constants.window_us)
+
+
+def test_hopeless_is_a_frame_that_only_the_rests_share_delays() -> None:
+    early = [Arrival(21_000, False, 168 * 1_000, 50_000)]
+    trace, constants = _alone(early, cycles=74_000 * 168, limit_us=74_500)
+    assert oracle.plan(trace, constants).missed == 0 and oracle.hopeless(trace, constants) == (0,)
+    late = [Arrival(80_000, False, 168 * 1_000, 50_000)]  # it can wait: the promise is for longer times
+    assert oracle.hopeless(*_alone(late, cycles=74_000 * 168, limit_us=74_500)) == ()
+    urgent = [Arrival(30_000, False, 168 * 1_000, 1_000, level=3)]
+    assert oracle.hopeless(*_alone(urgent, cycles=74_000 * 168, limit_us=74_500)) == (0,)
+    constants.share = 0.0
+    assert oracle.hopeless(trace, constants) == ()
+
+
+def test_ticks_interrupt_handlers_but_for_the_most_urgent() -> None:
+    ticks: dict[int, list[float]] = {}
+    for level in (0, 3):
+        trace, constants = _alone([Arrival(1_500, False, 168 * 5_000, 50_000, level=level)], cycles=CYCLES)
+        chip, found = Chip(constants, trace), ticks.setdefault(level, [])
+        chip.compute(168 * 3_000, lambda chip=chip, found=found: found.append(chip.t))
+    assert ticks[0] == pytest.approx([1_000 * k for k in range(1, 8)], abs=1)
+    assert ticks[3][:3] == pytest.approx([1_000, 6_500, 7_000], abs=1)
+
+
+def test_a_tick_costs_its_interrupt_too() -> None:
+    class Ticks(ArasGovernor):
+        def __init__(self, chip: Chip) -> None:
+            super().__init__(chip, Cost(call=0, decision=0, tick=0))
+
+        def tick(self) -> None:
+            Ticks.count += 1
+            super().tick()
+
+        count = 0
+
+    trace, constants = _alone([], cycles=CYCLES)
+    spent = simulate.run(trace, constants, Ticks).tally.time_us["control"]
+    assert Ticks.count > 25 and spent * constants.point[0].hz / 1e6 >= 22 * Ticks.count

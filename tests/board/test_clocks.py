@@ -158,6 +158,18 @@ def test_time_survives_the_end_of_the_timer(drive: Callable[..., Any]) -> None:
     assert max(map(abs, time_errors(done))) < 10
 
 
+def test_waits_come_back_by_what_locks_took_not_by_what_they_may_take(drive: Callable[..., Any]) -> None:
+    """The margin of the first is slept at the PLL's clock, which draws most; those of the others are short."""
+
+    def margins_us(count: int) -> float:
+        done = drive("p 0", "c 0", *["s 1 20000"] * count)
+        assert all(20_000 <= reply.microseconds < 20_030 for reply in done.replies[3:])
+        return 1e6 * sum(stay.seconds for stay in read(done.stats) if stay.state.mode == "sleep" and stay.state.vco_hz)
+
+    first, many = margins_us(1), margins_us(11)
+    assert first > 100 and (many - first) / 10 < 60
+
+
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_stop_ends_on_time_with_the_clock_of_before(times: ModuleType, drive: Callable[..., Any], kind: int) -> None:
     wake_up_ms = [0.013, 0.017, 0.110][kind]

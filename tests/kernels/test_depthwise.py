@@ -39,6 +39,7 @@ SHAPES = {
     "3x7": ((6, 11), 4, (3, 7), 1),
     "7x7, stride 2": ((10, 13), 4, (7, 7), 2),
     "8x8, stride 2": ((9, 12), 4, (8, 8), 2),
+    "5x5, stride 2, too wide for immediates": ((5, 130), 4, (5, 5), 2),
 }
 
 
@@ -119,6 +120,18 @@ def test_fast_kernels_are_chosen_where_they_apply() -> None:
         assert registry.candidates(case.layer)[0][0].name == f"depthwise_conv2d_s8_{wanted}", (size, kernel, stride)
     case = random_elementwise.depthwise(rng, size=(24, 24), channels=1, kernel=(5, 5), multiplier=8)
     assert registry.candidates(case.layer)[0][0].name == "depthwise_conv2d_s8_as_conv2d"
+
+
+def test_estimates_know_where_offsets_are_no_immediates() -> None:
+    kernel = registry.get("depthwise_conv2d_s8_plane")
+    cycles = []
+    for width in (120, 128):  # of the result: 60 and 64
+        case = random_elementwise.depthwise(
+            np.random.default_rng(2), size=(12, width), channels=8, kernel=(5, 5), stride=2
+        )
+        assert kernel.reject(case.layer) is None
+        cycles.append(kernel.estimate_cycles(case.layer, {"rows": 6}) / width)
+    assert cycles[1] > 1.3 * cycles[0]
 
 
 @pytest.mark.parametrize("form", list(Form))

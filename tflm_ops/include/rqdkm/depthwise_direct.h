@@ -54,7 +54,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_direct_scratch_bytes(const rqdkm_depthwise_
 /* ---- asm: up to 9 taps ----------------------------------------------------------------------------------------------
  */
 /* clang-format off */
-#if RQDKM_DSP && defined(__OPTIMIZE__)
+#if RQDKM_DSP && defined(__OPTIMIZE__) && defined(__ARM_FP)
 #define RQDKM_DWD_ASM 1
 #define DWD_NL "\n\t"
 #define DWD_LD1(o) "ldr r2, [r0, #%c[" o "]]" DWD_NL

@@ -40,7 +40,7 @@ RQDKM_INLINE int32_t rqdkm_depthwise_strip_scratch_bytes(int32_t output_w, int32
 /* ---- asm pieces: N columns, both rows (2) or the upper row only (1) -------------------------------------------------
  */
 /* clang-format off */
-#if RQDKM_DSP && defined(__OPTIMIZE__)
+#if RQDKM_DSP && defined(__OPTIMIZE__) && defined(__ARM_FP)
 #define RQDKM_DW_ASM 1
 #define DW_NL "\n\t"
 #define DW_LD1(o) "ldr r4, [r0, #" o "]" DW_NL

@@ -124,7 +124,7 @@ class DepthwisePlane(Kernel):
         strips = -(-height // rows)
         shared = max(0, kernel_h - int(layer.attrs["strides"][0])) * (strips - 1)
         finish = {Form.FLOOR: 0.0, Form.AWAY: 2.0, Form.SHIFT: 3.0}[solved.form]
-        if sizes.sets == 1 and sizes.words <= 3 and kernel_h <= 5:  # asm
+        if self._in_registers(layer, sizes):
             blocks, block = -(-width // 4) * 1.0, kernel_h * 8.2 * sizes.words + 32.0
         else:
             blocks, block = width / 4, kernel_h * (10.3 * sizes.words + 8.3) + 43.0
@@ -164,6 +164,15 @@ class DepthwisePlane(Kernel):
             includes=("rqdkm/kernels/depthwise_s8_plane_template.h",),
             macs=depthwise_macs(layer),
         )
+
+    @staticmethod
+    def _in_registers(layer: Layer, sizes: _Sizes) -> bool:
+        """Whether the block is asm, all weights in registers and offsets immediates; else it is C."""
+        assert layer.weights is not None
+        kernel_h, down, quads = int(layer.weights.shape[1]), int(layer.attrs["strides"][0]), hwc(layer.output)[1] // 4
+        offsets = (16 * (kernel_h - 1) * sizes.columns + 20, 16 * (down * sizes.columns - quads), 16 * quads)
+        in_asm = sizes.sets == 1 and sizes.words <= 3 and kernel_h <= 5
+        return in_asm and max(*offsets, 4 * layer.output.shape[3]) <= 4095
 
     @staticmethod
     def _height(layer: Layer, rows: int) -> int:

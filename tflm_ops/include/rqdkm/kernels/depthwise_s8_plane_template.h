@@ -88,7 +88,7 @@ RQDKM_INLINE void rqdkm_dwp_layout(uint32_t *to, const int8_t *row, int32_t widt
    Within a block r0 is at its first word, r1 to r3 are weights, r6 to r9 accumulators. s0 to s14: weights; s15 to s19:
    bias, multiplier, offset, addend, right shift; s20: output, s21: end of the row's whole blocks, s22: rows left. */
 /* clang-format off */
-#if RQDKM_DSP && defined(__OPTIMIZE__)
+#if RQDKM_DSP && defined(__OPTIMIZE__) && defined(__ARM_FP)
 #define RQDKM_DWP_ASM 1
 #define DWP_NL "\n\t"
 #define DWP_LD(r, k, j) "ldr " r ", [r0, #%c[pitch] * " k " + " j "]" DWP_NL
@@ -128,8 +128,10 @@ RQDKM_INLINE void rqdkm_dwp_layout(uint32_t *to, const int8_t *row, int32_t widt
 #define DWP_BLOCK(rows, finish) "vmov r9, s15" DWP_NL rows "vmov r1, s16" DWP_NL "vmov r2, s17" DWP_NL \
   ".if %c[addends]" DWP_NL "vmov r5, s18" DWP_NL "vmov r3, s19" DWP_NL ".endif" DWP_NL \
   finish("r6") finish("r7") finish("r8") finish("r9") "vmov r3, s20" DWP_NL "vmov r1, s21" DWP_NL "strb r6, [r3]" DWP_NL
+#define DWP_LOAD(weights, last) ".if %c[kh] * %c[words] == " weights DWP_NL "vldmia r1!, {s0-" last "}" DWP_NL ".endif" DWP_NL
 #define DWP_TEXT(rows, finish) \
-  "vldmia r1!, {s0-s14}" DWP_NL "vldmia r4, {s15-s19}" DWP_NL "vmov s20, r2" DWP_NL "vmov s22, r3" DWP_NL \
+  DWP_LOAD("2", "s1") DWP_LOAD("3", "s2") DWP_LOAD("4", "s3") DWP_LOAD("6", "s5") DWP_LOAD("8", "s7") \
+  DWP_LOAD("9", "s8") DWP_LOAD("10", "s9") DWP_LOAD("12", "s11") DWP_LOAD("15", "s14") "vldmia r1, {s15-s19}" DWP_NL "vmov s20, r2" DWP_NL "vmov s22, r3" DWP_NL \
   "1:" DWP_NL "add r1, r0, #%c[quads] * 16" DWP_NL "vmov s21, r1" DWP_NL \
   ".if %c[quads]" DWP_NL "2:" DWP_NL DWP_BLOCK(rows, finish) \
   "strb r7, [r3, #%c[c]]" DWP_NL "strb r8, [r3, #%c[c] * 2]" DWP_NL "strb r9, [r3, #%c[c] * 3]" DWP_NL \
@@ -140,10 +142,10 @@ RQDKM_INLINE void rqdkm_dwp_layout(uint32_t *to, const int8_t *row, int32_t widt
   "add r3, r3, #%c[c] * %c[more]" DWP_NL "vmov s20, r3" DWP_NL ".endif" DWP_NL \
   "vmov r3, s22" DWP_NL "add r0, r0, #%c[skip]" DWP_NL "subs r3, #1" DWP_NL "vmov s22, r3" DWP_NL "bne 1b" DWP_NL
 #define DWP_ASM(rows, finish) \
-  __asm volatile(DWP_TEXT(rows, finish) : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3), "+r"(r4) \
-                 : [c] "i"(c), [pitch] "i"(4 * pitch), [kh] "i"(kh), [quads] "i"(quads), [more] "i"(more), \
+  __asm volatile(DWP_TEXT(rows, finish) : "+r"(r0), "+r"(r1), "+r"(r2), "+r"(r3) \
+                 : [c] "i"(c), [pitch] "i"(4 * pitch), [kh] "i"(kh), [words] "i"(s.words), [quads] "i"(quads), [more] "i"(more), \
                    [skip] "i"(skip), [shift] "i"(p->right_shift), [addends] "i"(p->form != RQDKM_FLOOR) \
-                 : "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6", \
+                 : "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "lr", "s0", "s1", "s2", "s3", "s4", "s5", "s6", \
                    "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14", "s15", "s16", "s17", "s18", "s19", "s20", \
                    "s21", "s22", "cc", "memory")
 #define DWP_FORMS(rows) \
@@ -262,7 +264,6 @@ RQDKM_INLINE void rqdkm_dwp_channel(const rqdkm_depthwise_plane_params *p, const
     register const uint32_t *r1 __asm("r1") = table;
     register int8_t *r2 __asm("r2") = out;
     register int32_t r3 __asm("r3") = rows;
-    register const uint32_t *r4 __asm("r4") = table + kh * s.words;
     if (s.words == 3) {
       DWP_FORMS(DWP_ROWS3)
     } else {

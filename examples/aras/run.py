@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rqdkm import pipeline
 from rqdkm.aras import comparison, energy, oracle, seeds, simulate, study, table, traces
@@ -247,10 +247,20 @@ def _state_of(state: State) -> int:
     return PLL if state.mode == "run" and state.source == "PLL" else INTERNAL
 
 
-def compare(
-    firmware: Firmware, kind: str, *, frames: int, seed: int, governors: Sequence[str] = GOVERNORS
-) -> tuple[list[Result], Outcome, oracle.Best]:
-    """All governors on one kind of trace; ARAS simulated and the oracle, with the same cycles and currents."""
+class Compared(NamedTuple):
+    """All governors on one kind of trace; ARAS simulated and the oracle, with the same cycles and currents.
+
+    Args:
+        hopeless: frames that nobody finishes in time who keeps the promise to the rest (:func:`oracle.hopeless`).
+    """
+
+    results: list[Result]
+    simulated: Outcome
+    best: oracle.Best
+    hopeless: tuple[int, ...]
+
+
+def compare(firmware: Firmware, kind: str, *, frames: int, seed: int, governors: Sequence[str] = GOVERNORS) -> Compared:
     made = traces.make(kind, seed, frames=frames, cycles=5 * firmware.workload.cycles[0])
     trace = quantized(made, firmware.workload)
     results = []
@@ -259,7 +269,8 @@ def compare(
         results.append(run(firmware, trace, governor))
     task = table.Task(worst=WORST * study.worst_of(trace, firmware.workload))
     constants = table.build(firmware.currents, firmware.workload, task)
-    return results, simulate.run(trace, constants, "aras"), oracle.plan(trace, constants)
+    simulated, best = simulate.run(trace, constants, "aras"), oracle.plan(trace, constants)
+    return Compared(results, simulated, best, oracle.hopeless(trace, constants))
 
 
 def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
@@ -274,14 +285,15 @@ def markdown(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
     return "\n".join(lines)
 
 
-def verdict(kind: str, results: Sequence[Result], best: oracle.Best) -> str:
+def verdict(kind: str, compared: Compared) -> str:
     """By the targets of the comparison in simulation, met or not."""
+    results, best = compared.results, compared.best
     mine, by_name = results[0], {r.governor: r for r in results}
     frames, near = len(mine.finish_us), comparison.NEAR_OPTIMUM
     above = mine.energy_mj / best.energy_mj - 1
     saved = {name: 1 - mine.energy_mj / by_name[name].energy_mj for name in ("sleep", "stop")}
     in_time = mine.missed <= best.missed + (comparison.MORE_MISSES * frames if kind == "adversarial" else 0)
-    hopeless = len(set(mine.late_frames) & set(best.hopeless))
+    hopeless = len(set(mine.late_frames) & set(compared.hopeless))
     share = f", {hopeless} of them hopeless for who keeps the rest's share" if hopeless else ""
     little = kind == "adversarial" or above <= near or saved["sleep"] >= comparison.LESS_ENERGY
     texts = " and ".join(f"{part:.1%} less energy than {seeds.NAMES[name]}" for name, part in saved.items())
@@ -322,10 +334,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         firmware = build(Path(folder))
         for kind in arguments.kinds:
-            results, simulated, best = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
+            compared = compare(firmware, kind, frames=arguments.frames, seed=arguments.seed)
+            results, best = compared.results, compared.best
             print(markdown(kind, results, best), flush=True)
-            verdicts.append(verdict(kind, results, best))
-            where.append(states(kind, results[0], simulated, best))
+            verdicts.append(verdict(kind, compared))
+            where.append(states(kind, results[0], compared.simulated, best))
             costs.append(results[0].cost)
             shares.append((results[0].ticks, results[0].control))
     print("\n" + "\n".join(verdicts))

@@ -60,7 +60,7 @@ def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any
 def test_and_it_takes_less_energy_than_the_fastest_clock_and_little_more_than_the_oracle(
     example: ModuleType, firmware: Any
 ) -> None:
-    (mine, fastest), simulated, best = example.compare(
+    (mine, fastest), simulated, best, _hopeless = example.compare(
         firmware, "periodic", frames=FRAMES, seed=1, governors=("aras", "always")
     )
     check(mine, "periodic")

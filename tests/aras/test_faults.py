@@ -174,6 +174,30 @@ def test_a_counter_that_leaps_is_not_believed() -> None:
     assert aras.demand.expected == pytest.approx(before, rel=0.5)
 
 
+def test_a_counter_that_leaps_within_a_handler_makes_no_hurry_of_the_frames_behind() -> None:
+    board = Scripted()
+    aras = Aras(built(), board)
+    for _ in range(20):
+        frame(aras, board)
+        aras.idle(board.now_us() + 30_000)
+    before = aras.point
+    assert before != 0
+    aras.begin(board.now_us() + 90_000)
+    aras.rest_begin()
+    board.counter += 2**31
+    board.run(500)
+    aras.rest_end(0)
+    board.run(20_000)
+    aras.tick()
+    aras.end()
+    aras.idle(board.now_us() + 30_000)
+    assert faults(aras) == {"jump": 1}
+    for _ in range(3):
+        frame(aras, board)
+        aras.idle(board.now_us() + 30_000)
+    assert aras.point == before
+
+
 @pytest.mark.parametrize("start", [0, 2**32 - 3_000_000, 2**32 - 1])
 def test_the_cycle_counter_may_wrap(start: int) -> None:
     results = []

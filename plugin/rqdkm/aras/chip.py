@@ -124,7 +124,8 @@ class Chip(Board):
         is begun after ``until``."""
         self.pump()
         while self.t < until:
-            self._tick_if_due()
+            if above < LEVELS:  # ticks do not interrupt the most urgent class
+                self._tick_if_due()
             lowest = max(self.level, above)
             level = next((x for x in range(LEVELS - 1, lowest - 1, -1) if self.pending[x]), None)
             if level is None:

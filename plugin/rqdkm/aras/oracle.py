@@ -24,13 +24,12 @@ _PROMISE = 1.25  # windows that the rest may have to wait for its share (docs/ar
 
 @dataclass(frozen=True)
 class Best:
-    """``state_nj``: the energy by :data:`rqdkm.aras.chip.STATES`. ``hopeless``: see the function."""
+    """``state_nj``: the energy by :data:`rqdkm.aras.chip.STATES`."""
 
     missed: int
     energy_mj: float
     frames: int
     state_nj: _Spent
-    hopeless: tuple[int, ...]
 
     @property
     def energy_per_frame_mj(self) -> float:
@@ -101,7 +100,7 @@ def plan(trace: Trace, table: CTable, *, can_stop: bool = True) -> Best:
         labels = _prune([new for label in labels for new in _compute(chip, label, rest, frame)])
     labels = _wait(chip, labels, rest, float(end), can_stop)
     best = min(labels, key=lambda x: (x.missed, x.energy))
-    return Best(best.missed, best.energy / 1e6, len(frames), best.states, hopeless(trace, table))
+    return Best(best.missed, best.energy / 1e6, len(frames), best.states)
 
 
 def hopeless(trace: Trace, table: CTable) -> tuple[int, ...]:

@@ -346,10 +346,12 @@ static rqdkm_aras_status lock_again(rqdkm_clock_point point) {
 rqdkm_aras_status board_doze(uint64_t until_us) {
   const rqdkm_clock_point point = board_clock_point();
   rqdkm_aras_status status = RQDKM_ARAS_OK;
+  /* the crystal goes on meanwhile */
+  const uint32_t relock_us = board_clock_wants_crystal() ? kLockUs : lock_us(point);
   const uint32_t state = rqdkm_port_irq_save();
-  if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * kLockUs) {
+  if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * (relock_us > kLockUs ? relock_us : kLockUs)) {
     (void)board_clock_set(RQDKM_CLOCK_16);
-    board_sleep(until_us - lock_us(point) - kLeaveSleepUs);
+    board_sleep(until_us - relock_us - kLeaveSleepUs);
     status = lock_again(point);
   }
   board_sleep(until_us);

@@ -147,6 +147,7 @@ typedef struct {
   float glance_rest;                     /* and the rest's part of all of them */
   float glance_spare;                    /* time by which the reserve outlasts the next look, at the decision, */
   float glance_time, glance_gain;        /* less this per cycle since, and this more per cycle of the frame; us */
+  uint32_t glance_longest;               /* rest_longest then */
   float decided_rate, decided_done;      /* rate[0] and done at the last decision */
   uint32_t decided_cycles, decided_rest; /* and the counters */
   bool decided_make_up;

@@ -97,7 +97,8 @@ void rqdkm_aras_begin(rqdkm_aras *a, uint64_t deadline_us, uint32_t cycles) {
   if (cycles != 0 && known && 1.25f * a->upper < worst) a->worst = 1.25f * a->upper;
   a->done = 0.0f;
   a->overrun = false;
-  a->rest_longest -= a->rest_longest / 16u; /* what was long once is forgotten */
+  const uint32_t longest = a->rest_longest;                                  /* handlers write it, too */
+  if (a->rest_longest == longest) a->rest_longest = longest - longest / 16u; /* what was long once is forgotten */
   a->begun_us = a->now_us;
   a->deadline_us = deadline_us;
   a->relative_us = rqdkm_aras_span(a->now_us, deadline_us);

@@ -8,8 +8,12 @@
  * prediction that was wrong, as long as worst case and share are what the table says. */
 #include "aras/internal.h"
 
-enum { kRetry_us = 1000, kMostFailures = 14 }; /* 2 ms to 16 s */
-static const float kHindered = 0.15f;          /* of the clock: so much more than thought may the rest take */
+enum {
+  kRetry_us = 1000, /* 2 ms to 16 s */
+  kMostFailures = 14,
+  kGlances_us = 20000000, /* without a decision; the cycle counter wraps after 25 s at 168 MHz */
+};
+static const float kHindered = 0.15f; /* of the clock: so much more than thought may the rest take */
 
 typedef struct {
   uint32_t point, level;
@@ -132,7 +136,8 @@ static situation look(rqdkm_aras *a) {
                                        : -rqdkm_aras_span(a->deadline_us, a->now_us);
   /* either what is left gets its share, or it is so short that all it waits for is the handler that is at work */
   const float share = (a->worst - a->done) / rqdkm_aras_granted(a);
-  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a) + (float)a->rest_longest / a->mhz[0];
+  const float longest = (float)a->rest_longest / a->mhz[0], window = (float)t->window_us;
+  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a) + (longest < window ? longest : window);
   s.reserve = s.left - (share > alone ? share : alone);
   s.need = a->upper - a->done;
   s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
@@ -151,12 +156,13 @@ static float excess(const rqdkm_aras *a) {
    the time since, and what the frame has got done adds to it. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
   a->glance_cycles = 0;
-  if (a->level != 0 || a->make_up || a->stuck || reserve < until) return;
+  if (a->level != 0 || a->make_up || a->stuck || reserve < until || a->now_us - a->decided_us > kGlances_us) return;
   const rqdkm_aras_table *t = a->table;
   const float whole = (float)t->window_us, window = whole - rqdkm_aras_span(a->window_us, a->now_us);
   const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
-  /* what a cycle of the frame is worth: see look(); until the window ends that does not change */
-  const float behind = (a->worst - a->done) / granted - 1.5f * whole;
+  /* what a cycle of the frame is worth: see look(); what gets done in a window does not change that */
+  const float ahead = a->mhz[0] / granted,
+              behind = (a->worst - a->done) / granted - (ahead > 1.5f ? ahead : 1.5f) * whole;
   const float rate = t->share * behind * a->mhz[0] > (float)a->rest_longest ? granted : rqdkm_aras_alone(a);
   const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / rate;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
@@ -165,6 +171,7 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   a->glance_spare = reserve + since - gained - until;
   a->glance_time = 1.0f / mhz;
   a->glance_gain = 1.0f / (factor * rate);
+  a->glance_longest = a->rest_longest;
 }
 
 /* When to look again: before the reserve is used up, three times in a window, and when the rest has to be given its
@@ -237,7 +244,8 @@ void rqdkm_aras_decide(rqdkm_aras *a, bool begins) {
   decide(a, &s, begins);
 }
 
-/* The rest takes more than was thought when the decision was made: what is seen now holds until the window closes. */
+/* The rest takes more than was thought when the decision was made: what is seen now holds until a window closes
+   that says more. */
 static bool hindered(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->decided_us, a->now_us), mhz = a->mhz[a->point];
   const float progress = (a->done - a->decided_done) * a->table->point[a->point].factor;
@@ -255,8 +263,8 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
   rest -= a->decided_rest;
   const uint32_t own = passed - rest;
   const float all = (float)passed;
-  if (rest > passed || own > a->glance_most || (float)rest > a->glance_rest * all ||
-      a->glance_spare + (float)own * a->glance_gain < all * a->glance_time ||
+  if (rest > passed || own > a->glance_most || a->rest_longest > a->glance_longest ||
+      (float)rest > a->glance_rest * all || a->glance_spare + (float)own * a->glance_gain < all * a->glance_time ||
       a->port->clock(a->port->context) != a->point)
     return false;
   a->looked_cycles = counter;

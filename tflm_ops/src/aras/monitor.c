@@ -61,6 +61,7 @@ static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bo
   }
   if (same_clock && (float)passed > most) {
     rqdkm_aras_count(a, RQDKM_ARAS_FAULT_JUMP);
+    a->rest_longest = 0; /* the jump may have been within a handler */
     return by_time;
   }
   if (passed != 0 && span_us != 0) a->stuck = false;

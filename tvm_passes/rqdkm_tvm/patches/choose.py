@@ -267,14 +267,28 @@ def _arrange(program: Program, taken: Mapping[int, Option]) -> tuple[Placed, int
         if option.scratch_bytes:
             scratch[step] = len(spans)
             spans.append((step, step, aligned(option.scratch_bytes)))
+    offsets, height = _packed(tuple(spans), tuple(shared.items()))
+    count = len(program.buffers)
+    return Placed(program, offsets[:count], {s: offsets[i] for s, i in scratch.items()}), height
+
+
+@lru_cache(maxsize=4096)
+def _packed(
+    spans: tuple[tuple[int, int, int], ...], overlays: tuple[tuple[int, int], ...]
+) -> tuple[tuple[int, ...], int]:
+    """Offsets of (first step, last step, bytes) and the height; programs of a grid have much in common.
+
+    Args:
+        overlays: result and operand that begin at one place.
+    """
+    shared = dict(overlays)
     conflicts = [
         [j for j, b in enumerate(spans) if j != i and a[0] <= b[1] and b[0] <= a[1]] for i, a in enumerate(spans)
     ]
     bound = 0
-    for step in range(len(program.steps)):
+    for step in range(1 + max((last for _, last, _ in spans), default=-1)):
         alive = [i for i, s in enumerate(spans) if s[0] <= step <= s[1]]
         doubles = {i for i in alive if shared.get(i) in alive and spans[i][2] <= spans[shared[i]][2]}
         bound = max(bound, sum(spans[i][2] for i in alive if i not in doubles))
     offsets, height = pack([size for _, _, size in spans], conflicts, bound, shared)
-    count = len(program.buffers)
-    return Placed(program, tuple(offsets[:count]), {s: offsets[i] for s, i in scratch.items()}), height
+    return tuple(offsets), height

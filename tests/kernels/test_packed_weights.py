@@ -191,8 +191,9 @@ def test_random_fully_connected_layers() -> None:
 def test_random_depthwise_layers_with_and_without_unpacking() -> None:
     rng = np.random.default_rng(13)
     made = [random_depthwise(rng) for _ in range(40)]
-    for size in ((7, 9), (5, 6), (1, 1)):  # the strip kernel's
-        case = random_elementwise.depthwise(rng, size=size, channels=8, kernel=(3, 3), stride=1)
+    own = [((7, 9), 3, 1), ((5, 6), 3, 1), ((1, 1), 3, 1), ((7, 12), 5, 1), ((11, 16), 5, 2), ((9, 14), 3, 2)]
+    for size, kernel, stride in own:  # the strip kernel's, the planar one's
+        case = random_elementwise.depthwise(rng, size=size, channels=8, kernel=(kernel, kernel), stride=stride)
         made.append((case.layer, case.inputs[0]))
     cases, outputs = cases_and_outputs([(narrow_weights(rng, layer), x) for layer, x in made], 12)
     harness.check(cases, outputs)

@@ -55,8 +55,7 @@ patches: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz .cache/mobi
 	  --markdown docs/patches-machinery.md
 	@$(BIN)/rqdkm experiment patches examples/mobilenet/model.tflite --calib .cache/mobilenet_val.npz \
 	  --data .cache/mobilenet_test.npz --ram 49408 --plan examples/mobilenet/rq/plan.json --max-drop 0.65 \
-	  --out build/patches/mobilenet \
-	  --markdown docs/patches-mobilenet.md
+	  --out build/patches/mobilenet --markdown docs/patches-mobilenet.md
 	@$(BIN)/rqdkm experiment cuts .cache/models/visual_wake_words.tflite --ram 24K --ram 25K --out build/patches/cuts \
 	  --markdown docs/patches-wake-words.md
 	@$(BIN)/rqdkm experiment vdqs examples/machinery/model.tflite --calib .cache/machinery_val.npz \

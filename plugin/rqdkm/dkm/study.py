@@ -91,11 +91,21 @@ def passed(result: Result) -> bool:
     return all(result.policy.reward > other.reward for other in result.others)
 
 
+def proven(result: Result) -> bool:
+    """Whether its lead over the policy that comes nearest is more than chance: the 95 % interval lies above 0."""
+    lead = result.policy.rewards - _nearest(result).rewards
+    return bool(lead.mean() > interval(lead))
+
+
 def least_lead(result: Result) -> str:
     """Over the policy that comes nearest: mean difference of the rewards and its 95 % interval, paired by trace."""
-    nearest = max(result.others, key=lambda other: other.reward)
+    nearest = _nearest(result)
     lead = result.policy.rewards - nearest.rewards
     return f"{lead.mean():+.3f} ± {interval(lead):.3f} over {nearest.name}"
+
+
+def _nearest(result: Result) -> Outcome:
+    return max(result.others, key=lambda other: other.reward)
 
 
 def interval(values: npt.NDArray[np.float64]) -> float:

@@ -141,7 +141,7 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         memory = memory_of(row.report) / memory_of(rows[0].report)
         clean = 100 * (reference.clean - row.study.policy.clean)
         cost, most = row.decision / row.cycles, row.decision / float(row.costs.cycles.min())
-        beaten = study.passed(row.study)
+        beaten = study.passed(row.study) and study.proven(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
             Verdict(f"{memory:.3f} of its memory, target at most {share:g}", memory <= share),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rqdkm.dkm import dqn, evaluate, traces
+from rqdkm.dkm import dqn, evaluate, study, traces
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.environment import Morphing, Weights
 from rqdkm_tvm.errors import DataError
@@ -137,3 +137,18 @@ def test_costs_are_kept_in_a_file_and_checked(tmp_path: Path) -> None:
         Costs.load(path)
     with pytest.raises(DataError, match="No such file"):
         Costs.load(tmp_path / "none.npz")
+
+
+def test_a_lead_counts_only_beyond_its_interval() -> None:
+    def result(rewards: list[float]) -> study.Result:
+        def outcome(name: str, of: list[float]) -> evaluate.Outcome:
+            each = np.array(of)
+            return evaluate.Outcome(name, float(each.mean()), each, 1.0, 0.9, 0.9, 0.0, 0.0, np.ones(1), 100)
+
+        others = [outcome("always a", [1.0, 2.0, 3.0, 4.0]), outcome("random", [0.0, 0.0, 0.0, 0.0])]
+        oracles = [outcome("oracle of the noise", [5.0] * 4), outcome("oracle of the class", [6.0] * 4)]
+        return study.Result([outcome("dqn", rewards), *others, *oracles], None, None, 25)  # type: ignore[arg-type]
+
+    steady, lucky = result([1.4, 2.5, 3.5, 4.6]), result([1.0, 2.0, 3.0, 6.0])  # both 0.5 ahead
+    assert study.passed(steady) and study.proven(steady)
+    assert study.passed(lucky) and not study.proven(lucky)

@@ -2,15 +2,16 @@
 
     python examples/machinery/train_morph.py --data .cache/machinery.npz --out morph
 
-A teacher with plain 3x3 convolutions (the network of train.py) is trained first; then the morphing network with its
-leading kernels, then each other kernel alone with the rest fixed, then all of them. What they see is augmented more
-than train.py's network was: shifted by a band, reversed in time, noise of many strengths, since kernels are chosen by
-it.
+Two teachers with plain 3x3 convolutions (the network of train.py) are trained first, to answer together; then the
+morphing network with its leading kernels, then each other kernel alone with the rest fixed, then all of them. What they
+see is augmented more than train.py's network was: shifted by a band, reversed in time, noise of many strengths, since
+kernels are chosen by it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from train import build as plain
 
 L = tf.keras.layers
 KERNELS = ("3x3", "5x5", "separable 3x3", "separable 5x5", "1x1")
+TEACHERS = 2
 
 
 def build(shape: tuple[int, int, int] = (BANDS, FRAMES, 1), classes: int = 10) -> tf.keras.Model:
@@ -80,22 +82,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the morphing machinery CNN.")
     parser.add_argument("--data", type=Path, required=True, help="the .npz of dataset.py")
     parser.add_argument("--out", type=Path, required=True, help="directory for the model files")
-    parser.add_argument("--teacher", type=Path, help="a .keras model to learn from; else one is trained")
-    parser.add_argument("--leader", choices=KERNELS, default="5x5", help="trained first, with all that kernels share")
+    parser.add_argument(
+        "--teacher", type=Path, action="append", help="a .keras model to learn from; else two are trained"
+    )
+    parser.add_argument(
+        "--leader", choices=KERNELS, default="separable 5x5", help="trained first, with all that kernels share"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = np.load(options.data)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    if options.teacher:
-        teacher = tf.keras.models.load_model(options.teacher)
-    else:
-        teacher = train_teacher(data, 40, options.seed)
-        teacher.save(options.out / "teacher.keras")
-    splits = {name: (normalise(data[f"x_{name}"]), data[f"y_{name}"]) for name in ("train", "val", "test")}
-    print(
-        f"teacher: {np.mean(teacher.predict(splits['test'][0], verbose=0).argmax(1) == splits['test'][1]):.4f} of test"
-    )
+    files = options.teacher or [options.out / f"teacher{number}.keras" for number in range(TEACHERS)]
+    if not options.teacher:
+        for number, file in enumerate(files):
+            train_teacher(data, 40, options.seed + number).save(file)
+    teachers = [tf.keras.models.load_model(file) for file in files]
+    splits = {name: (normalise(data[f"x_{name}"]), data[f"y_{name}"]) for name in ("train", "val")}
+    for file, teacher in zip(files, teachers, strict=True):
+        right = teacher.predict(splits["val"][0], verbose=0).argmax(1) == splits["val"][1]
+        print(f"{file}: {np.mean(right):.4f} of the validation samples")
 
     def show(judged: Judged) -> None:
         shown = ", ".join(f"{name} {value:.4f}" for name, value in zip(KERNELS, judged.accuracy, strict=True))
@@ -114,7 +120,7 @@ def main() -> None:
             decay=1e-3,
             seed=options.seed,
             augment=augment,
-            teachers=[lambda x: teacher(x, training=False)],
+            teachers=[functools.partial(teacher, training=False) for teacher in teachers],
             kernels=kernels,
             fixed=fixed,
             sampled=len(KERNELS),
@@ -131,6 +137,8 @@ def main() -> None:
     learn(25, 2e-3, every, "norms")
     model.save(options.out / "model.keras")
     export_tflite(model, options.out / "model.float32.tflite")
+    plain_file = tf.lite.TFLiteConverter.from_keras_model(teachers[0]).convert()
+    (options.out / "plain.float32.tflite").write_bytes(plain_file)  # what training alone makes of the baseline
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def train(
     penalty: PenaltyOpt = 1.0,
     wrong: WrongOpt = 1.0,
     steps: Annotated[int, typer.Option(min=1000, help="Frames to learn from.")] = 60_000,
+    attempts: Annotated[int, typer.Option(min=1, help="Networks to train; the best on other traces is taken.")] = 4,
     seed: SeedOpt = 0,
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
@@ -77,7 +78,7 @@ def train(
     found = Costs.load(costs)
     settings = dqn.Training(steps=steps, seed=seed)
     with log.Progress() as progress:
-        policy = study.train(found, Weights(penalty, wrong), settings, progress)
+        policy = study.train(found, Weights(penalty, wrong), settings, progress, attempts=attempts)
     cycles = tuple(round(float(n)) for n in found.cycles)
     PolicyFile(found.names, found.safe, cycles, policy).save(out)
     figures = {"policy": str(out), "bytes on the chip": len(policy.to_bytes()), "kernels": ", ".join(found.names)}

@@ -18,6 +18,10 @@ class State(ctypes.Structure):
     _fields_ = [(name, ctypes.c_float) for name in RANGES]
 
 
+class Monitor(ctypes.Structure):
+    _fields_ = [("cycles", ctypes.POINTER(ctypes.c_uint32)), ("safe", ctypes.c_int32), ("load", ctypes.c_float)]
+
+
 class Policy(ctypes.Structure):
     _fields_ = [
         ("head", ctypes.c_void_p),
@@ -62,6 +66,13 @@ def load() -> ctypes.CDLL:
         ctypes.c_int32,
         ctypes.c_void_p,
         ctypes.c_void_p,
+    ]
+    found.rqdkm_morph_sense.argtypes = [
+        ctypes.POINTER(Monitor),
+        ctypes.c_uint32,
+        ctypes.c_float,
+        ctypes.c_float,
+        ctypes.POINTER(State),
     ]
     return found
 

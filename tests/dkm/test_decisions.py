@@ -14,7 +14,7 @@ import pytest
 
 from rqdkm.dkm import policy as policies
 from rqdkm.dkm.policy import MOST_BIAS, Policy
-from rqdkm.dkm.state import RANGES, measure_input, normalise
+from rqdkm.dkm.state import RANGES, measure_input, normalise, slack_of
 from rqdkm_tvm.errors import DataError
 from tests.dkm import library
 
@@ -239,7 +239,7 @@ def resigned(blob: bytes) -> bytes:
 
 def test_sizes_that_would_read_or_overflow_are_refused_whatever_the_checksum() -> None:
     blob = random_policy(2, (5, 4), 3).to_bytes()
-    for offset, value in ((4, 2), (5, 0), (5, 6), (6, 0), (6, 33), (7, 255), (8, 25), (9, 200), (10, 1)):
+    for offset, value in ((4, 1), (4, 3), (5, 0), (5, 6), (6, 0), (6, 33), (7, 255), (8, 25), (9, 200), (10, 1)):
         changed = bytearray(blob)
         changed[offset] = value
         assert opened(resigned(bytes(changed)))[0] < 0, offset
@@ -253,3 +253,24 @@ def test_sizes_that_would_read_or_overflow_are_refused_whatever_the_checksum() -
     policy = library.Policy()
     assert library.load().rqdkm_policy_open(ctypes.byref(policy), ctypes.byref(memory, 1), len(blob)) < 0
     assert library.load().rqdkm_policy_open(ctypes.byref(policy), None, 0) < 0
+
+
+@pytest.mark.parametrize("load", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("limit", [1e-6, 0.01, 0.0239, 0.0477, 0.5, 30.0])
+def test_slack_tells_apart_how_short_and_how_long_a_limit_is(load: float, limit: float) -> None:
+    """As Python reckons it, within -1 to 1, and never saturated: kernels faster than the safe one are chosen by it."""
+    cycles = (ctypes.c_uint32 * library.KERNELS)(4_000_000, 1_000_000)
+    monitor, state = library.Monitor(cycles, 0, load), library.State()
+    library.load().rqdkm_morph_sense(ctypes.byref(monitor), 168_000_000, limit, 0.25, ctypes.byref(state))
+    needed = 4e6 / (168e6 * (1 - load))
+    assert state.slack == pytest.approx(slack_of(limit, needed), abs=1e-5)
+    assert -1.0 <= state.slack <= 1.0 and (state.slack > 0) == (limit > 1.0001 * needed)
+    wanted = (limit - needed) / (limit if limit > needed else needed)
+    assert state.slack == pytest.approx(wanted, abs=1e-5) and abs(state.slack) < 1.0
+
+
+@pytest.mark.parametrize(("limit", "known", "slack"), [(0.0, 4_000_000, 1.0), (-1.0, 4_000_000, 1.0), (0.01, 0, 1.0)])
+def test_without_a_limit_or_known_cycles_there_is_time(limit: float, known: int, slack: float) -> None:
+    monitor, state = library.Monitor((ctypes.c_uint32 * library.KERNELS)(known), 0, 0.0), library.State()
+    library.load().rqdkm_morph_sense(ctypes.byref(monitor), 168_000_000, limit, 0.25, ctypes.byref(state))
+    assert state.slack == slack and state.memory == 0.25 and state.clock == 168e6

@@ -11,6 +11,7 @@ import pytest
 from rqdkm.dkm import dqn, evaluate, study, traces
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.environment import Morphing, Weights
+from rqdkm.dkm.policy import Policy
 from rqdkm_tvm.errors import DataError
 
 NAMES = ("3x3", "1x1", "5x5")
@@ -58,7 +59,7 @@ def test_a_frame_takes_its_cycles_over_what_is_left_of_the_clock() -> None:
     rewards, missed, overrun = env.rewards()
     assert missed.tolist() == [True, False, True] and overrun.tolist() == [False, False, True]
     assert rewards == pytest.approx([1 / 4 - 1, 1.0, 1 / 12 - 1])
-    assert env.state()[3] == pytest.approx((3 * 4 / 168 - 4 / 42) / (3 * 4 / 168))
+    assert env.state()[3] == pytest.approx((3 * 4 / 168 - 4 / 42) / (4 / 42))
     _, reward, done, _, info = env.step(1)
     assert reward == pytest.approx(1.0) and info["right"] and not done
     assert info["seconds"] == pytest.approx(1e6 / 42e6)
@@ -94,6 +95,46 @@ def test_learning_beats_every_fixed_kernel_and_chance_on_traces_it_has_not_seen(
     assert all_knowing == best  # here the level of noise decides the class
     assert learned > max(outcome.reward for name, outcome in found.items() if name != "rule")
     assert best >= learned > best - 0.15
+
+
+def close() -> Costs:
+    """Five kernels whose cycles lie close together and which differ by a few points, as trained ones do."""
+    right = np.zeros((2, 400, 5), bool)
+    for level, shares in enumerate(((0.92, 0.94, 0.90, 0.92, 0.85), (0.72, 0.76, 0.70, 0.73, 0.60))):
+        for kernel, share in enumerate(shares):
+            right[level, : round(400 * share), kernel] = True
+    statistics = np.zeros((2, 400, 3), np.float32)
+    statistics[0, :, 2] = 20.0
+    names = ("3x3", "5x5", "separable 3x3", "separable 5x5", "1x1")
+    cycles = np.array([2.6e6, 5.8e6, 1.35e6, 1.5e6, 1.1e6])
+    return Costs(names, 0, cycles, np.full(5, 0.3), np.array([0.0, 0.1]), statistics, right)
+
+
+def test_integers_of_the_policy_know_close_time_limits() -> None:
+    """Where a late frame is as bad as a wrong class, the thresholds between kernels are what matters."""
+    env = Morphing(close().expected(), made(range(100, 104)), Weights(penalty=60.0))
+    known = evaluate.run(env, "", evaluate.informed)
+    policy = study.train(close(), Weights(penalty=60.0), dqn.Training(steps=30_000), attempts=2)
+    learned = evaluate.run(env, "", evaluate.dqn(policy))
+    assert known.reward >= learned.reward > known.reward - 0.4
+    assert learned.missed < known.missed + 0.005
+    assert learned.reward > max(evaluate.run(env, "", evaluate.fixed(k)).reward for k in range(5)) + 1.0
+
+
+def test_of_several_attempts_the_best_on_other_traces_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def always(_env: Morphing, settings: dqn.Training, _progress: object) -> Policy:
+        """Kernel 1, 2, 0, ... by the attempt's seed."""
+        bias = np.zeros(3, np.int32)
+        bias[settings.seed % 3] = 100
+        layers = tuple((np.zeros(shape, np.int8), np.zeros(shape[0], np.int32)) for shape in ((2, 7), (2, 2)))
+        return Policy((*layers, (np.zeros((3, 2), np.int8), bias)), (0, 0))
+
+    monkeypatch.setattr(dqn, "train", always)
+    env = Morphing(costs().expected(), made(range(4)), Weights())
+    best = max(range(3), key=lambda k: evaluate.run(env, "", evaluate.fixed(k)).reward)
+    for first in range(3):
+        chosen = study.train(costs(), Weights(), dqn.Training(seed=first), attempts=3)
+        assert chosen.layers[2][1].argmax() == best
 
 
 def test_estimates_keep_effects_and_drop_chance() -> None:

@@ -18,6 +18,7 @@ from rqdkm.aras.chip import Chip
 from rqdkm.aras.policies import ArasGovernor
 from rqdkm.aras.table import CTable
 from rqdkm.aras.traces import Arrival, Trace
+from rqdkm.dkm.state import slack_of
 
 State = tuple[float, float, float, float]  # load, memory, clock (Hz), slack
 Dispatch = Callable[[State, float], int]  # and the frame's time limit, us -> kernel
@@ -81,7 +82,7 @@ class _Cooperating(ArasGovernor):
         if self.coupled:
             now = 1e6 * self.chip.mhz[self.chip.point]
             load = min(load * clock / now, 0.95)
-            slack = max(-1.0, 1.0 - self.cycles[0] / (now / 1e6 * (1.0 - load)) / left)
+            slack = slack_of(left, self.cycles[0] / (now / 1e6 * (1.0 - load)))
             clock = now
         kernel = self.dispatch((load, memory, clock, slack), float(left))
         self.kernels.append(kernel)

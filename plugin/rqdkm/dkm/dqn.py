@@ -26,14 +26,15 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Training:
-    """Settings of a run; ``steps`` are frames."""
+    """Settings of a run; ``steps`` are frames. The last half of the updates learns with the integers of the chip."""
 
     steps: int = 60_000
     hidden: tuple[int, int] = (12, 12)
-    replay: int = 30_000
-    batch: int = 64
-    discount: float = 0.2  # decisions hardly change what comes next
-    rate: float = 1e-3
+    replay: int = 60_000
+    batch: int = 256
+    every: int = 3  # frames from update to update
+    discount: float = 0.0  # no choice changes what comes next
+    rate: float = 3e-3
     target_every: int = 500
     warm_up: int = 1_000
     seed: int = 0
@@ -45,9 +46,9 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
     What comes next depends on no choice, and the environment knows what every kernel would have brought. So every frame
     teaches all Q values, nothing has to be explored, and what no choice changes (the mean over the kernels) is left
     out: hard frames would drown the differences. Nor does it matter which of the bad kernels is worst: what is more
-    than two violations, or a thirtieth of a sure error, below the best kernel counts as just so far below, or it would
-    take most of so small a network. The loss is the square, not Huber's, which would learn medians: a
-    wrong class is rare and dear.
+    than four times the most that throughput can make, or a thirtieth of a sure error, below the best kernel counts as
+    just so far below, or it would take most of so small a network. The loss is the square, not Huber's, which would
+    learn medians: a wrong class is rare and dear.
     """
     rng = np.random.default_rng(settings.seed)
     actions, width = len(env.costs.names), len(RANGES)
@@ -55,8 +56,9 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
     target = [array.copy() for array in net]
     moments = [(np.zeros_like(a), np.zeros_like(a)) for a in net]
     memory = _Replay(settings.replay, width, actions)
+    peaks = [1e-6, 1e-6]
     unit = 1.0
-    depth = env.weights.penalty * max(2.0, env.weights.wrong / 30)
+    depth = max(4.0, env.weights.penalty * env.weights.wrong / 30)
     state, _ = env.reset(seed=settings.seed)
     for step in range(settings.steps):
         following, _, done, _, info = env.step(0)
@@ -67,9 +69,11 @@ def train(env: Morphing, settings: Training = Training(), progress: Progress = l
             unit = 1.0 / max(
                 float(memory.rewards[: memory.filled].std()), 1e-6
             )  # whatever the weights: Q values about 1
-        if step >= settings.warm_up:
-            rate = settings.rate * (1.0 - 0.9 * step / settings.steps)
-            _learn(net, target, moments, memory.draw(rng, settings.batch, unit), settings.discount, rate, step)
+        if step >= settings.warm_up and step % settings.every == 0:
+            rate = settings.rate * (0.5 + 0.5 * np.cos(np.pi * step / settings.steps))
+            batch = memory.draw(rng, settings.batch, unit)
+            integers = 2 * step >= settings.steps
+            _learn(net, target, moments, batch, settings.discount, rate, step, peaks, integers)
         if step % settings.target_every == 0:
             target = [array.copy() for array in net]
         if step % 5_000 == 0:
@@ -119,24 +123,50 @@ def _learn(
     discount: float,
     rate: float,
     step: int,
+    peaks: list[float],
+    integers: bool,
 ) -> None:
-    """One Adam step on the mean squared error of a batch."""
+    """One Adam step on the mean squared error of a batch.
+
+    Args:
+        peaks: the greatest hidden values met lately, by layer; kept up to date.
+        integers: compute with weights and hidden values as :func:`rqdkm.dkm.policy.quantize` makes them; rounding is
+            taken to be the identity where gradients go back (Y. Bengio et al., "Estimating or Propagating Gradients
+            Through Stochastic Neurons", 2013).
+    """
     states, rewards, following, done = batch
-    rows = np.arange(len(states))
-    best = forward(net, following)[-1].argmax(axis=1)  # chosen by one network, valued by the other
-    wanted = rewards + discount * (1.0 - done) * forward(target, following)[-1][rows, best, None]
-    first, second, values = forward(net, states)
-    slope = (values - wanted) / len(states)
-    back2 = (slope @ net[4]) * (second > 0)
-    back1 = (back2 @ net[2]) * (first > 0)
-    gradients = [
-        back1.T @ states,
-        back1.sum(0),
-        back2.T @ first,
-        back2.sum(0),
-        slope.T @ second,
-        slope.sum(0),
-    ]
+    wanted = rewards
+    if discount > 0.0:
+        rows = np.arange(len(states))
+        best = forward(net, following)[-1].argmax(axis=1)  # chosen by one network, valued by the other
+        wanted = rewards + discount * (1.0 - done) * forward(target, following)[-1][rows, best, None]
+    x, unit = states, 1.0 / 127.0
+    inputs, passed, used = [], [], []
+    for layer in range(3):
+        weights, bias = net[2 * layer], net[2 * layer + 1]
+        scale = max(float(np.abs(weights).max()), 1e-9) / 127.0
+        if integers:
+            weights, bias = np.rint(weights / scale) * scale, np.rint(bias / (scale * unit)) * (scale * unit)
+        inputs.append(x)
+        used.append(weights)
+        x = x @ weights.T + bias
+        if layer == 2:
+            break
+        open_ = x > 0
+        x = np.maximum(x, 0.0)
+        peaks[layer] = max(0.9995 * peaks[layer], float(x.max()))
+        if integers:
+            unit *= scale * 2.0 ** np.clip(np.ceil(np.log2(peaks[layer] / (127 * scale * unit))), 0, 24)
+            x = np.floor(x / unit + 1e-9)
+            open_ &= x <= 127
+            x = np.minimum(x, 127) * unit
+        passed.append(open_)
+    slope = (x - wanted) / len(states)
+    gradients: list[Array] = []
+    for layer in (2, 1, 0):
+        gradients = [slope.T @ inputs[layer], slope.sum(0), *gradients]
+        if layer:
+            slope = (slope @ used[layer]) * passed[layer - 1]
     for array, (m, v), gradient in zip(net, moments, gradients, strict=True):
         m += 0.1 * (gradient - m)
         v += 0.001 * (gradient**2 - v)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rqdkm.dkm.costs import Costs
-from rqdkm.dkm.state import RANGES, normalise
+from rqdkm.dkm.state import RANGES, normalise, slack_of
 from rqdkm.dkm.traces import Trace
 from rqdkm_tvm.errors import DataError
 
@@ -130,8 +130,8 @@ class Morphing(gymnasium.Env[Array, int]):
 
     def state(self) -> Array:
         """The seven numbers, float32, before they are normalised."""
-        slack = (self.limit - self.seconds[self.costs.safe]) / self.limit
-        numbers = (self.load, self.memory, self.clock, np.clip(slack, -1.0, 1.0), *self.statistics)
+        slack = slack_of(self.limit, float(self.seconds[self.costs.safe]))
+        numbers = (self.load, self.memory, self.clock, slack, *self.statistics)
         return np.array(numbers, np.float32)
 
     def _observe(self) -> Array:

@@ -20,7 +20,7 @@ from rqdkm_tvm.errors import DataError
 Array = npt.NDArray[Any]
 Weights = tuple[Array, Array]  # weights (outputs, inputs), biases (outputs,)
 
-MAGIC, VERSION = 0x50445152, 1
+MAGIC, VERSION = 0x50445152, 2
 STATES, MOST_KERNELS, MOST_HIDDEN, MOST_BIAS = 7, 5, 32, 1 << 28
 _HEAD = struct.Struct("<IBB2B2B2B")
 

@@ -12,7 +12,7 @@ from rqdkm.dkm.policy import Policy
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
 
-SCHEMA, VERSION = "rqdkm.policy", 1
+SCHEMA, VERSION = "rqdkm.policy", 2
 _HINT = "give the file that rqdkm dkm train wrote"
 
 

@@ -46,6 +46,11 @@ def normalise(states: Array) -> npt.NDArray[np.int8]:
     return seen
 
 
+def slack_of(available: float, needed: float) -> float:
+    """``rqdkm_morph_slack``: -1 to 1; 0 where the safe kernel takes all of the time that there is."""
+    return (available - needed) / max(available, needed)
+
+
 def _log2_q8(x: int) -> int:
     exponent = x.bit_length() - 1
     return exponent * 256 + ((x << (31 - exponent)) >> 23 & 0xFF)

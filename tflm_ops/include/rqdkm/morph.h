@@ -25,7 +25,7 @@ typedef struct {
   float load;     /* 0 to 1: share of the CPU that everything but inference takes */
   float memory;   /* 0 to 1: share of the working memory that is taken by others */
   float clock;    /* 0 to 168e6: core clock, Hz */
-  float slack;    /* -1 to 1: time that the frame may take, less what the safe kernel needs now, over that time */
+  float slack;    /* -1 to 1: rqdkm_morph_slack of the time the frame may take and what the safe kernel needs now */
   float mean;     /* -128 to 127: of the int8 input */
   float variance; /* 0 to 16384: of the input; seen as its square root */
   float snr;      /* -10 to 40: signal to noise of the input, dB, estimated */
@@ -59,6 +59,13 @@ void rqdkm_morph_monitor_init(rqdkm_morph_monitor *monitor, const uint32_t cycle
    known, or which were faster, count as undisturbed. */
 void rqdkm_morph_observe(rqdkm_morph_monitor *monitor, int32_t kernel, uint32_t elapsed);
 
+/* Time that a frame may take less what it needs, over the longer of the two: -1 to 1, 0 where it just suffices. Both in
+   one unit, 0 or more. */
+static inline float rqdkm_morph_slack(float available, float needed) {
+  const float longer = available > needed ? available : needed;
+  return longer > 0.0f ? (available - needed) / longer : 1.0f;
+}
+
 /* Fills in load, memory, clock and slack. clock_hz: core clock. limit_s: time that the next frame may take, seconds;
    0 or less: no limit, slack is 1. memory: 0 to 1, the share of the working memory that others hold. */
 void rqdkm_morph_sense(const rqdkm_morph_monitor *monitor, uint32_t clock_hz, float limit_s, float memory,
@@ -70,13 +77,14 @@ void rqdkm_morph_sense(const rqdkm_morph_monitor *monitor, uint32_t clock_hz, fl
    int8 weights [output][input], rows filled up to whole words with zeros, then the CRC-32 of all before. */
 typedef struct {
   uint32_t magic;           /* RQDKM_POLICY_MAGIC */
-  uint8_t version, kernels; /* 1; 1 to RQDKM_MORPH_KERNELS */
+  uint8_t version, kernels; /* RQDKM_POLICY_VERSION; 1 to RQDKM_MORPH_KERNELS */
   uint8_t hidden[2];        /* neurons of the hidden layers, 1 to RQDKM_POLICY_HIDDEN */
   uint8_t shift[2];         /* right shift of their sums, 0 to 24 */
   uint8_t reserved[2];      /* 0 */
 } rqdkm_policy_head;
 
 #define RQDKM_POLICY_MAGIC 0x50445152u /* "RQDP" */
+#define RQDKM_POLICY_VERSION 2         /* 1 was learned with another slack */
 #define RQDKM_POLICY_HIDDEN 32
 
 typedef struct {

@@ -169,9 +169,8 @@ void rqdkm_aras_morph_state(const rqdkm_aras *a, rqdkm_morph_state *state, uint3
   const float load = a->usable ? a->told_load * (float)a->table->point[0].hz / hz : 0.0f;
   const float limit = limit_us != 0 ? (float)limit_us : 1.0f;
   const float free = load < 0.95f ? 1.0f - load : 0.05f;
-  const float slack = (limit - (float)cycles / (hz * 1e-6f * free)) / limit;
   state->load = load < 1.0f ? load : 1.0f;
   state->memory = a->memory;
   state->clock = hz;
-  state->slack = slack > -1.0f ? slack : -1.0f;
+  state->slack = rqdkm_morph_slack(limit, (float)cycles / (hz * 1e-6f * free));
 }

@@ -28,6 +28,6 @@ void rqdkm_morph_sense(const rqdkm_morph_monitor *monitor, uint32_t clock_hz, fl
   if (limit_s > 0.0f) {
     float available = (float)clock_hz * (1.0f - monitor->load) * limit_s; /* cycles until then */
     float needed = (float)monitor->cycles[monitor->safe];
-    state->slack = needed < 2.0f * available ? (available - needed) / available : -1.0f;
+    state->slack = rqdkm_morph_slack(available, needed);
   }
 }

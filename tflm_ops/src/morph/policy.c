@@ -16,7 +16,7 @@ int32_t rqdkm_policy_open(rqdkm_policy *policy, const void *blob, uint32_t size)
   *policy = (rqdkm_policy){0};
   const rqdkm_policy_head *head = (const rqdkm_policy_head *)blob;
   if (blob == 0 || (uintptr_t)blob % 4u != 0 || size < sizeof *head || head->magic != RQDKM_POLICY_MAGIC ||
-      head->version != 1) {
+      head->version != RQDKM_POLICY_VERSION) {
     return RQDKM_ERROR_ARGUMENT;
   }
   if (head->kernels < 1 || head->kernels > RQDKM_MORPH_KERNELS) {

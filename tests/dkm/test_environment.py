@@ -60,6 +60,9 @@ def test_a_frame_takes_its_cycles_over_what_is_left_of_the_clock() -> None:
     assert missed.tolist() == [True, False, True] and overrun.tolist() == [False, False, True]
     assert rewards == pytest.approx([1 / 4 - 1, 1.0, 1 / 12 - 1])
     assert env.state()[3] == pytest.approx((3 * 4 / 168 - 4 / 42) / (4 / 42))
+    given = Morphing(costs(), [trace], unit=2e6)
+    given.reset(seed=0)
+    assert given.limit == pytest.approx(env.limit / 2)
     _, reward, done, _, info = env.step(1)
     assert reward == pytest.approx(1.0) and info["right"] and not done
     assert info["seconds"] == pytest.approx(1e6 / 42e6)
@@ -184,7 +187,7 @@ def test_a_lead_counts_only_beyond_its_interval() -> None:
     def result(rewards: list[float]) -> study.Result:
         def outcome(name: str, of: list[float]) -> evaluate.Outcome:
             each = np.array(of)
-            return evaluate.Outcome(name, float(each.mean()), each, 1.0, 0.9, 0.9, 0.0, 0.0, np.ones(1), 100)
+            return evaluate.Outcome(name, float(each.mean()), each, 1.0, 0.9, 0.9, 0.0, 0.0, 0.9, np.ones(1), 100)
 
         others = [outcome("always a", [1.0, 2.0, 3.0, 4.0]), outcome("random", [0.0, 0.0, 0.0, 0.0])]
         oracles = [outcome("oracle of the noise", [5.0] * 4), outcome("oracle of the class", [6.0] * 4)]

@@ -51,6 +51,7 @@ class Morphing(gymnasium.Env[Array, int]):
         traces: one is drawn per episode; with ``options={"trace": i}`` of ``reset`` that one.
         weights: of the reward.
         reference: costs of another network on the same samples, with one kernel: what the frames would have cost it.
+        unit: cycles whose time at 168 MHz is the unit of the traces' limits; the safe kernel's unless given.
 
     Raises:
         DataError: the reference saw other samples or levels of noise.
@@ -59,7 +60,12 @@ class Morphing(gymnasium.Env[Array, int]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own declaration)
 
     def __init__(
-        self, costs: Costs, traces: Sequence[Trace], weights: Weights = Weights(), reference: Costs | None = None
+        self,
+        costs: Costs,
+        traces: Sequence[Trace],
+        weights: Weights = Weights(),
+        reference: Costs | None = None,
+        unit: float | None = None,
     ) -> None:
         self.costs, self.traces, self.weights, self.reference = costs, tuple(traces), weights, reference
         if reference is not None and (
@@ -73,7 +79,7 @@ class Morphing(gymnasium.Env[Array, int]):
             )
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(RANGES),), np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(costs.names))  # type: ignore[assignment]
-        self._safe_seconds = float(costs.cycles[costs.safe]) / FULL_CLOCK
+        self._unit = (float(costs.cycles[costs.safe]) if unit is None else unit) / FULL_CLOCK
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
@@ -121,7 +127,7 @@ class Morphing(gymnasium.Env[Array, int]):
         self.load, self.memory = float(self.trace.load[i]), float(self.trace.memory[i])
         self.clock, level = float(self.trace.clock[i]), int(self.trace.noise[i])
         self.level = level
-        self.limit = float(self.trace.limit[i]) * self._safe_seconds
+        self.limit = float(self.trace.limit[i]) * self._unit
         sample = self.sample = int(self.np_random.integers(self.costs.right.shape[1]))
         self.statistics = self.costs.statistics[level, sample]
         self.right = self.costs.right[level, sample].astype(np.float64)

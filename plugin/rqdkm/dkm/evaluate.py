@@ -28,6 +28,7 @@ class Outcome:
         frames_per_second: frames over the time they took.
         accuracy: share of frames whose class was right; clean: the same of frames at the first level of noise.
         missed: share of frames that took too long; overrun: that needed too much memory.
+        served: share of frames that were right, in time and within memory.
         shares: (kernels,) how often each was run.
         frames: of all traces.
         reference: what the reference network makes of the same frames; None without one.
@@ -41,6 +42,7 @@ class Outcome:
     clean: float
     missed: float
     overrun: float
+    served: float
     shares: Array
     frames: int
     reference: Reference | None = None
@@ -59,6 +61,7 @@ class Reference:
     accuracy: float
     clean: float
     missed: float
+    served: float
     loss: float
     loss_ci95: tuple[float, float]
 
@@ -116,12 +119,12 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
     """All traces of ``env``, each once. Every policy meets the same frames."""
     rng = np.random.default_rng(seed)
     rewards: list[float] = []
-    theirs = np.zeros(4)  # of the reference: seconds, frames missed and right, right ones that are clean
+    theirs = np.zeros(5)  # of the reference: seconds, frames missed, right, right and clean, right and in time
     clean = np.zeros(2)  # frames without added noise, those of them that are right
     lost = np.zeros(
         (env.costs.right.shape[1], 2)
     )  # by sample: frames that it alone gets right less those we do; frames
-    right = missed = overrun = frames = 0
+    right = missed = overrun = served = frames = 0
     seconds = 0.0
     shares = np.zeros(len(env.costs.names))
     for index in range(len(env.traces)):
@@ -138,9 +141,10 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
             missed += info["missed"]
             seconds += info["seconds"]
             overrun += info["overrun"]
+            served += info["right"] and not info["missed"] and not info["overrun"]
             if env.reference is not None:
                 taken, late, good = info["reference"]
-                theirs += (taken, late, good, untouched and good)
+                theirs += (taken, late, good, untouched and good, good and not late)
                 lost[info["sample"]] += (float(good) - float(info["right"]), 1.0)
         rewards.append(total / count)
         frames += count
@@ -154,6 +158,7 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
         float(clean[1] / clean[0]) if clean[0] else float("nan"),
         missed / frames,
         overrun / frames,
+        served / frames,
         shares / frames,
         frames,
         None if env.reference is None else _reference(theirs, lost, frames, int(clean[0])),
@@ -170,6 +175,7 @@ def _reference(theirs: Array, lost: Array, frames: int, clean: int) -> Reference
         theirs[2] / frames,
         theirs[3] / clean if clean else float("nan"),
         theirs[1] / frames,
+        theirs[4] / frames,
         loss,
         (loss - half, loss + half),
     )

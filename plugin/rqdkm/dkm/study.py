@@ -57,20 +57,22 @@ def train(
     progress: Progress = lambda _text: None,
     *,
     attempts: int = 4,
+    unit: float | None = None,
 ) -> Policy:
     """The DQN's policy after learning on traces of every kind, from how often kernels are right; seeded.
 
     Args:
         attempts: networks to train, from different first weights; of their integers those are taken that have the
             greatest mean reward on further traces, by the same costs.
+        unit: of the time limits, as :class:`~rqdkm.dkm.environment.Morphing` takes it.
     """
     expected = costs.expected()
     seen = _traces(LEARNED, (*traces.LOADS, "mixed"), FRAMES, len(costs.levels))
-    judge = Morphing(expected, _traces(CHOSEN_BY, ("mixed",), FRAMES, len(costs.levels)), weights)
+    judge = Morphing(expected, _traces(CHOSEN_BY, ("mixed",), FRAMES, len(costs.levels)), weights, unit=unit)
     found: list[tuple[float, Policy]] = []
     for attempt in range(attempts):
         tried = dataclasses.replace(settings, seed=settings.seed + attempt)
-        policy = dqn.train(Morphing(expected, seen, weights), tried, progress)
+        policy = dqn.train(Morphing(expected, seen, weights, unit=unit), tried, progress)
         found.append((evaluate.run(judge, "dqn", evaluate.dqn(policy)).reward, policy))
         progress(f"dqn: attempt {attempt + 1} of {attempts}: mean reward {found[-1][0]:.3f} on other traces")
     return max(found, key=lambda one: one[0])[1]
@@ -83,6 +85,7 @@ def compare(
     weights: Weights,
     *,
     frames: int = 2000,
+    unit: float | None = None,
     progress: Progress = lambda _text: None,
 ) -> Result:
     """``policy`` beside fixed kernels, rule, chance and oracle on mixed traces that no training saw.
@@ -91,13 +94,14 @@ def compare(
         policy: None: the network has one kernel, and is measured alone.
         costs: of the same network as in training, on other samples.
         reference: costs of the network that its speed and accuracy are compared with.
+        unit: of the time limits, as :class:`~rqdkm.dkm.environment.Morphing` takes it.
 
     Raises:
         DataError: ``reference`` was measured on other samples.
     """
     progress(f"{len(HELD_OUT)} held-out traces of {frames:,} frames")
     unseen = _traces(HELD_OUT, ("mixed",), frames, len(costs.levels))
-    env = Morphing(costs, unseen, weights, reference)
+    env = Morphing(costs, unseen, weights, reference, unit)
     outcomes = evaluate.compare(env, policy) if policy is not None else [evaluate.run(env, "fixed", evaluate.fixed(0))]
     return Result(outcomes, costs, weights, frames)
 
@@ -141,6 +145,7 @@ def table(result: Result) -> str:
         "right",
         "too late",
         "too large",
+        "right and in time",
         *result.costs.names,
     ]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * (len(head) - 1)]
@@ -155,6 +160,7 @@ def table(result: Result) -> str:
             f"{outcome.accuracy:.2%}",
             f"{outcome.missed:.2%}",
             f"{outcome.overrun:.2%}",
+            f"{outcome.served:.2%}",
             *(f"{share:.0%}" for share in outcome.shares),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -167,11 +173,12 @@ def table(result: Result) -> str:
     if policy.reference is not None:
         r = policy.reference
         low, high = (100 * value for value in r.loss_ci95)
+        times = policy.frames_per_second / r.frames_per_second
         lines += [
             "",
             f"Against the baseline on the same frames ({r.frames_per_second:.2f} frames/s, {r.accuracy:.2%} right, "
-            f"{r.missed:.2%} too late): {policy.frames_per_second / r.frames_per_second:.2f} times the frames per "
-            f"second, loss {100 * r.loss:+.2f} points (95 % {low:+.2f} to {high:+.2f}; negative is better).",
+            f"{r.missed:.2%} too late, {r.served:.2%} right and in time): {times:.2f} times the frames per second, "
+            f"loss {100 * r.loss:+.2f} points (95 % {low:+.2f} to {high:+.2f}; negative is better).",
         ]
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ class Trace:
         load: share of the CPU that the rest takes, 0 to below 1.
         memory: share of the working memory that the rest takes, 0 to 1.
         clock: core clock, Hz.
-        limit: time that a frame may take, relative to the safe kernel's on an idle chip at 168 MHz.
+        limit: time that a frame may take, in the environment's unit.
         noise: level of the input's noise, an index into :attr:`rqdkm.dkm.costs.Costs.levels`.
     """
 

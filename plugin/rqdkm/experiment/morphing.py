@@ -225,7 +225,7 @@ def markdown(title: str, rows: Sequence[Row], command: str) -> str:
             weights = row.study.weights
             parts += [
                 f"## {row.name}\n",
-                f"Reward: throughput - {weights.penalty:g} x violation; a frame too late or too large counts 1, a wrong "
+                f"Reward: throughput - {weights.penalty:g} x violation; too late or too large counts 1, a wrong "
                 f"class {weights.wrong:g}. Deciding takes {row.decision:,.0f} cycles, the look at the input included. "
                 "Policies on the same traces, by mean reward:\n",
                 study.table(row.study),

@@ -65,6 +65,10 @@ MaxDropOpt = Annotated[
     float | None,
     typer.Option(metavar="POINTS", help=f"Loss of accuracy that rq may cause; {MAX_DROP} by default."),
 ]
+KernelDropOpt = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=POINTS,...", help="The same of rq-dkm by kernel; those not named keep 8 bits."),
+]
 CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]
 PolicyOpt = Annotated[

@@ -17,6 +17,7 @@ from rqdkm.cli_options import (
     HaloOpt,
     InputOpt,
     JsonOpt,
+    KernelDropOpt,
     KernelsOpt,
     MaxDropOpt,
     MethodOpt,
@@ -33,7 +34,7 @@ from rqdkm.cli_options import (
     found_model,
 )
 from rqdkm.cli_output import print_hint, print_mapping
-from rqdkm.options import DeployOptions, parse_size
+from rqdkm.options import DeployOptions, parse_drops, parse_size
 
 app = typer.Typer(help="Models for TensorFlow Lite Micro.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -61,6 +62,7 @@ def export(
     flash: FlashOpt = None,
     config: ConfigOpt = "int8",
     max_drop: MaxDropOpt = None,
+    kernel_drop: KernelDropOpt = None,
     cycles: CyclesOpt = None,
     kernels: KernelsOpt = "auto",
     plan: PlanOpt = None,
@@ -89,6 +91,7 @@ def export(
         flash_bytes=parse_size(flash, "--flash") if flash else None,
         config=config,
         max_drop=max_drop,
+        kernel_drop=parse_drops(kernel_drop),
         cycles=cycles,
         kernels=kernels,
         plan=plan,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class DeployOptions:
             bit-widths from the calibration inputs and then does as ``int8``. ``dkm`` and ``rq-dkm`` are these two of a
             morphing model.
         max_drop: loss of accuracy that the search of ``rq`` may cause, in points; None: :data:`MAX_DROP`.
+        kernel_drop: of a morphing model, instead: by kernel's name, points that it may lose; the others keep 8 bits.
         cycles: budget of one inference for that search, as the kernels estimate them; None: none.
         kernels: ``auto`` picks the fastest kernel that fits, ``reference`` the plain C of every operator.
         policy: a ``policy.json`` by which the firmware of a morphing model selects a kernel before every frame.
@@ -80,6 +82,7 @@ class DeployOptions:
     flash_bytes: int | None = None
     config: str = "int8"
     max_drop: float | None = None
+    kernel_drop: Mapping[str, float] | None = None
     cycles: int | None = None
     kernels: str = "auto"
     plan: Path | None = None
@@ -101,6 +104,15 @@ class DeployOptions:
             raise OptionError(f"needs at least 1, got {self.samples}", where="--samples")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise OptionError(f"is in points, 0 to 100, got {self.max_drop:g}", where="--max-drop")
+        for kernel, points in (self.kernel_drop or {}).items():
+            if not 0 <= points <= 100:
+                raise OptionError(f"is in points, 0 to 100, got {points:g} for {kernel}", where="--kernel-drop")
+        if self.kernel_drop and (self.max_drop is not None or self.config != "rq-dkm"):
+            raise OptionError(
+                "is by kernel of a morphing model what --max-drop is for all",
+                where="--kernel-drop",
+                hint="use it with --config rq-dkm, and leave out --max-drop",
+            )
         if self.cycles is not None and self.cycles < 1:
             raise OptionError(f"needs at least 1, got {self.cycles}", where="--cycles")
         if self.seed < 0:
@@ -149,7 +161,13 @@ class DeployOptions:
     def _check_search(self) -> None:
         """Limits of the search for bit-widths mean nothing without one."""
         given = [
-            name for name, value in (("--max-drop", self.max_drop), ("--cycles", self.cycles)) if value is not None
+            name
+            for name, value in (
+                ("--max-drop", self.max_drop),
+                ("--kernel-drop", self.kernel_drop),
+                ("--cycles", self.cycles),
+            )
+            if value is not None
         ]
         vdqs = self.vdpc != "off" and given == ["--max-drop"]
         if given and self.plan is not None and not vdqs:
@@ -229,6 +247,23 @@ def parse_size(text: str, option: str = "size") -> int:
     if size <= 0:
         raise OptionError(f"{text!r} is not a size", where=option, hint="write bytes, or 48K, or 1M (K = 1024)")
     return size
+
+
+def parse_drops(text: str | None) -> dict[str, float] | None:
+    """Points by kernel of ``5x5=1.3,1x1=0.7``.
+
+    Raises:
+        OptionError: anything else.
+    """
+    if text is None:
+        return None
+    try:
+        pairs = [part.rsplit("=", 1) for part in text.split(",")]
+        return {name.strip(): float(points) for name, points in pairs}
+    except ValueError:
+        raise OptionError(
+            f"{text!r} names no kernels and points", where="--kernel-drop", hint="write 5x5=1.3,1x1=0.7"
+        ) from None
 
 
 def parse_grid(text: str) -> tuple[int, int]:

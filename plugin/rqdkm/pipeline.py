@@ -156,7 +156,9 @@ def bit_widths(options: DeployOptions, model: LoadedModel, progress: Progress = 
     step = prefixed("plan", progress)
     if morph_planning.morphs(model):
         limits = budget.limits(options.allowed_drop, None, None, None)
-        kernels = morph_planning.plan(model, dataset, limits, kernel_set=options.kernel_set, progress=step)
+        kernels = morph_planning.plan(
+            model, dataset, limits, drops=options.kernel_drop, kernel_set=options.kernel_set, progress=step
+        )
         return BitWidths(
             plan_files.named(kernels.plan, kernels.parameters),
             kernels.parameters,

@@ -32,7 +32,7 @@ from rqdkm_tvm.graph import (
     with_main,
 )
 from rqdkm_tvm.layer import Layer
-from rqdkm_tvm.morph.library import OP, library
+from rqdkm_tvm.morph.library import OP, library, path_name
 from rqdkm_tvm.offload.base import Draft, Quantization
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.sites import read_sites
@@ -117,6 +117,13 @@ def kernel_layers(mod: Any) -> list[list[list[str]]]:
         if chains is not None:
             found.append([[names[x] for x in reversed(chain) if x in names] for chain in chains])
     return found
+
+
+def kernel_names(mod: Any) -> list[str]:
+    """Of such a module: what its first morphing layer's kernels are called."""
+    layers = {site.name: site.layer for site in read_sites(mod["main"])}
+    found = kernel_layers(mod)
+    return [path_name([layers[name] for name in names]) for names in found[0]] if found else []
 
 
 def gather(mod: Any) -> Any:

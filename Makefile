@@ -66,10 +66,12 @@ morphing: $(STAMP) .cache/machinery_val.npz .cache/machinery_test.npz ## the fou
 	@$(BIN)/rqdkm deploy examples/machinery/model.tflite --config baseline --out build/morphing/baseline
 	@$(BIN)/rqdkm deploy examples/machinery/model.tflite --config rq --plan examples/machinery/searched/plan.json \
 	  --out build/morphing/rq
+	@$(BIN)/rqdkm deploy $(MORPH)/plain.tflite --config baseline --out build/morphing/retrained
 	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config dkm --ram 46K --out build/morphing/dkm
 	@$(BIN)/rqdkm deploy $(MORPH)/model.tflite --config rq-dkm --plan $(MORPH)/rq/plan.json --ram 42K --out build/morphing/rq-dkm
-	@$(BIN)/rqdkm experiment morphing baseline=build/morphing/baseline rq=build/morphing/rq dkm=build/morphing/dkm rq-dkm=build/morphing/rq-dkm \
-	  --learn .cache/machinery_val.npz --data .cache/machinery_test.npz --wrong 60 --out build/morphing \
+	@$(BIN)/rqdkm experiment morphing baseline=build/morphing/baseline retrained=build/morphing/retrained \
+	  rq=build/morphing/rq dkm=build/morphing/dkm rq-dkm=build/morphing/rq-dkm \
+	  --learn .cache/machinery_val.npz --data .cache/machinery_test.npz --penalty 60 --out build/morphing \
 	  --title "Machinery CNN: the four configurations over one trace" --markdown docs/morph-machinery.md
 
 .cache/mnist_%.npz: examples/mnist/dataset.py

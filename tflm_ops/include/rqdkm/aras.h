@@ -173,7 +173,7 @@ typedef struct {
   bool can_stop, idled;
   volatile uint32_t held;          /* ticks in a row that found the rest at work while no frame was */
   volatile bool raised;            /* so that one of them has raised the priority */
-  bool pressed;                    /* the rest needs the fastest clock */
+  uint32_t pressed;                /* as often in a row: the rest needs a fast clock */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
   uint32_t idle_rest;              /* cycles of the rest since the last one began */
   uint32_t idle_point, idle_flags; /* the last choice, and for what */

@@ -84,24 +84,26 @@ static float kept_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
 /* The lowest level at which the frame is expected to be done in time, or RQDKM_ARAS_LEVELS. Without a reserve only the
    highest level at the fastest point is left. */
 static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t point) {
-  const uint32_t levels = a->make_up ? 1u : RQDKM_ARAS_LEVELS;
-  if (kept_for(a, s, point) < (float)a->table->tick_us) return point == 0 ? levels - 1u : RQDKM_ARAS_LEVELS;
+  if (kept_for(a, s, point) < (float)a->table->tick_us) return point == 0 ? RQDKM_ARAS_LEVELS - 1u : RQDKM_ARAS_LEVELS;
   const float mhz = a->mhz[point], cycles = s->need * a->table->point[point].factor;
   const float time = s->left - a->table->switch_us[a->point][point];
-  for (uint32_t level = 0; level < levels; level++)
+  for (uint32_t level = 0; level < RQDKM_ARAS_LEVELS; level++)
     if (cycles <= time * (mhz - taken(a, level, mhz))) return level;
   return RQDKM_ARAS_LEVELS;
 }
 
-/* At the lowest level; the others cost raise_cost of it each. */
+/* At the lowest level; the others cost raise_cost of it each. The rest has to be computed anyway: while the frame is, at
+   its point, and what is left of it up to the deadline at the point that takes least. */
 static float energy(const rqdkm_aras *a, const situation *s, uint32_t point) {
   const rqdkm_aras_table *t = a->table;
-  const float mhz = a->mhz[point], most = 0.95f * mhz;
-  const float rest = a->expected_rate < most ? a->expected_rate : most;
-  const float busy = s->expected * t->point[point].factor / (mhz - rest);
-  const float idle = s->left > busy ? s->left - busy : 0.0f;
+  const float mhz = a->mhz[point], most = 0.95f * mhz, cycles = s->expected * t->point[point].factor;
+  const float rest = a->expected_rate < most ? a->expected_rate : most, left = s->left > 0.0f ? s->left : 0.0f;
+  float busy = cycles / (mhz - rest);
+  busy = busy < left ? busy : left;
+  const float running = a->nanojoules[point] * (cycles + rest * busy);
+  const float behind = a->nanojoules[a->efficient] * (a->expected_rate * left - rest * busy);
   const float change = t->switch_us[a->point][point] * t->switch_ma;
-  return t->volts * (change + t->point[point].run_ma * busy + s->idle_ma * idle);
+  return running + behind + t->volts * (change + s->idle_ma * (left - busy));
 }
 
 /* Hysteresis. From frame to frame, what keeping a point wastes adds up: neither does noise make it swing, nor does a
@@ -216,8 +218,9 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
     float found = energy(a, s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
-    const uint32_t level = level_for(a, s, point);
+    uint32_t level = level_for(a, s, point);
     if (level == RQDKM_ARAS_LEVELS) continue;
+    if (a->make_up) level = 0; /* for a moment: that the rest gets its share is part of what the level was tried with */
     found *= 1.0f + a->table->raise_cost * (float)level;
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
     if (point == kept_point) kept = (choice){point, level, found};

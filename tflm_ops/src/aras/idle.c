@@ -7,8 +7,8 @@
  * waiting from which a frame in its worst case could not be finished any more is not taken. */
 #include "aras/internal.h"
 
-enum { kShort_us = 20, kUses = 16, kAtOnce = 2000, kModes = RQDKM_ARAS_STOP };
-static const float kGain = 0.1f, kKeepUp = 0.8f;
+enum { kShort_us = 20, kUses = 16, kAtOnce = 2000, kModes = RQDKM_ARAS_STOP, kPatience = 12 };
+static const float kGain = 0.1f, kKeepUp = 0.95f;
 
 /* What does not change: by point and mode, mode - 1 as index. */
 void rqdkm_aras_prepare_idle(rqdkm_aras *a) {
@@ -30,12 +30,12 @@ static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const float guard = (float)t->guard_us, worst = (float)t->worst_cycles / rqdkm_aras_granted(a);
   const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
-  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed ? 1u : t->points;
+  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed == 0 ? t->points : a->pressed < kPatience ? a->efficient + 1u : 1u;
   float least = -1.0f;
   for (uint32_t p = 0; p < points; p++) {
     /* the rest's own load has to be served; at the fastest clock it takes what it takes */
-    if (p != 0 && a->mhz[p] * kKeepUp < a->expected_rate) continue;
-    const float served = p == 0 ? 0.0f : rest / a->mhz[p], to_fastest = t->switch_us[p][0];
+    if (p != 0 && a->pressed == 0 && a->mhz[p] * kKeepUp < a->expected_rate) continue;
+    const float served = rest / a->mhz[p] - rest / a->mhz[0], to_fastest = t->switch_us[p][0];
     const float common = change * (t->switch_us[a->point][p] + t->switch_us[p][a->efficient] * a->frame_share) +
                          a->wake.expected * a->nanojoules[p];
     for (uint32_t m = 0; m < modes; m++) {
@@ -62,7 +62,7 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
   /* a choice holds for a while; one for a time shorter than usual only for that */
   const bool shorter = gap < 0.5f * a->gap_us;
-  if (a->idle_uses == 0 || a->idle_flags != flags || a->pressed || shorter) {
+  if (a->idle_uses == 0 || a->idle_flags != flags || a->pressed != 0 || shorter) {
     choose(a, gap, flags);
     a->idle_uses = shorter ? 1u : kUses;
     a->idle_flags = flags;
@@ -91,8 +91,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
   if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */
-    rqdkm_aras_set_point(a, 0);
-    a->pressed = true;
+    a->pressed++;
     a->raised = false;
     a->held = 0;
     (void)a->port->set_priority(a->port->context, 0);
@@ -101,8 +100,8 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   rqdkm_aras_account(a, false);
   if (mode != RQDKM_ARAS_RUN_ON) {
     const float span = rqdkm_aras_span(before, a->now_us);
-    if (a->pressed && !a->raised) a->idle_uses = 0; /* what was chosen before the rest grew is void */
-    a->pressed = a->raised;
+    if (a->pressed != 0 && !a->raised) a->idle_uses = 0; /* what was chosen before the rest grew is void */
+    if (!a->raised) a->pressed = 0;
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
     a->idled = true;

@@ -160,6 +160,7 @@ typedef struct {
   uint64_t window_us;
   uint32_t window_rest[RQDKM_ARAS_LEVELS], window_level; /* level: the highest within the window */
   float window_inference;
+  float behind[RQDKM_ARAS_LEVELS], behind_us[RQDKM_ARAS_LEVELS]; /* cycles by class that its rate does not know yet */
   rqdkm_predictor rest[RQDKM_ARAS_LEVELS]; /* rate by class */
   float rate[RQDKM_ARAS_LEVELS];           /* upper bound of what may interrupt at each level */
   float expected_rate;                     /* of all classes */

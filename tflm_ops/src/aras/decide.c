@@ -215,7 +215,8 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   a->late = late;
   a->make_up = a->make_up && excess(a) > 0.0f; /* else what is left of the frame may be borrowed */
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  for (uint32_t point = 0; point < a->table->points && !a->stuck && !late; point++) {
+  const uint32_t points = rqdkm_aras_crowded(a, 1.0f) ? 1u : a->table->points;
+  for (uint32_t point = 0; point < points && !a->stuck && !late; point++) {
     float found = energy(a, s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
     uint32_t level = level_for(a, s, point);

@@ -7,7 +7,7 @@
  * waiting from which a frame in its worst case could not be finished any more is not taken. */
 #include "aras/internal.h"
 
-enum { kShort_us = 20, kUses = 16, kAtOnce = 2000, kModes = RQDKM_ARAS_STOP, kPatience = 12 };
+enum { kShort_us = 20, kUses = 16, kAtOnce = 2000, kModes = RQDKM_ARAS_STOP };
 static const float kGain = 0.1f, kKeepUp = 0.95f;
 
 /* What does not change: by point and mode, mode - 1 as index. */
@@ -30,7 +30,7 @@ static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const float guard = (float)t->guard_us, worst = (float)t->worst_cycles / rqdkm_aras_granted(a);
   const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
-  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed == 0 ? t->points : a->pressed < kPatience ? a->efficient + 1u : 1u;
+  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed == 0 ? t->points : rqdkm_aras_crowded(a, 1.0f) ? 1u : a->efficient + 1u;
   float least = -1.0f;
   for (uint32_t p = 0; p < points; p++) {
     /* the rest's own load has to be served; at the fastest clock it takes what it takes */

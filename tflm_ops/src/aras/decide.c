@@ -13,6 +13,7 @@ enum {
   kMostFailures = 14,
   kGlances_us = 20000000, /* without a decision; the cycle counter wraps after 25 s at 168 MHz */
 };
+static const float kBorrow = 0.5f; /* windows */
 static const float kHindered = 0.15f; /* of the clock: so much more than thought may the rest take */
 
 typedef struct {
@@ -110,7 +111,7 @@ static float energy(const rqdkm_aras *a, const situation *s, uint32_t point) {
    small loss last for ever. Behind a change it begins in debt, for what is measured depends on the point, too: two
    points of which each looks better from the other must not take turns. */
 static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
-  static const float kForced = 0.5f, kChanged = 0.2f;
+  static const float kForced = 0.25f, kChanged = 0.2f;
   if (kept.energy < 0.0f) {
     if (begins) a->wasted = -kForced;
     return best;
@@ -125,6 +126,12 @@ static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
   return keep ? kept : best;
 }
 
+/* Time for which the rest may be held back before it has to be given its share. */
+static float borrowed(const rqdkm_aras *a) {
+  const float most = kBorrow * (float)a->table->window_us - a->masked_us;
+  return most > 0.0f ? most : 0.0f;
+}
+
 static situation look(rqdkm_aras *a) {
   const rqdkm_aras_table *t = a->table;
   if (a->done > a->worst) {
@@ -136,11 +143,13 @@ static situation look(rqdkm_aras *a) {
   situation s;
   s.left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
                                        : -rqdkm_aras_span(a->deadline_us, a->now_us);
-  /* either what is left gets its share, or it is so short that all it waits for is the handler that is at work */
-  const float share = (a->worst - a->done) / rqdkm_aras_granted(a);
+  /* what is left and the share of the rest, beyond what may be borrowed of it; or it is so short that all it waits for is
+     the handler that is at work */
+  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a), lent = alone - borrowed(a);
+  const float share = lent > 0.0f ? lent * t->share / (1.0f - t->share) : 0.0f;
   const float longest = (float)a->rest_longest / a->mhz[0], window = (float)t->window_us;
-  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a) + (longest < window ? longest : window);
-  s.reserve = s.left - (share > alone ? share : alone);
+  const float handler = longest < window ? longest : window;
+  s.reserve = s.left - alone - (share > handler ? share : handler);
   s.need = a->upper - a->done;
   s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
   s.idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
@@ -161,11 +170,12 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   if (a->level != 0 || a->make_up || a->stuck || reserve < until || a->now_us - a->decided_us > kGlances_us) return;
   const rqdkm_aras_table *t = a->table;
   const float whole = (float)t->window_us, window = whole - rqdkm_aras_span(a->window_us, a->now_us);
-  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor, granted = rqdkm_aras_granted(a);
+  const float mhz = a->mhz[a->point], factor = t->point[a->point].factor;
   /* what a cycle of the frame is worth: see look(); what gets done in a window does not change that */
-  const float ahead = a->mhz[0] / granted,
-              behind = (a->worst - a->done) / granted - (ahead > 1.5f ? ahead : 1.5f) * whole;
-  const float rate = t->share * behind * a->mhz[0] > (float)a->rest_longest ? granted : rqdkm_aras_alone(a);
+  const float least = -0.25f * (1.0f - t->share) * whole;
+  const float lent = (a->worst - a->done) / rqdkm_aras_alone(a) - 1.5f * whole - (kBorrow * whole - least);
+  const bool shared = lent * t->share / (1.0f - t->share) * a->mhz[0] > (float)a->rest_longest;
+  const float rate = shared ? rqdkm_aras_granted(a) : rqdkm_aras_alone(a);
   const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / rate;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
   a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;

@@ -126,10 +126,15 @@ static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
   return keep ? kept : best;
 }
 
-/* Time for which the rest may be held back before it has to be given its share. */
-static float borrowed(const rqdkm_aras *a) {
-  const float most = kBorrow * (float)a->table->window_us - a->masked_us;
-  return most > 0.0f ? most : 0.0f;
+/* The longest that cycles of a frame may take at the fastest point: alone, and with the rest's share beyond what may be
+   borrowed of it; or they are so few that all they wait for is the handler that is at work. */
+float rqdkm_aras_longest_us(const rqdkm_aras *a, float cycles) {
+  const rqdkm_aras_table *t = a->table;
+  const float window = (float)t->window_us, borrowed = kBorrow * window - a->masked_us;
+  const float alone = cycles / rqdkm_aras_alone(a), lent = alone - (borrowed > 0.0f ? borrowed : 0.0f);
+  const float share = lent > 0.0f ? lent * t->share / (1.0f - t->share) : 0.0f;
+  const float longest = (float)a->rest_longest / a->mhz[0], handler = longest < window ? longest : window;
+  return alone + (share > handler ? share : handler);
 }
 
 static situation look(rqdkm_aras *a) {
@@ -143,13 +148,7 @@ static situation look(rqdkm_aras *a) {
   situation s;
   s.left = a->deadline_us >= a->now_us ? rqdkm_aras_span(a->now_us, a->deadline_us) - (float)t->guard_us
                                        : -rqdkm_aras_span(a->deadline_us, a->now_us);
-  /* what is left and the share of the rest, beyond what may be borrowed of it; or it is so short that all it waits for is
-     the handler that is at work */
-  const float alone = (a->worst - a->done) / rqdkm_aras_alone(a), lent = alone - borrowed(a);
-  const float share = lent > 0.0f ? lent * t->share / (1.0f - t->share) : 0.0f;
-  const float longest = (float)a->rest_longest / a->mhz[0], window = (float)t->window_us;
-  const float handler = longest < window ? longest : window;
-  s.reserve = s.left - alone - (share > handler ? share : handler);
+  s.reserve = s.left - rqdkm_aras_longest_us(a, a->worst - a->done);
   s.need = a->upper - a->done;
   s.expected = a->expected > a->done ? a->expected - a->done : 0.02f * a->expected;
   s.idle_ma = a->can_stop ? t->stop_ma : t->point[t->safe].sleep_ma;
@@ -171,7 +170,7 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   const rqdkm_aras_table *t = a->table;
   const float whole = (float)t->window_us, window = whole - rqdkm_aras_span(a->window_us, a->now_us);
   const float mhz = a->mhz[a->point], factor = t->point[a->point].factor;
-  /* what a cycle of the frame is worth: see look(); what gets done in a window does not change that */
+  /* what a cycle of the frame is worth: see rqdkm_aras_longest_us(); what gets done in a window does not change that */
   const float least = -0.25f * (1.0f - t->share) * whole;
   const float lent = (a->worst - a->done) / rqdkm_aras_alone(a) - 1.5f * whole - (kBorrow * whole - least);
   const bool shared = lent * t->share / (1.0f - t->share) * a->mhz[0] > (float)a->rest_longest;

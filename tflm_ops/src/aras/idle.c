@@ -27,7 +27,7 @@ void rqdkm_aras_prepare_idle(rqdkm_aras *a) {
 static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const rqdkm_aras_table *t = a->table;
   /* nothing is known of deadlines before the first frame: it may be late by what is kept in hand of all of them */
-  const float guard = (float)t->guard_us, worst = (float)t->worst_cycles / rqdkm_aras_granted(a);
+  const float guard = (float)t->guard_us, worst = rqdkm_aras_longest_us(a, (float)t->worst_cycles);
   const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
   const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed == 0 ? t->points : rqdkm_aras_crowded(a, 1.0f) ? 1u : a->efficient + 1u;

@@ -20,6 +20,9 @@ void rqdkm_aras_close_frame(rqdkm_aras *aras);
 /* Chooses point and level for what is left of the frame, which begins now or is under way, and sets them. */
 void rqdkm_aras_decide(rqdkm_aras *aras, bool begins);
 
+/* The longest that so many cycles of a frame may take, should it be in danger from now on. */
+float rqdkm_aras_longest_us(const rqdkm_aras *aras, float cycles);
+
 /* Sets them; what the port does not do is counted and followed. */
 void rqdkm_aras_set_point(rqdkm_aras *aras, uint32_t point);
 void rqdkm_aras_set_level(rqdkm_aras *aras, uint32_t level);

@@ -50,9 +50,9 @@ static uint64_t due(uint32_t class) {
 uint64_t rest_next(void) { return due(0) < due(1) ? due(0) : due(1); }
 
 /* One pulse at the time of the next arrival; at once when it is due already. */
-static void arm(uint32_t class) {
+static void arm(uint32_t class, uint64_t now) {
   const uint32_t timer = kTimer[class];
-  const uint64_t when = due(class), now = board_time_us();
+  const uint64_t when = due(class);
   CR1(timer) = kUpdateByOverflowOnly | kOnePulse;
   SR(timer) = 0;
   if (!running || when == UINT64_MAX) return;
@@ -110,7 +110,8 @@ void rest_waits(void) { stale = true; }
 void rest_again(void) {
   stale = false;
   const uint32_t state = rqdkm_port_irq_save(); /* neither handler before both are armed */
-  for (uint32_t class = 0; class < kClasses; class++) arm(class);
+  const uint64_t now = board_time_us();
+  for (uint32_t class = 0; class < kClasses; class++) arm(class, now);
   rqdkm_port_irq_restore(state);
 }
 
@@ -127,21 +128,23 @@ static void serve(uint32_t class) {
   SR(kTimer[class]) = 0;
   (void)SR(kTimer[class]); /* the request must be gone before the handler returns */
   governor_awake();
+  uint64_t now = board_time_us();
   if (stale) { /* before the context that stopped can do it */
     stale = false;
-    arm(1 - class);
+    arm(1 - class, now);
   }
-  if (running && due(class) <= board_time_us()) {
+  if (running && due(class) <= now) {
     const rest_arrival *arrival = &arrivals[class][next[class]++];
     rqdkm_aras_rest_begin(aras);
     work(arrival->cycles);
     rqdkm_aras_rest_end(aras, kLevel[class]);
-    const uint32_t took = (uint32_t)(board_time_us() - start_us) - arrival->time_us;
+    now = board_time_us();
+    const uint32_t took = (uint32_t)(now - start_us) - arrival->time_us;
     figures.served++;
     figures.late += took > arrival->limit_ms * 1000u;
     figures.worst_us = took > figures.worst_us ? took : figures.worst_us;
   }
-  arm(class);
+  arm(class, now);
 }
 
 void TIM2_IRQHandler(void);

@@ -111,6 +111,8 @@ static void go_internal(void) {
   (void)wait_for(&RCC_CR, RCC_CR_PLLRDY, 0, kPolls);
 }
 
+void board_clock_leave(void) { go_internal(); }
+
 bool board_clock_wants_crystal(void) { return !avoid_crystal && !crystal_failed; }
 
 static bool crystal_ready(void) {

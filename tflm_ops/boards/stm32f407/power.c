@@ -19,15 +19,17 @@ static volatile struct {
   uint32_t count, mhz; /* counts at this rate since it showed this */
 } lost;
 
-static void advance_to(uint32_t count) {
-  const uint32_t ticks = count - now.count;
+/* Inlined, as catch_up() is: the time is read a dozen times from one wake-up to the next. */
+static inline __attribute__((always_inline)) void advance_to(uint32_t count) {
+  const uint32_t ticks = count - now.count, mhz = now.mhz;
   if (ticks >= 0x80000000u && lost.pending) return; /* noticed by the NMI before what is accounted for already */
-  now.us += ticks / now.mhz;
-  now.rest += ticks % now.mhz;
-  if (now.rest >= now.mhz) {
-    now.rest -= now.mhz;
-    now.us++;
+  uint32_t us = ticks / mhz, rest = now.rest + (ticks - us * mhz);
+  if (rest >= mhz) {
+    rest -= mhz;
+    us++;
   }
+  now.us += us;
+  now.rest = rest;
   now.count = count;
 }
 
@@ -36,19 +38,19 @@ static void change_rate(uint32_t mhz) {
   now.mhz = mhz;
 }
 
-static void catch_up_loss(void) {
+static __attribute__((noinline)) void catch_up_loss(void) {
   if (!lost.pending) return;
   advance_to(lost.count);
   lost.pending = false;
   change_rate(lost.mhz);
 }
 
-static void catch_up(void) {
-  uint32_t count;
-  do { /* a count of after the loss, taken for one of before, would lose what the NMI took: 10 us */
+static inline __attribute__((always_inline)) void catch_up(void) {
+  uint32_t count = TIM5_CNT;
+  while (lost.pending) { /* a count of after the loss, taken for one of before, would lose what the NMI took: 10 us */
     catch_up_loss();
     count = TIM5_CNT;
-  } while (lost.pending);
+  }
   advance_to(count);
 }
 
@@ -255,9 +257,9 @@ enum {
   kShortestTicks = 8,
   kLongestCount = 65536,
   kLockUs = 440,      /* DS8626: 300 us at most for the fastest VCO; the rest is the way there and back */
-  kLockSpareUs = 10,  /* it may take longer than lately */
+  kLockSpareUs = 5,   /* it may take longer than lately */
   kCrystalUs = 2500,  /* 2 ms typical */
-  kLeaveSleepUs = 45, /* at 16 MHz */
+  kLeaveSleepUs = 45, /* at 16 MHz, at most */
 };
 static const uint16_t kWakeUpUs[] = {[BOARD_STOP_MAIN] = 20, [BOARD_STOP_LOW_POWER] = 40, [BOARD_STOP_DEEP] = 120};
 
@@ -308,7 +310,9 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   EXTI_IMR |= EXTI_RTC_WAKE_UP;
   irq_enable(kIrqRtcWakeUp);
   stop_end end = STOP_IMPOSSIBLE;
-  if (wake_up_after(ticks) && next_tick()) {
+  const bool armed = wake_up_after(ticks);
+  board_clock_leave(); /* where stop mode ends, too: a tick is awaited there for a fifth of the current */
+  if (armed && next_tick()) {
     catch_up();
     const uint32_t before = rtc_ticks();
     enter_stop(kind);
@@ -324,9 +328,15 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   return end;
 }
 
-/* How long the way back to a point takes: at first what it may take at most, then what it took. Chips lock sooner than
-   their datasheet grants them, and what is left of a wait is spent at a clock that draws five times as much. */
-static uint16_t lock_took_us[RQDKM_CLOCK_POINTS];
+/* How long the way back to a point takes, out of sleep at 16 MHz and through the lock: at first what it may take at most,
+   then what it took. Chips lock sooner than their datasheet grants them, and what is left of a wait is spent at a clock
+   that draws five times as much. */
+static uint16_t lock_took_us[RQDKM_CLOCK_POINTS], leaving_took_us = kLeaveSleepUs;
+
+/* Up at once, slowly down. */
+static uint16_t follow(uint32_t known, uint32_t took) {
+  return (uint16_t)(took > known ? took : known - (known - took + 7u) / 8u);
+}
 
 static uint32_t lock_us(rqdkm_clock_point point) {
   if (point == RQDKM_CLOCK_16) return 0;
@@ -339,8 +349,19 @@ static rqdkm_aras_status lock_again(rqdkm_clock_point point) {
   const rqdkm_aras_status status = board_clock_set(point);
   const uint32_t took = (uint32_t)(board_time_us() - before), known = lock_took_us[point];
   if (status != RQDKM_ARAS_OK || took > 2 * kLockUs || board_clock_wants_crystal()) return status;
-  lock_took_us[point] = (uint16_t)(took > known ? took : known - (known - took) / 8u);
+  lock_took_us[point] = follow(known, took);
   return status;
+}
+
+/* Sleeps at 16 MHz for as long as there is time before the lock. */
+static void sleep_before_lock(uint64_t until_us, uint32_t relock_us) {
+  const uint64_t lock_at = until_us - relock_us - leaving_took_us;
+  catch_up();
+  if (lock_at >= until_us || now.us >= lock_at) return;
+  board_sleep(lock_at);
+  catch_up();
+  if (now.us >= lock_at && now.us < lock_at + kLeaveSleepUs)
+    leaving_took_us = follow(leaving_took_us, (uint32_t)(now.us - lock_at));
 }
 
 rqdkm_aras_status board_doze(uint64_t until_us) {
@@ -351,7 +372,7 @@ rqdkm_aras_status board_doze(uint64_t until_us) {
   const uint32_t state = rqdkm_port_irq_save();
   if (point != RQDKM_CLOCK_16 && until_us > board_time_us() + 2 * (relock_us > kLockUs ? relock_us : kLockUs)) {
     (void)board_clock_set(RQDKM_CLOCK_16);
-    board_sleep(until_us - relock_us - kLeaveSleepUs);
+    sleep_before_lock(until_us, relock_us);
     status = lock_again(point);
   }
   board_sleep(until_us);
@@ -379,8 +400,7 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
   }
   if (board_clock_point() != point) {
     /* what is left of the margins costs a quarter here of what it does at the clock of before */
-    const uint64_t lock_at = until_us - relock_us - kLeaveSleepUs;
-    if (end == STOP_TIMED_OUT && lock_at < until_us) board_sleep(lock_at);
+    if (end == STOP_TIMED_OUT) sleep_before_lock(until_us, relock_us);
     status = lock_again(point);
   }
   if (end != STOP_INTERRUPTED) board_sleep(until_us);

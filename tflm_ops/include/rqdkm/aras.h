@@ -118,6 +118,7 @@ typedef struct {
   volatile bool entered;
   float mhz[RQDKM_ARAS_POINTS];                           /* cycles per microsecond */
   float nanojoules[RQDKM_ARAS_POINTS];                    /* per cycle, running */
+  float alone_us, granted_part;                           /* per cycle at point 0; of the frame's time, to the rest */
   rqdkm_aras_way way[RQDKM_ARAS_POINTS][RQDKM_ARAS_STOP]; /* by point and mode - 1 */
   uint32_t efficient;                                     /* point with the least energy per frame */
 

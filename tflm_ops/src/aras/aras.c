@@ -35,6 +35,8 @@ int32_t rqdkm_aras_init(rqdkm_aras *a, const rqdkm_aras_table *t, const rqdkm_ar
     if (a->nanojoules[p] * t->point[p].factor < a->nanojoules[a->efficient] * t->point[a->efficient].factor)
       a->efficient = p;
   }
+  a->alone_us = 1.0f / rqdkm_aras_alone(a);
+  a->granted_part = t->share / (1.0f - t->share);
   rqdkm_aras_prepare_idle(a);
   rqdkm_predictor_init(&a->demand, t->frame_kind, t->quantile);
   rqdkm_predictor_init(&a->wake, RQDKM_PREDICT_HOLT, t->quantile);

@@ -131,9 +131,9 @@ static choice settled(rqdkm_aras *a, choice best, choice kept, bool begins) {
 float rqdkm_aras_longest_us(const rqdkm_aras *a, float cycles) {
   const rqdkm_aras_table *t = a->table;
   const float window = (float)t->window_us, borrowed = kBorrow * window - a->masked_us;
-  const float alone = cycles / rqdkm_aras_alone(a), lent = alone - (borrowed > 0.0f ? borrowed : 0.0f);
-  const float share = lent > 0.0f ? lent * t->share / (1.0f - t->share) : 0.0f;
-  const float longest = (float)a->rest_longest / a->mhz[0], handler = longest < window ? longest : window;
+  const float alone = cycles * a->alone_us, lent = alone - (borrowed > 0.0f ? borrowed : 0.0f);
+  const float share = lent > 0.0f ? lent * a->granted_part : 0.0f;
+  const float longest = (float)a->rest_longest * a->alone_us, handler = longest < window ? longest : window;
   return alone + (share > handler ? share : handler);
 }
 
@@ -166,22 +166,24 @@ static float excess(const rqdkm_aras *a) {
    the time since, and what the frame has got done adds to it. */
 static void set_glance(rqdkm_aras *a, float until, float reserve) {
   a->glance_cycles = 0;
-  if (a->level != 0 || a->make_up || a->stuck || reserve < until || a->now_us - a->decided_us > kGlances_us) return;
+  if (a->make_up || a->stuck || reserve < until || a->now_us - a->decided_us > kGlances_us) return;
   const rqdkm_aras_table *t = a->table;
   const float whole = (float)t->window_us, window = whole - rqdkm_aras_span(a->window_us, a->now_us);
+  /* a raised level lasts for as long as may be owed to the rest */
+  if (a->level != 0 && t->share > 0.0f && rqdkm_aras_most_masked(a) - a->masked_us < window) return;
   const float mhz = a->mhz[a->point], factor = t->point[a->point].factor;
   /* what a cycle of the frame is worth: see rqdkm_aras_longest_us(); what gets done in a window does not change that */
   const float least = -0.25f * (1.0f - t->share) * whole;
-  const float lent = (a->worst - a->done) / rqdkm_aras_alone(a) - 1.5f * whole - (kBorrow * whole - least);
-  const bool shared = lent * t->share / (1.0f - t->share) * a->mhz[0] > (float)a->rest_longest;
-  const float rate = shared ? rqdkm_aras_granted(a) : rqdkm_aras_alone(a);
-  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) / rate;
+  const float lent = (a->worst - a->done) * a->alone_us - 1.5f * whole - (kBorrow * whole - least);
+  const bool shared = lent * a->granted_part > (float)a->rest_longest * a->alone_us;
+  const float worth = shared ? a->alone_us * (1.0f + a->granted_part) : a->alone_us;
+  const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) * worth;
   a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
-  a->glance_rest = taken(a, 0, mhz) / mhz + kHindered;
+  a->glance_rest = taken(a, a->level, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
   a->glance_spare = reserve + since - gained - until;
   a->glance_time = 1.0f / mhz;
-  a->glance_gain = 1.0f / (factor * rate);
+  a->glance_gain = worth / factor;
   a->glance_longest = a->rest_longest;
 }
 
@@ -205,7 +207,7 @@ static void set_check(rqdkm_aras *a, float reserve) {
     until = budget < until ? budget : until;
   } else if (a->make_up) {
     const float owed = a->masked_us - rqdkm_aras_repaid(a), end = excess(a);
-    const float rest = (end < owed ? end : owed) * t->share / (1.0f - t->share);
+    const float rest = (end < owed ? end : owed) * a->granted_part;
     until = rest < until ? rest : until;
   }
   until = until > tick ? until : tick;
@@ -289,12 +291,13 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
    done renews it; but elsewhere than at the point that takes least, that may be worth a decision. */
 static bool still_good(rqdkm_aras *a, const situation *s) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0], tick = (float)a->table->tick_us;
-  if (a->level != 0 || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band || hindered(a))
+  const bool lower = a->level != 0 && a->window_us > a->decided_us; /* may be enough, by what the window has shown */
+  if (lower || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band || hindered(a))
     return false;
   const float reserve = kept_for(a, s, a->point) - tick;
   if (reserve < tick) return false;
   if (a->now_us >= a->safe_us) {
-    if (a->point != a->efficient || level_for(a, s, a->point) != 0) return false;
+    if (a->point != a->efficient || level_for(a, s, a->point) != a->level) return false;
     a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   }
   set_check(a, reserve);

@@ -313,17 +313,18 @@ def _allowed(kind: str, frames: int) -> float:
 
 def total(kind: str, found: Sequence[Compared]) -> str:
     """All traces of a kind together: deadlines, and the range of what is above the oracle."""
-    frames = sum(len(c.results[0].finish_us) for c in found)
-    mine, best = sum(c.results[0].missed for c in found), sum(c.best.missed for c in found)
-    hopeless = sum(len(set(c.results[0].late_frames) & set(c.hopeless)) for c in found)
-    above = [c.results[0].energy_mj / c.best.energy_mj - 1 for c in found]
-    rest = [c.results[0] for c in found]
+    mine, frames = [c.results[0] for c in found], sum(c.best.frames for c in found)
+    missed, best = sum(r.missed for r in mine), sum(c.best.missed for c in found)
+    hopeless = sum(len(c.hopeless) for c in found)
+    of_these = sum(len(set(c.results[0].late_frames) & set(c.hopeless)) for c in found)
+    above = [r.energy_mj / c.best.energy_mj - 1 for r, c in zip(mine, found, strict=True)]
+    late, served = sum(r.late for r in mine), sum(r.served for r in mine)
     return (
-        f"- {kind}, {len(found)} traces: deadlines {'met' if mine <= best + _allowed(kind, frames) else 'missed'} "
-        f"({mine} of {frames} frames late, {hopeless} of them hopeless for who keeps the rest's share; the oracle {best}); "
-        f"{min(above):.1%} to {max(above):.1%} above the oracle, mean {sum(above) / len(above):.1%}; "
-        f"of the rest {sum(r.late for r in rest)} of {sum(r.served for r in rest)} late; "
-        f"ticks {min(r.ticks for r in rest):.3%} to {max(r.ticks for r in rest):.3%}"
+        f"- {kind}, {len(found)} traces: deadlines {'met' if missed <= best + _allowed(kind, frames) else 'missed'} "
+        f"({missed} of {frames} frames late; the oracle {best}; who keeps the rest's share at least {hopeless}, among "
+        f"them {of_these} of the {missed}); {min(above):.1%} to {max(above):.1%} above the oracle, mean "
+        f"{sum(above) / len(above):.1%}; of the rest {late} of {served} late; "
+        f"ticks {min(r.ticks for r in mine):.3%} to {max(r.ticks for r in mine):.3%} of the cycles"
     )
 
 

@@ -276,6 +276,15 @@ def test_the_oracle_finds_the_best_of_a_case_worked_out_by_hand() -> None:
     assert oracle.plan((Arrival(0, True, CYCLES, 29_700, timed=True),), constants).missed == 1
 
 
+@pytest.mark.parametrize("kind", ["bursty", "adversarial"])
+def test_the_oracle_finds_nothing_better_by_keeping_more_schedules(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = traces.make(kind, 12, frames=30, cycles=CYCLES)
+    few = oracle.plan(trace, built(worst=3))
+    monkeypatch.setattr(oracle, "_MOST_LABELS", 60)
+    many = oracle.plan(trace, built(worst=3))
+    assert (many.missed, many.energy_mj) == (few.missed, pytest.approx(few.energy_mj, rel=1e-9))
+
+
 def _alone(rest: list[Arrival], *, cycles: int, limit_us: int = 90_000) -> tuple[Trace, CTable]:
     """One frame at time 20 ms with a worst case of 5 % more, and what the rest does."""
     frame = Arrival(20_000, True, cycles, limit_us, timed=True)

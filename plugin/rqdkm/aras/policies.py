@@ -135,6 +135,15 @@ class ArasGovernor(Governor):
         self._call(self.cost.call, lambda: self.aras.idle(until_us, can_stop, surprised))
 
 
+class FreeArasGovernor(ArasGovernor):
+    """The same, if its calls and its ticks took no time: what is left is the price of what it does not know."""
+
+    name = "ARAS, calls free"
+
+    def __init__(self, chip: Chip) -> None:
+        super().__init__(chip, Cost(call=0, decision=0, tick=0, interrupt=0))
+
+
 GOVERNORS: dict[str, type[Governor]] = {
     "always": Governor,
     "ondemand": OnDemand,

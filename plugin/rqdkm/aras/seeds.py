@@ -18,19 +18,21 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 from rqdkm.aras import oracle, simulate, study, traces
 from rqdkm.aras.chip import STATES
 from rqdkm.aras.energy import Currents, Workload
-from rqdkm.aras.policies import GOVERNORS
+from rqdkm.aras.policies import GOVERNORS, FreeArasGovernor
 from rqdkm.aras.table import Task, build
 
 FIRST, COUNT = 2001, 20
-#: ARAS as free as the oracle: every frame announces its cycles, and the rest is granted nothing.
-TOLD = "told"
+#: ARAS whose calls take no time; as free as the oracle: every frame announces its cycles, and the rest is granted
+#: nothing; both, so that all it lacks of the oracle is to know when the rest comes.
+FREE, TOLD, BOTH = "free", "told", "both"
+_VARIANTS = {FREE: FreeArasGovernor.name, TOLD: "ARAS, told", BOTH: "ARAS, told, calls free"}
 
-NAMES = {key: kind.name for key, kind in GOVERNORS.items()} | {TOLD: "ARAS, told", "oracle": "oracle"}
+NAMES = {key: kind.name for key, kind in GOVERNORS.items()} | _VARIANTS | {"oracle": "oracle"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One trace. By governor, :data:`TOLD` and the oracle: missed frames, late work of the rest, mJ per frame.
+    """One trace. By governor, variant of ARAS, and the oracle: missed frames, late work of the rest, mJ per frame.
 
     Args:
         states_mj, calls_mj: of these, by :data:`rqdkm.aras.chip.STATES`, and what the governor itself takes.
@@ -95,7 +97,10 @@ def sample(kind: str, seed: int, frames: int, can_stop: bool, currents: Currents
     table = build(currents, load, task)
     outcomes = {name: simulate.run(trace, table, name, can_stop=can_stop) for name in GOVERNORS}
     announced = tuple(replace(a, announced=a.cycles) if a.frame else a for a in trace)
-    outcomes[TOLD] = simulate.run(announced, build(currents, load, replace(task, share=0)), "aras", can_stop=can_stop)
+    alone = build(currents, load, replace(task, share=0))
+    outcomes[FREE] = simulate.run(trace, table, FreeArasGovernor, can_stop=can_stop)
+    outcomes[TOLD] = simulate.run(announced, alone, "aras", can_stop=can_stop)
+    outcomes[BOTH] = simulate.run(announced, alone, FreeArasGovernor, can_stop=can_stop)
     best = oracle.plan(trace, table, can_stop=can_stop)
     return Sample(
         frames=best.frames,
@@ -163,7 +168,7 @@ def state_table(kinds: Sequence[Kind]) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for kind in kinds:
-        for who in ("oracle", TOLD, "aras"):
+        for who in ("oracle", BOTH, TOLD, FREE, "aras"):
             states = np.mean([s.states_mj[who] for s in kind.samples], axis=0)
             calls = f"{np.mean([s.calls_mj[who] for s in kind.samples]):.3f}" if who != "oracle" else ""
             above = kind.above_oracle(who) if who != "oracle" else ""

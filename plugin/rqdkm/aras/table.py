@@ -35,7 +35,7 @@ class Task:
         tick_us: longest time between two looks while a frame is computed.
         guard_us: frames are to be finished this much before their deadline.
         window_us: over which the rest's share is kept and loads are measured.
-        rest_us: longest time that work of the rest may take behind a wake-up.
+        rest_us: longest time that work of the rest may take behind a wake-up, above what the fastest clock takes.
         share: of the time that the rest is granted at any priority.
         hysteresis: part of the energy that a change of clock has to save.
         raise_cost: part that a higher priority has to save.

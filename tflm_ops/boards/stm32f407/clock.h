@@ -52,8 +52,8 @@ void board_clock_listen(board_clock_listener *listener);
 void board_clock_watch_crystal(void);
 void board_clock_nmi(void);
 
-/* For power.c, with interrupts masked: to 16 MHz without telling anybody, as stop mode does by itself. To be followed by
-   board_clock_set(). */
+/* For power.c, with interrupts masked: to 16 MHz without telling anybody, as stop mode does by itself. To be followed
+   by board_clock_set(). */
 void board_clock_leave(void);
 
 /* What the timers TIM2 to TIM7 count at the moment, MHz. */

@@ -328,9 +328,9 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   return end;
 }
 
-/* How long the way back to a point takes, out of sleep at 16 MHz and through the lock: at first what it may take at most,
-   then what it took. Chips lock sooner than their datasheet grants them, and what is left of a wait is spent at a clock
-   that draws five times as much. */
+/* How long the way back to a point takes, out of sleep at 16 MHz and through the lock: at first what it may take at
+   most, then what it took. Chips lock sooner than their datasheet grants them, and what is left of a wait is spent at a
+   clock that draws five times as much. */
 static uint16_t lock_took_us[RQDKM_CLOCK_POINTS], leaving_took_us = kLeaveSleepUs;
 
 /* Up at once, slowly down. */

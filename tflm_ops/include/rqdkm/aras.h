@@ -78,7 +78,7 @@ typedef struct {
   uint32_t tick_us;      /* longest time between two calls while a frame is computed, >= 1 */
   uint32_t guard_us;     /* frames are to be finished this much before their deadline */
   uint32_t window_us;    /* over which the rest's share is kept, and loads are measured; >= 1000 */
-  uint32_t rest_us;      /* longest time that work of the rest may take behind a wake-up */
+  uint32_t rest_us;      /* longest time that work of the rest may take behind a wake-up, above the fastest point's */
   float share;           /* of the time that the rest is granted at any priority, 0 to 0.9 */
   float hysteresis; /* a change of clock has to save this part of a frame's energy, in one frame or several; 0 to 0.5 */
   float raise_cost; /* a higher priority has to save this part, per level, 0 to 1 */
@@ -118,7 +118,7 @@ typedef struct {
   volatile bool entered;
   float mhz[RQDKM_ARAS_POINTS];                           /* cycles per microsecond */
   float nanojoules[RQDKM_ARAS_POINTS];                    /* per cycle, running */
-  float alone_us, granted_part;                           /* per cycle at point 0; of the frame's time, to the rest */
+  float alone_us, granted_part;                           /* per cycle of a frame alone; share / (1 - share) */
   rqdkm_aras_way way[RQDKM_ARAS_POINTS][RQDKM_ARAS_STOP]; /* by point and mode - 1 */
   uint32_t efficient;                                     /* point with the least energy per frame */
 
@@ -162,10 +162,10 @@ typedef struct {
   uint32_t window_rest[RQDKM_ARAS_LEVELS], window_level; /* level: the highest within the window */
   float window_inference;
   float behind[RQDKM_ARAS_LEVELS], behind_us[RQDKM_ARAS_LEVELS]; /* cycles by class that its rate does not know yet */
-  rqdkm_predictor rest[RQDKM_ARAS_LEVELS]; /* rate by class */
-  float rate[RQDKM_ARAS_LEVELS];           /* upper bound of what may interrupt at each level */
-  float expected_rate;                     /* of all classes */
-  uint64_t frame_us;                       /* since the last begin of a frame: cycles, and their load */
+  rqdkm_predictor rest[RQDKM_ARAS_LEVELS];                       /* rate by class */
+  float rate[RQDKM_ARAS_LEVELS];                                 /* upper bound of what may interrupt at each level */
+  float expected_rate;                                           /* of all classes */
+  uint64_t frame_us; /* since the last begin of a frame: cycles, and their load */
   float frame_rest, frame_load;
   float masked_us; /* time at raised levels that the rest has not yet been given back */
   bool make_up;    /* it is being given back: level 0 only */
@@ -175,7 +175,7 @@ typedef struct {
   bool can_stop, idled;
   volatile uint32_t held;          /* ticks in a row that found the rest at work while no frame was */
   volatile bool raised;            /* so that one of them has raised the priority */
-  uint32_t pressed;                /* as often in a row: the rest needs a fast clock */
+  uint32_t pressed;                /* how often in a row, and no frame came: the rest has a backlog */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
   uint32_t idle_rest;              /* cycles of the rest since the last one began */
   uint32_t idle_point, idle_flags; /* the last choice, and for what */

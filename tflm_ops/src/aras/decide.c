@@ -13,7 +13,7 @@ enum {
   kMostFailures = 14,
   kGlances_us = 20000000, /* without a decision; the cycle counter wraps after 25 s at 168 MHz */
 };
-static const float kBorrow = 0.5f; /* windows */
+static const float kBorrow = 0.5f;    /* of a window: so much the reserve takes for granted of what may be borrowed */
 static const float kHindered = 0.15f; /* of the clock: so much more than thought may the rest take */
 
 typedef struct {
@@ -93,8 +93,8 @@ static uint32_t level_for(const rqdkm_aras *a, const situation *s, uint32_t poin
   return RQDKM_ARAS_LEVELS;
 }
 
-/* At the lowest level; the others cost raise_cost of it each. The rest has to be computed anyway: while the frame is, at
-   its point, and what is left of it up to the deadline at the point that takes least. */
+/* At the lowest level; the others cost raise_cost of it each. The rest has to be computed anyway: while the frame is,
+   at its point, and what is left of it up to the deadline at the point that takes least. */
 static float energy(const rqdkm_aras *a, const situation *s, uint32_t point) {
   const rqdkm_aras_table *t = a->table;
   const float mhz = a->mhz[point], most = 0.95f * mhz, cycles = s->expected * t->point[point].factor;
@@ -226,13 +226,13 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   a->late = late;
   a->make_up = a->make_up && excess(a) > 0.0f; /* else what is left of the frame may be borrowed */
   choice best = {.energy = -1.0f}, kept = {.energy = -1.0f};
-  const uint32_t points = rqdkm_aras_crowded(a, 1.0f) ? 1u : a->table->points;
+  const uint32_t points = rqdkm_aras_crowded(a, kLongBehind) ? 1u : a->table->points;
   for (uint32_t point = 0; point < points && !a->stuck && !late; point++) {
     float found = energy(a, s, point);
     if (best.energy >= 0.0f && found >= best.energy && point != kept_point) continue;
     uint32_t level = level_for(a, s, point);
     if (level == RQDKM_ARAS_LEVELS) continue;
-    if (a->make_up) level = 0; /* for a moment: that the rest gets its share is part of what the level was tried with */
+    if (a->make_up) level = 0; /* for a moment, which taken() knows of at every level */
     found *= 1.0f + a->table->raise_cost * (float)level;
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
     if (point == kept_point) kept = (choice){point, level, found};
@@ -291,7 +291,7 @@ static bool glance(rqdkm_aras *a, uint32_t counter) {
    done renews it; but elsewhere than at the point that takes least, that may be worth a decision. */
 static bool still_good(rqdkm_aras *a, const situation *s) {
   const float changed = a->rate[0] - a->decided_rate, band = 0.05f * a->mhz[0], tick = (float)a->table->tick_us;
-  const bool lower = a->level != 0 && a->window_us > a->decided_us; /* may be enough, by what the window has shown */
+  const bool lower = a->level != 0 && a->window_us > a->decided_us; /* it may do now, by what the window has shown */
   if (lower || a->decided_make_up || a->make_up || a->stuck || changed > band || changed < -band || hindered(a))
     return false;
   const float reserve = kept_for(a, s, a->point) - tick;

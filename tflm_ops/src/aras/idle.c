@@ -30,11 +30,14 @@ static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const float guard = (float)t->guard_us, worst = rqdkm_aras_longest_us(a, (float)t->worst_cycles);
   const float spare = a->relative_us > 0.0f ? a->relative_us - guard - worst : guard;
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
-  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u, points = a->pressed == 0 ? t->points : rqdkm_aras_crowded(a, 1.0f) ? 1u : a->efficient + 1u;
+  const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u;
+  /* a backlog is worked off where that takes least; at the fastest clock, should it last */
+  const bool pressed = a->pressed != 0;
+  const uint32_t points = rqdkm_aras_crowded(a, kLongBehind) ? 1u : pressed ? a->efficient + 1u : t->points;
   float least = -1.0f;
   for (uint32_t p = 0; p < points; p++) {
-    /* the rest's own load has to be served; at the fastest clock it takes what it takes */
-    if (p != 0 && a->pressed == 0 && a->mhz[p] * kKeepUp < a->expected_rate) continue;
+    /* the rest's own load has to be served; at the fastest clock it takes what it takes, elsewhere little longer */
+    if (p != 0 && !pressed && a->mhz[p] * kKeepUp < a->expected_rate) continue;
     const float served = rest / a->mhz[p] - rest / a->mhz[0], to_fastest = t->switch_us[p][0];
     const float common = change * (t->switch_us[a->point][p] + t->switch_us[p][a->efficient] * a->frame_share) +
                          a->wake.expected * a->nanojoules[p];
@@ -90,7 +93,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   if (!a->idled || a->port->cycles(a->port->context) - a->cycles > kAtOnce) rqdkm_aras_account(a, true);
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
-  if (a->raised) { /* by a tick, and no frame had come: first the clock that the rest needs */
+  if (a->raised) { /* by a tick, and no frame had come */
     a->pressed++;
     a->raised = false;
     a->held = 0;

@@ -5,8 +5,6 @@
 #include "rqdkm/aras.h"
 #include "rqdkm/types.h"
 
-static const float kMostBehind = 8.0f;
-
 /* False: another call is at work, or the table is bad. */
 bool rqdkm_aras_enter(rqdkm_aras *aras);
 void rqdkm_aras_leave(rqdkm_aras *aras);
@@ -53,9 +51,10 @@ static inline float rqdkm_aras_most_masked(const rqdkm_aras *aras) {
 static inline float rqdkm_aras_repaid(const rqdkm_aras *aras) {
   return rqdkm_aras_most_masked(aras) - 0.5f * (1.0f - aras->table->share) * (float)aras->table->window_us;
 }
-/* The rest has work without end, and has not got through with it for so many windows, times eight. */
-static inline bool rqdkm_aras_crowded(const rqdkm_aras *aras, float times) {
-  return aras->pressed != 0 && aras->behind_us[0] > times * kMostBehind * (float)aras->table->window_us;
+/* The rest works without end, and has not got through with it for so long: at the most frugal clocks, or at any. */
+enum { kLongBehind = 8, kForeverBehind = 24 }; /* windows */
+static inline bool rqdkm_aras_crowded(const rqdkm_aras *aras, uint32_t windows) {
+  return aras->pressed != 0 && aras->behind_us[0] > (float)windows * (float)aras->table->window_us;
 }
 /* From then to now, microseconds; 0 if it lies ahead. Differences beyond an hour are as good as an hour. */
 static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {

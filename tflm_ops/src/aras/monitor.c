@@ -11,7 +11,7 @@ enum {
 
 static const float kClockError = 1.05f; /* internal oscillator: 1 % at 25 degrees; the time base may be another's */
 static const float kTimeStep_us = 150.0f, kLoadGain = 0.25f, kFrameGain = 0.2f;
-static const float kBusy = 0.9f;
+static const float kBusy = 0.9f; /* of the cycles: so many of the rest leave nothing to others */
 
 void rqdkm_aras_rest_begin(rqdkm_aras *a) {
   if (a->usable && a->rest_depth++ == 0) a->rest_started = a->port->cycles(a->port->context);
@@ -70,30 +70,35 @@ static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bo
 }
 
 /* Rates of the rest, once per window. What comes while its class is masked is served later, in a row: the rate is the
-   mean over all of it, up to a window in which the rest did not keep the core busy throughout. Where there is no faster
-   clock, only masking, what was seen before holds. */
+   mean over all of it, up to a window in which the rest did not keep the core busy throughout; until then that is the
+   least that it can be. Where there is no faster clock, only masking, what was seen before holds. */
 static void close_window(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->window_us, a->now_us);
   const float full = span * a->mhz[0];
-  float cycles = 0.0f, expected = 0.0f, upper = 0.0f;
-  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) cycles += (float)a->window_rest[l];
-  const bool busy = cycles > kBusy * span * a->mhz[a->point];
+  uint32_t cycles = 0;
+  float expected = 0.0f, upper = 0.0f;
+  for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) cycles += a->window_rest[l];
+  const float longest = (float)kLongBehind * (float)a->table->window_us;
+  const bool busy = (float)cycles > kBusy * span * a->mhz[a->point];
   for (uint32_t l = RQDKM_ARAS_LEVELS; l-- > 0;) {
-    a->behind[l] += (float)a->window_rest[l];
-    a->behind_us[l] += span;
-    const float rate = a->behind[l] / a->behind_us[l]; /* at least */
+    rqdkm_predictor *const seen = &a->rest[l];
     const bool done = l >= a->window_level && !busy;
-    const bool late = a->behind_us[l] > kMostBehind * (float)a->table->window_us && rate > a->rest[l].expected;
-    if ((done || late) && (rate > 0.0f || a->rest[l].count != 0)) rqdkm_predictor_update(&a->rest[l], rate);
-    if (done) a->behind[l] = a->behind_us[l] = 0.0f;
-    expected += a->rest[l].expected;
-    upper += rqdkm_predictor_upper(&a->rest[l]);
+    a->behind_us[l] += span;
+    if (a->window_rest[l] != 0 || a->behind[l] > 0.0f || seen->count != 0) { /* else there is none of this class */
+      const float behind = a->behind[l] + (float)a->window_rest[l], time = a->behind_us[l];
+      const bool more = time > longest && behind > seen->expected * time;
+      if (done || more) rqdkm_predictor_update(seen, behind / time);
+      a->behind[l] = done ? 0.0f : behind;
+      a->window_rest[l] = 0;
+      expected += seen->expected;
+      upper += rqdkm_predictor_upper(seen);
+    }
+    if (done) a->behind_us[l] = 0.0f;
     a->rate[l] = a->point == 0 && l < a->window_level && a->rate[l] > upper ? a->rate[l] : upper;
-    a->window_rest[l] = 0;
   }
   a->expected_rate = expected;
   a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
-  a->load_rest += kLoadGain * (cycles / full - a->load_rest);
+  a->load_rest += kLoadGain * ((float)cycles / full - a->load_rest);
   a->window_inference = 0.0f;
   a->window_level = a->level;
   a->window_us = a->now_us;
@@ -105,7 +110,7 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
   if (span >= (float)a->table->window_us) {
     const float seen = a->frame_rest / span;
     /* what is held back is demand, too */
-    const float load = rqdkm_aras_crowded(a, 3.0f) ? 1.0f : seen / a->mhz[0];
+    const float load = rqdkm_aras_crowded(a, kForeverBehind) ? 1.0f : seen / a->mhz[0];
     a->frame_load += kFrameGain * (load - a->frame_load);
     if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
   }

@@ -210,6 +210,7 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float rest = (end < owed ? end : owed) * a->granted_part;
     until = rest < until ? rest : until;
   }
+  if (a->late && a->make_up) until = tick;
   until = until > tick ? until : tick;
   a->looked_cycles = a->cycles;
   a->check_cycles = rqdkm_aras_whole((until - 0.5f * tick) * a->mhz[a->point]); /* the tick that is nearest to it */
@@ -237,7 +238,10 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
     if (best.energy < 0.0f || found < best.energy) best = (choice){point, level, found};
     if (point == kept_point) kept = (choice){point, level, found};
   }
-  if (best.energy < 0.0f) best = (choice){0, a->make_up ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
+  /* a handler that is at work goes on at any level; at the highest one no other begins behind it, before it is seen
+     how much that one was */
+  const bool give = a->make_up && a->rest_depth == 0;
+  if (best.energy < 0.0f) best = (choice){0, give ? 0u : RQDKM_ARAS_LEVELS - 1u, 0.0f};
   if (late && !a->stuck && kept_point == 0) kept = best;
   best = settled(a, best, kept, begins);
   rqdkm_aras_set_point(a, best.point);

@@ -172,6 +172,48 @@ def test_work_behind_a_wait_is_served_at_a_clock_that_suits_it() -> None:
     assert board.mhz[board.point] in (120, 144)
 
 
+def _served(load: float, ms: int) -> tuple[dict[int, float], int]:
+    """Milliseconds of the rest by clock point, and late items: so much of full speed for so long, then nothing."""
+    items = [Arrival(100_000 + 2_000 * k, False, round(load * 2_000 * 168), 250_000) for k in range(ms // 2)]
+    first, last = Arrival(0, True, CYCLES, 90_000), Arrival(3_000_000, True, CYCLES, 90_000)
+    found = simulate.run((first, *items, last), built(), "aras", keep=True)
+    by_point: dict[int, float] = {}
+    for stretch in found.stretches:
+        if stretch.activity == "rest":
+            by_point[stretch.point] = by_point.get(stretch.point, 0.0) + (stretch.end_us - stretch.start_us) / 1e3
+    return by_point, found.tally.rest_late
+
+
+def test_a_backlog_is_worked_off_where_that_takes_least_and_one_that_lasts_at_the_fastest_clock() -> None:
+    short, late = _served(1.2, 60)
+    assert short.get(0, 0.0) == 0.0 and late == 0
+    lasting, late = _served(0.95, 1_500)
+    assert lasting[0] > 1_200 and late == 0
+
+
+def test_what_was_held_back_does_not_make_the_rest_look_greater_than_it_is() -> None:
+    """A third of the time, masked for 35 ms of every 100: served in a row it would look like all of the time."""
+    board = Scripted()
+    aras = Aras(built(), board)
+    rate = 0.35 * 168
+    for _ in range(30):
+        aras.begin(board.now_us() + 36_500)  # in a hurry: the highest level from the first moment on
+        assert aras.level == 3
+        for _ in range(35):
+            board.run(1_000)
+            aras.tick()
+        aras.end()
+        left = rate * 100_000
+        while left > 0.0:
+            aras.rest_begin()
+            board.run(min(left, 1e5) / board.mhz[board.point])
+            aras.rest_end(0)
+            left -= 1e5
+            aras.idle(board.now_us() + 50)
+        aras.idle(board.now_us() + 25_000)
+    assert aras.rate[0] < 1.3 * rate
+
+
 def test_most_looks_are_glances_and_none_overlooks_the_rest() -> None:
     class Watched(Scripted):
         looks = 0

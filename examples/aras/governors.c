@@ -111,7 +111,11 @@ static void sample(void) {
   uint32_t point = 0;
   for (uint32_t p = 1; p < t->points; p++)
     if ((float)t->point[p].hz >= wanted) point = p; /* points descend */
+  /* as ARAS does: handlers that come in the middle of a change run at 16 MHz, and where they take more than that, for
+     ever */
+  (void)port.set_priority(port.context, RQDKM_ARAS_LEVELS - 1);
   (void)port.set_clock(port.context, point);
+  (void)port.set_priority(port.context, 0);
   sample_us = now;
   sample_asleep_us = asleep_us;
 }

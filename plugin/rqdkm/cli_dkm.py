@@ -64,7 +64,7 @@ def train(
     penalty: PenaltyOpt = 1.0,
     wrong: WrongOpt = 1.0,
     steps: Annotated[int, typer.Option(min=1000, help="Frames to learn from.")] = 60_000,
-    attempts: Annotated[int, typer.Option(min=1, help="Networks to train; the best on other traces is taken.")] = 4,
+    attempts: Annotated[int, typer.Option(min=1, help="Networks to train; the best on other traces is taken.")] = 8,
     seed: SeedOpt = 0,
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,

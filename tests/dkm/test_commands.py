@@ -66,6 +66,7 @@ def test_costs_are_the_boards_cycles_and_the_networks_answers(measured: Path, fo
     costs = Costs.load(measured)
     assert costs.names == ("3x3", "5x5", "separable 3x3", "3x3 in 2 groups", "3x3 dilated")
     assert costs.right.shape == (2, 60, 5) and costs.levels.tolist() == [0.0, 0.5]
+    assert 1_000 < costs.deciding < 10_000
     assert costs.cycles[0] < costs.cycles[1] and (costs.memory > 0).all() and costs.memory.max() < 0.3
     model = morphs.int8_model()
     data, labels = quantize_inputs(morphs.samples(60), model), np.load(folder / "data.npz")["y"]

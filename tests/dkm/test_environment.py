@@ -63,6 +63,11 @@ def test_a_frame_takes_its_cycles_over_what_is_left_of_the_clock() -> None:
     given = Morphing(costs(), [trace], unit=2e6)
     given.reset(seed=0)
     assert given.limit == pytest.approx(env.limit / 2)
+    deciding = Morphing(replace(costs(), deciding=1e6), [trace])
+    deciding.reset(seed=0)  # frames take longer, the chip's slack is of the kernel alone
+    assert deciding.seconds == pytest.approx([5e6 / 42e6, 2e6 / 42e6, 13e6 / 42e6])
+    assert deciding.state()[3] == env.state()[3]
+    assert deciding.rewards()[0] == pytest.approx([2 / 5 - 1, 1.0, 2 / 13 - 1])
     _, reward, done, _, info = env.step(1)
     assert reward == pytest.approx(1.0) and info["right"] and not done
     assert info["seconds"] == pytest.approx(1e6 / 42e6)
@@ -171,9 +176,10 @@ def test_no_policy_that_only_knows_the_noise_does_better_than_its_oracle() -> No
 
 def test_costs_are_kept_in_a_file_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "costs.npz"
-    costs().save(path)
+    replace(costs(), deciding=5e3).save(path)
     again = Costs.load(path)
     assert again.names == NAMES and np.array_equal(again.right, costs().right)
+    assert again.frame.tolist() == [4_005_000, 1_005_000, 12_005_000]
     with pytest.raises(DataError, match='"cycles" has the shape'):
         replace(costs(), cycles=np.ones(2))
     path.write_bytes(path.read_bytes()[:100])

@@ -22,7 +22,7 @@ def row(name: str, cycles: list[float], shares: list[float]) -> Any:
         served=0.8,
         shares=np.array(shares),
     )
-    costs = SimpleNamespace(cycles=np.array(cycles))
+    costs = SimpleNamespace(frame=np.array(cycles))
     return morphing.Row(name, report(), costs, SimpleNamespace(policy=outcome), None, None)  # type: ignore[arg-type]
 
 

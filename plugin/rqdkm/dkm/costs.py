@@ -30,6 +30,7 @@ class Costs:
         levels: (levels,) noise added to the input, in its own real unit.
         statistics: (levels, samples, 3) mean, variance and SNR of every sample, as the chip estimates them.
         right: (levels, samples, kernels) whether the class was right, or how probable it is.
+        deciding: cycles of looking at the input and asking a policy, before every frame.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,7 @@ class Costs:
     levels: Array
     statistics: Array
     right: Array
+    deciding: float = 0.0
 
     def __post_init__(self) -> None:
         k, (levels, samples) = len(self.names), self.right.shape[:2]
@@ -54,6 +56,12 @@ class Costs:
                 raise DataError(f'"{name}" has the shape {found}, expected {wanted}', where="costs of the kernels")
         if not (0 <= self.safe < k and samples and levels and (self.cycles > 0).all()):
             raise DataError("there are no samples, no cycles or no safe kernel", where="costs of the kernels")
+
+    @property
+    def frame(self) -> Array:
+        """(kernels,) cycles of a frame with the decision before it."""
+        taken: Array = self.cycles + self.deciding
+        return taken
 
     @property
     def accuracy(self) -> Array:
@@ -89,7 +97,7 @@ class Costs:
     def save(self, path: Path) -> None:
         """As ``.npz``; written aside, then renamed."""
         buffer = io.BytesIO()
-        head = json.dumps({"names": list(self.names), "safe": self.safe})
+        head = json.dumps({"names": list(self.names), "safe": self.safe, "deciding": self.deciding})
         arrays = {name: getattr(self, name) for name in ("cycles", "memory", "levels", "statistics", "right")}
         np.savez_compressed(buffer, head=np.array(head), **arrays)
         write_atomic(path, buffer.getvalue())
@@ -104,7 +112,7 @@ class Costs:
             with np.load(path, allow_pickle=False) as file:
                 head = json.loads(str(file["head"]))
                 arrays = {name: file[name] for name in ("cycles", "memory", "levels", "statistics", "right")}
-            return Costs(tuple(head["names"]), int(head["safe"]), **arrays)
+            return Costs(tuple(head["names"]), int(head["safe"]), **arrays, deciding=float(head["deciding"]))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
             hint = "give a file that rqdkm dkm costs wrote"

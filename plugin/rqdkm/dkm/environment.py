@@ -1,6 +1,6 @@
 """The world that the DQN learns in: a chip that computes one frame after the other while its circumstances change.
 
-A frame takes ``cycles[kernel] / (clock * (1 - load))`` seconds. Reward of a frame::
+A frame takes ``cycles[kernel] / (clock * (1 - load))`` seconds, the decision before it included. Reward of a frame::
 
     throughput - penalty * violation
 
@@ -118,7 +118,7 @@ class Morphing(gymnasium.Env[Array, int]):
         missed = self.seconds > self.limit
         overrun = self.costs.memory > 1.0 - self.memory
         violation = (missed | overrun) + self.weights.wrong * (1.0 - right)
-        throughput = self.costs.cycles.min() / self.costs.cycles
+        throughput = self.costs.frame.min() / self.costs.frame
         return throughput - self.weights.penalty * violation, missed, overrun
 
     def _draw(self) -> None:
@@ -132,11 +132,12 @@ class Morphing(gymnasium.Env[Array, int]):
         self.statistics = self.costs.statistics[level, sample]
         self.right = self.costs.right[level, sample].astype(np.float64)
         self.reference_right = self.reference is not None and bool(self.reference.right[level, sample, 0])
-        self.seconds = self.costs.cycles / (self.clock * (1.0 - self.load))
+        self.seconds = self.costs.frame / (self.clock * (1.0 - self.load))
 
     def state(self) -> Array:
         """The seven numbers, float32, before they are normalised."""
-        slack = slack_of(self.limit, float(self.seconds[self.costs.safe]))
+        alone = float(self.costs.cycles[self.costs.safe]) / (self.clock * (1.0 - self.load))
+        slack = slack_of(self.limit, alone)
         numbers = (self.load, self.memory, self.clock, slack, *self.statistics)
         return np.array(numbers, np.float32)
 

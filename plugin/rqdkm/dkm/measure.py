@@ -16,7 +16,10 @@ from rqdkm.board import run as board_run
 from rqdkm.board.describe import STM32F407
 from rqdkm.dkm import state
 from rqdkm.dkm.costs import Costs
+from rqdkm.dkm.dqn import Training
+from rqdkm.dkm.policy import blank as blank_policy
 from rqdkm.dkm.policy_file import PolicyFile
+from rqdkm.dkm.state import RANGES
 from rqdkm.export import host, project
 from rqdkm.export import metadata as described
 from rqdkm.models import data as datasets
@@ -96,7 +99,17 @@ def measure(
         np.array(levels, np.float64),
         np.array(statistics, np.float32),
         right,
+        _deciding(directory, metadata, data, names, safe, cycles) if len(names) > 1 else 0.0,
     )
+
+
+def _deciding(
+    directory: Path, metadata: Mapping[str, Any], data: Path, names: tuple[str, ...], safe: int, cycles: Sequence[float]
+) -> float:
+    """What a decision takes, whatever is decided: all policies of a size take the same time."""
+    blank = blank_policy((len(RANGES), *Training().hidden, len(names)))
+    policy = PolicyFile(names, safe, tuple(round(n) for n in cycles), blank)
+    return decision_cycles(directory, metadata, data, policy)
 
 
 def decision_cycles(

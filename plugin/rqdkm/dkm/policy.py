@@ -97,6 +97,12 @@ def _row(inputs: int) -> int:
     return -(-inputs // 4) * 4
 
 
+def blank(widths: tuple[int, int, int, int]) -> Policy:
+    """Of such widths, inputs first, all zeros: it always takes kernel 0."""
+    layers = [(np.zeros((o, i), np.int8), np.zeros(o, np.int32)) for i, o in itertools.pairwise(widths)]
+    return Policy((layers[0], layers[1], layers[2]), (0, 0))
+
+
 def quantize(layers: tuple[Weights, Weights, Weights], inputs: Array) -> Policy:
     """A float network as a :class:`Policy`.
 

@@ -18,7 +18,7 @@ from rqdkm.dkm.policy import Policy
 Progress = Callable[[str], None]
 
 # seeds of traces; those that settings or networks were chosen by are not held out
-LEARNED, CHOSEN_BY, HELD_OUT = range(24), range(100, 112), range(7000, 7030)
+LEARNED, CHOSEN_BY, HELD_OUT = range(24), range(100, 112), range(8000, 8030)
 FRAMES = 1200  # of a trace to learn from
 
 
@@ -56,7 +56,7 @@ def train(
     settings: dqn.Training,
     progress: Progress = lambda _text: None,
     *,
-    attempts: int = 4,
+    attempts: int = 8,
     unit: float | None = None,
 ) -> Policy:
     """The DQN's policy after learning on traces of every kind, from how often kernels are right; seeded.
@@ -186,7 +186,7 @@ def table(result: Result) -> str:
 def kernels_table(costs: Costs) -> str:
     """Markdown: what each kernel costs and gets right."""
     rows = [
-        f"| {name} | {costs.cycles[k]:,.0f} | {costs.memory[k]:.1%} | "
+        f"| {name} | {costs.frame[k]:,.0f} | {costs.memory[k]:.1%} | "
         + " | ".join(f"{value:.2%}" for value in costs.accuracy[:, k])
         + " |"
         for k, name in enumerate(costs.names)

@@ -51,7 +51,7 @@ class Row:
     @property
     def cycles(self) -> float:
         """Of a mean frame of the trace."""
-        return float(self.costs.cycles @ self.study.policy.shares)
+        return float(self.costs.frame @ self.study.policy.shares)
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
             policy = PolicyFile(seen.names, seen.safe, tuple(round(float(n)) for n in seen.cycles), learned)
             policy.save(out / f"{name}.policy.json")
             decision = measure.decision_cycles(projects[name], metadata[name], data, policy)
-            found = dataclasses.replace(found, cycles=found.cycles + decision)
+            found = dataclasses.replace(found, deciding=decision)
         result = study.compare(
             None if policy is None else policy.policy,
             found,
@@ -150,7 +150,7 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         times = row.study.policy.frames_per_second / reference.frames_per_second
         memory = memory_of(row.report) / memory_of(rows[0].report)
         clean = 100 * (reference.clean - row.study.policy.clean)
-        cost, most = row.decision / row.cycles, row.decision / float(row.costs.cycles.min())
+        cost, most = row.decision / row.cycles, row.decision / float(row.costs.frame.min())
         beaten = study.passed(row.study) and study.proven(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),

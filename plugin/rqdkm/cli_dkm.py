@@ -63,7 +63,7 @@ def train(
     out: Annotated[Path, typer.Option("-o", "--out", help="The policy to write.")] = Path("policy.json"),
     penalty: PenaltyOpt = 1.0,
     wrong: WrongOpt = 1.0,
-    steps: Annotated[int, typer.Option(min=1000, help="Frames to learn from.")] = 60_000,
+    steps: Annotated[int, typer.Option(min=2000, help="Frames to learn from.")] = 60_000,
     attempts: Annotated[int, typer.Option(min=1, help="Networks to train; the best on other traces is taken.")] = 8,
     seed: SeedOpt = 0,
     verbose: VerboseOpt = 0,

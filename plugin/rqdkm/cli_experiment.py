@@ -132,7 +132,7 @@ def morphing(
     wrong: Annotated[
         str, typer.Option(metavar="N|NAME=N,...", help="What a wrong class counts in the violation, by configuration.")
     ] = "1",
-    steps: Annotated[int, typer.Option(min=1000, help="Frames that a policy learns from.")] = 60_000,
+    steps: Annotated[int, typer.Option(min=2000, help="Frames that a policy learns from.")] = 60_000,
     frames: Annotated[int, typer.Option(min=100, help="Of every trace.")] = 2000,
     markdown: MarkdownOpt = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Kernel morphing",

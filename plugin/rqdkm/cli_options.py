@@ -67,7 +67,7 @@ MaxDropOpt = Annotated[
 ]
 KernelDropOpt = Annotated[
     str | None,
-    typer.Option(metavar="NAME=POINTS,...", help="The same of rq-dkm by kernel; those not named keep 8 bits."),
+    typer.Option(metavar="NAME=POINTS,...", help="Of rq-dkm, instead of --max-drop: by kernel; others keep 8 bits."),
 ]
 CyclesOpt = Annotated[int | None, typer.Option(metavar="N", help="Cycle budget of rq's bit-widths, estimated.")]
 KernelsOpt = Annotated[str, typer.Option(metavar=one_of(KERNEL_SETS), help="Fastest kernels, or the plain C ones.")]

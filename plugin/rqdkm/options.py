@@ -258,11 +258,16 @@ def parse_drops(text: str | None) -> dict[str, float] | None:
     if text is None:
         return None
     try:
-        pairs = [part.rsplit("=", 1) for part in text.split(",")]
-        return {name.strip(): float(points) for name, points in pairs}
+        pairs = [(name.strip(), float(points)) for name, points in (part.rsplit("=", 1) for part in text.split(","))]
+        found = dict(pairs)
+        if "" in found or len(found) < len(pairs):
+            raise ValueError
+        return found
     except ValueError:
         raise OptionError(
-            f"{text!r} names no kernels and points", where="--kernel-drop", hint="write 5x5=1.3,1x1=0.7"
+            f"{text!r} is no list of different kernels and their points",
+            where="--kernel-drop",
+            hint="write 5x5=1.3,1x1=0.7",
         ) from None
 
 

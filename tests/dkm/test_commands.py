@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from rqdkm import pipeline
 from rqdkm.cli import app
+from rqdkm.dkm import measure
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.policy_file import PolicyFile
 from rqdkm.models import morph_file, oracle, tflite_write
@@ -62,11 +64,20 @@ def policy(folder: Path, measured: Path) -> Path:
     return folder / "policy.json"
 
 
+def test_deciding_takes_the_same_time_whatever_the_policy_has_learned(
+    folder: Path, measured: Path, policy: Path
+) -> None:
+    project = pipeline.find_project(folder / "out")
+    metadata = pipeline.read_metadata(project)
+    taken = measure.decision_cycles(project, metadata, folder / "data.npz", PolicyFile.load(policy), samples=2)
+    assert taken == pytest.approx(Costs.load(measured).deciding, rel=0.01)
+    assert 1_000 < taken < 10_000
+
+
 def test_costs_are_the_boards_cycles_and_the_networks_answers(measured: Path, folder: Path) -> None:
     costs = Costs.load(measured)
     assert costs.names == ("3x3", "5x5", "separable 3x3", "3x3 in 2 groups", "3x3 dilated")
     assert costs.right.shape == (2, 60, 5) and costs.levels.tolist() == [0.0, 0.5]
-    assert 1_000 < costs.deciding < 10_000
     assert costs.cycles[0] < costs.cycles[1] and (costs.memory > 0).all() and costs.memory.max() < 0.3
     model = morphs.int8_model()
     data, labels = quantize_inputs(morphs.samples(60), model), np.load(folder / "data.npz")["y"]

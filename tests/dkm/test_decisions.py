@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 import pytest
 
+from rqdkm.dkm import dqn
 from rqdkm.dkm import policy as policies
 from rqdkm.dkm.policy import MOST_BIAS, Policy
 from rqdkm.dkm.state import RANGES, measure_input, normalise, slack_of
@@ -147,12 +148,26 @@ def test_integers_decide_as_the_float_network_does() -> None:
     )
     states = normalise(random_states(4000, seed=6))
     x = states / 127.0
+    greatest = []
     for number, (weights, bias) in enumerate(layers):
         x = x @ weights.T + bias
         x = np.maximum(x, 0) if number < 2 else x
-    made = policies.quantize(layers, states)  # type: ignore[arg-type]
+        greatest.append(float(x.max()))
+    made = policies.quantize(layers, greatest)  # type: ignore[arg-type]
     assert (made.decide(states) == x.argmax(axis=1)).mean() > 0.97
     assert Policy.from_bytes(made.to_bytes()).to_bytes() == made.to_bytes()
+
+
+def test_training_computes_what_the_chip_will() -> None:
+    """With the integers and shifts of the policy that is made of the network."""
+    net = dqn._random_network(np.random.default_rng(3), (7, 12, 12, 5))
+    states, peaks = normalise(random_states(2000, seed=4)), [1e-6, 1e-6]
+    values, *_ = dqn._values(net, states / 127.0, peaks, integers=True)
+    layers = tuple(zip(net[::2], net[1::2], strict=True))
+    whole = policies.quantize(layers, peaks).values(states)  # type: ignore[arg-type]
+    row, column = np.unravel_index(np.abs(whole).argmax(), whole.shape)
+    assert np.abs(whole).max() > 100
+    assert np.allclose(values, whole * (values[row, column] / whole[row, column]), atol=1e-9)
 
 
 # ---- no answer

@@ -67,7 +67,8 @@ def test_a_frame_takes_its_cycles_over_what_is_left_of_the_clock() -> None:
     deciding.reset(seed=0)  # frames take longer, the chip's slack is of the kernel alone
     assert deciding.seconds == pytest.approx([5e6 / 42e6, 2e6 / 42e6, 13e6 / 42e6])
     assert deciding.state()[3] == env.state()[3]
-    assert deciding.rewards()[0] == pytest.approx([2 / 5 - 1, 1.0, 2 / 13 - 1])
+    assert deciding.rewards()[0] == pytest.approx([1 / 5 - 1, 1 / 2, 1 / 13 - 1])
+    assert deciding.without_deciding().costs.frame.tolist() == [4e6, 1e6, 12e6]
     _, reward, done, _, info = env.step(1)
     assert reward == pytest.approx(1.0) and info["right"] and not done
     assert info["seconds"] == pytest.approx(1e6 / 42e6)

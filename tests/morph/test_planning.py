@@ -9,11 +9,17 @@ from rqdkm.options import OptionError, parse_drops
 from rqdkm.planning import Limits, partition
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.morph.gather import kernel_layers, kernel_names
+from rqdkm_tvm.morph.library import network_names
 from tests.models import morphs
 
 
 def test_kernels_are_called_what_the_firmware_calls_them() -> None:
     assert kernel_names(partition(morphs.int8_model())) == list(morphs.NAMES)
+
+
+def test_a_layer_with_fewer_kernels_runs_its_last_one() -> None:
+    assert network_names([["3x3", "5x5"], ["3x3", "5x5", "1x1"]]) == ["3x3", "5x5", "5x5 / 1x1"]
+    assert network_names([]) == []
 
 
 def test_only_the_kernel_that_is_named_gets_fewer_bits_and_the_plan_fits_the_model() -> None:
@@ -35,6 +41,6 @@ def test_a_kernel_that_is_not_there_is_named() -> None:
 def test_drops_are_read_from_text() -> None:
     assert parse_drops("5x5=1.3, separable 3x3=0") == {"5x5": 1.3, "separable 3x3": 0.0}
     assert parse_drops(None) is None
-    for text in ("5x5", "5x5=much", ""):
-        with pytest.raises(OptionError, match="names no kernels and points"):
+    for text in ("5x5", "5x5=much", "", "=1.3", "5x5=1,5x5=2"):
+        with pytest.raises(OptionError, match="no list of different kernels"):
             parse_drops(text)

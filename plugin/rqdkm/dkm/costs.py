@@ -54,6 +54,8 @@ class Costs:
         for name, (found, wanted) in shapes.items():
             if found != wanted:
                 raise DataError(f'"{name}" has the shape {found}, expected {wanted}', where="costs of the kernels")
+        if not (np.isfinite(self.deciding) and self.deciding >= 0):
+            raise DataError(f'"deciding" is {self.deciding:g} cycles', where="costs of the kernels")
         if not (0 <= self.safe < k and samples and levels and (self.cycles > 0).all()):
             raise DataError("there are no samples, no cycles or no safe kernel", where="costs of the kernels")
 
@@ -115,5 +117,7 @@ class Costs:
             return Costs(tuple(head["names"]), int(head["safe"]), **arrays, deciding=float(head["deciding"]))
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
-            hint = "give a file that rqdkm dkm costs wrote"
+            hint = "give a file that this version of rqdkm dkm costs wrote"
+            if isinstance(error, KeyError):
+                reason = f"{reason} is missing"
             raise DataError(f"cannot read the costs: {reason}", where=str(path), hint=hint) from error

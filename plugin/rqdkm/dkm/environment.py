@@ -4,7 +4,7 @@ A frame takes ``cycles[kernel] / (clock * (1 - load))`` seconds, the decision be
 
     throughput - penalty * violation
 
-    throughput   cycles of the fastest kernel / cycles of the one that was run, 0 to 1
+    throughput   cycles of the fastest kernel / cycles of the one that was run and the decision, 0 to 1
     violation    1 where the frame takes longer than its limit or needs more memory than is free
                  + ``wrong`` where its class is wrong
 
@@ -14,7 +14,7 @@ The last term is what keeps throughput honest: without it the kernel with the fe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -80,6 +80,12 @@ class Morphing(gymnasium.Env[Array, int]):
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (len(RANGES),), np.float32)
         self.action_space = gymnasium.spaces.Discrete(len(costs.names))  # type: ignore[assignment]
         self._unit = (float(costs.cycles[costs.safe]) if unit is None else unit) / FULL_CLOCK
+        self._given = unit
+
+    def without_deciding(self) -> Morphing:
+        """The same world for who takes no time to decide."""
+        free = replace(self.costs, deciding=0.0)
+        return Morphing(free, self.traces, self.weights, self.reference, self._given)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
@@ -118,7 +124,7 @@ class Morphing(gymnasium.Env[Array, int]):
         missed = self.seconds > self.limit
         overrun = self.costs.memory > 1.0 - self.memory
         violation = (missed | overrun) + self.weights.wrong * (1.0 - right)
-        throughput = self.costs.frame.min() / self.costs.frame
+        throughput = self.costs.cycles.min() / self.costs.frame
         return throughput - self.weights.penalty * violation, missed, overrun
 
     def _draw(self) -> None:

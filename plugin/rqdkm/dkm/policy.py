@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +104,14 @@ def blank(widths: tuple[int, int, int, int]) -> Policy:
     return Policy((layers[0], layers[1], layers[2]), (0, 0))
 
 
-def quantize(layers: tuple[Weights, Weights, Weights], inputs: Array) -> Policy:
+def quantize(layers: tuple[Weights, Weights, Weights], greatest: Sequence[float]) -> Policy:
     """A float network as a :class:`Policy`.
 
     Args:
         layers: of a network of two ReLU layers and a linear one, on int8 inputs divided by 127.
-        inputs: int8 (n, 7), states that it is made for: hidden ranges are those on them.
+        greatest: the greatest value that each hidden layer takes; what is above saturates.
     """
     unit = 1.0 / 127.0  # real value of one step of what a layer reads
-    x = np.asarray(inputs, np.float64) * unit
     found: list[Weights] = []
     shifts: list[int] = []
     for number, (weights, bias) in enumerate(layers):
@@ -120,10 +120,11 @@ def quantize(layers: tuple[Weights, Weights, Weights], inputs: Array) -> Policy:
         biases = np.clip(np.rint(bias / (scale * unit)), -MOST_BIAS, MOST_BIAS).astype(np.int32)
         found.append((integers, biases))
         if number < 2:
-            x = np.maximum(x @ np.asarray(weights, np.float64).T + bias, 0.0)
-            greatest = max(float(np.quantile(x, 0.9999)), 1e-9)
-            # a power of two: the step of the next layer's input is the sum's times 2^shift
-            shift = int(np.clip(np.ceil(np.log2(greatest / (127 * scale * unit))), 0, 24))
-            unit = scale * unit * 2.0**shift
-            shifts.append(shift)
+            shifts.append(shift_of(greatest[number], scale * unit))
+            unit *= scale * 2.0 ** shifts[-1]
     return Policy((found[0], found[1], found[2]), (shifts[0], shifts[1]))
+
+
+def shift_of(greatest: float, unit: float) -> int:
+    """Right shift by which sums of ``unit`` up to ``greatest`` become int8: the next layer reads steps of 2^shift."""
+    return int(np.clip(np.ceil(np.log2(max(greatest, 1e-9) / (127 * unit))), 0, 24))

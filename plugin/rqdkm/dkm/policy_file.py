@@ -52,7 +52,11 @@ class PolicyFile:
         try:
             content = json.loads(path.read_text())
             if content["schema"] != SCHEMA or content["version"] != VERSION:
-                raise DataError("it is no policy of a version that is known", where=where, hint=_HINT)
+                raise DataError(
+                    "it is no policy of a version that is known",
+                    where=where,
+                    hint="train it anew with rqdkm dkm train (version 1 knew another slack)",
+                )
             names = tuple(str(kernel["name"]) for kernel in content["kernels"])
             cycles = tuple(int(kernel["cycles"]) for kernel in content["kernels"])
             safe, blob = int(content["safe"]), base64.b64decode(content["blob"], validate=True)

@@ -48,7 +48,8 @@ def normalise(states: Array) -> npt.NDArray[np.int8]:
 
 def slack_of(available: float, needed: float) -> float:
     """``rqdkm_morph_slack``: -1 to 1; 0 where the safe kernel takes all of the time that there is."""
-    return (available - needed) / max(available, needed)
+    longer = max(available, needed)
+    return (available - needed) / longer if longer > 0 else 1.0
 
 
 def _log2_q8(x: int) -> int:

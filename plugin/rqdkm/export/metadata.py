@@ -12,6 +12,7 @@ from rqdkm import __version__
 from rqdkm.export.model_c import describe
 from rqdkm_tvm.compile import CompiledModel
 from rqdkm_tvm.layer import Layer
+from rqdkm_tvm.morph.library import network_names
 from rqdkm_tvm.tvm_import import tvm
 
 SCHEMA = "rqdkm.metadata"
@@ -84,11 +85,7 @@ def kernels(content: Mapping[str, Any]) -> tuple[tuple[str, ...], int]:
     if not layers:
         return ("fixed",), 0
     most = max(layers, key=lambda layer: len(layer["kernels"]))
-    names = []
-    for number in range(len(most["kernels"])):
-        found = [layer["kernels"][min(number, len(layer["kernels"]) - 1)] for layer in layers]
-        names.append(" / ".join(dict.fromkeys(found)))
-    return tuple(names), int(most["safe"])
+    return tuple(network_names([layer["kernels"] for layer in layers])), int(most["safe"])
 
 
 def identify(content: dict[str, Any]) -> int:

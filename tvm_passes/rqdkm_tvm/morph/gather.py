@@ -32,7 +32,7 @@ from rqdkm_tvm.graph import (
     with_main,
 )
 from rqdkm_tvm.layer import Layer
-from rqdkm_tvm.morph.library import OP, library, path_name
+from rqdkm_tvm.morph.library import OP, library, network_names, path_names
 from rqdkm_tvm.offload.base import Draft, Quantization
 from rqdkm_tvm.partition import add_refusals
 from rqdkm_tvm.sites import read_sites
@@ -120,10 +120,10 @@ def kernel_layers(mod: Any) -> list[list[list[str]]]:
 
 
 def kernel_names(mod: Any) -> list[str]:
-    """Of such a module: what its first morphing layer's kernels are called."""
+    """Of such a module: what the kernels of the network are called."""
     layers = {site.name: site.layer for site in read_sites(mod["main"])}
-    found = kernel_layers(mod)
-    return [path_name([layers[name] for name in names]) for names in found[0]] if found else []
+    chains = [[[layers[name] for name in names] for names in kernels] for kernels in kernel_layers(mod)]
+    return network_names([path_names(found) for found in chains])
 
 
 def gather(mod: Any) -> Any:

@@ -62,11 +62,28 @@ def library(chains: Sequence[Sequence[Layer]], safe: int, *, where: str) -> Libr
                 where=where,
                 hint="quantize all of them alike",
             )
+    named = zip(path_names(chains), chains, strict=True)
+    return Library(tuple(Path(name, tuple(chain)) for name, chain in named), safe)
+
+
+def path_names(chains: Sequence[Sequence[Layer]]) -> list[str]:
+    """What the paths of one morphing layer are called; each differently."""
     names: list[str] = []
     for chain in chains:
         name = path_name(chain)
         names.append(name if name not in names else f"{name} ({len(names)})")
-    return Library(tuple(Path(name, tuple(chain)) for name, chain in zip(names, chains, strict=True)), safe)
+    return names
+
+
+def network_names(layers: Sequence[Sequence[str]]) -> list[str]:
+    """What the kernels of a network are called, whose morphing layers have paths of these names.
+
+    Kernel ``k`` of the network is path ``k`` of every layer, the last one where a layer has fewer.
+    """
+    found = []
+    for number in range(max(map(len, layers), default=0)):
+        found.append(" / ".join(dict.fromkeys(names[min(number, len(names) - 1)] for names in layers)))
+    return found
 
 
 def path_name(layers: Sequence[Layer]) -> str:

@@ -64,13 +64,13 @@ def policy(folder: Path, measured: Path) -> Path:
     return folder / "policy.json"
 
 
-def test_deciding_takes_the_same_time_whatever_the_policy_has_learned(
+def test_deciding_takes_about_the_same_time_whatever_the_policy_has_learned(
     folder: Path, measured: Path, policy: Path
 ) -> None:
     project = pipeline.find_project(folder / "out")
     metadata = pipeline.read_metadata(project)
-    taken = measure.decision_cycles(project, metadata, folder / "data.npz", PolicyFile.load(policy), samples=2)
-    assert taken == pytest.approx(Costs.load(measured).deciding, rel=0.01)
+    taken = measure.decision_cycles(project, metadata, folder / "data.npz", PolicyFile.load(policy))
+    assert taken == pytest.approx(Costs.load(measured).deciding, rel=0.05)
     assert 1_000 < taken < 10_000
 
 

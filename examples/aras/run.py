@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -345,12 +345,23 @@ def states(kind: str, mine: Result, simulated: Outcome, best: oracle.Best) -> st
     return "\n".join(lines)
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"a whole number from {least} on, not {text}")
+        return int(text)
+
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=1, help="so many traces of each kind, of seeds from --seed on")
-    parser.add_argument("--kinds", nargs="*", choices=list(traces.KINDS), default=list(traces.KINDS))
+    parser.add_argument("--frames", type=_at_least(1), default=60)
+    parser.add_argument("--seed", type=_at_least(0), default=1)
+    parser.add_argument(
+        "--seeds", type=_at_least(1), default=1, help="so many traces of each kind, of seeds from --seed on"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=list(traces.KINDS), default=list(traces.KINDS))
     parser.add_argument("--governors", nargs="*", choices=GOVERNORS, default=list(GOVERNORS), help="ARAS is always run")
     arguments = parser.parse_args()
     governors = ["aras", *(name for name in arguments.governors if name != "aras")]

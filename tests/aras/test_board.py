@@ -50,6 +50,16 @@ def check(mine: Any, kind: str) -> None:
     assert max(mine.cost[3:]) < 4_000  # a tick, deciding or not
 
 
+@pytest.mark.parametrize("wrong", ["--seeds 0", "--frames 0", "--seed -1", "--kinds", "--kinds daily"])
+def test_wrong_options_end_in_one_error(
+    example: ModuleType, wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", *wrong.split()])
+    with pytest.raises(SystemExit) as ended:
+        example.main()
+    assert ended.value.code == 2 and f"error: argument {wrong.split()[0]}: " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in traces.KINDS if kind != "periodic"])
 def test_no_frame_is_late_and_it_costs_little(example: ModuleType, firmware: Any, kind: str) -> None:

@@ -298,7 +298,7 @@ def _set(table: CTable, path: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("version", 2),
+        ("version", 3),
         ("points", 0),
         ("points", 9),
         ("safe", 6),

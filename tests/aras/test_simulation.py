@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from typing import ClassVar
 
@@ -214,6 +215,50 @@ def test_what_was_held_back_does_not_make_the_rest_look_greater_than_it_is() -> 
     assert aras.rate[0] < 1.3 * rate
 
 
+def _window(aras: Aras, board: Scripted, load: float, clocks: tuple[int, int], split: float) -> None:
+    """A window of 20 ms whose last part has another clock; the rest takes so much of either."""
+    for point, part in zip(clocks, (split, 1 - split), strict=True):
+        aras.request(point)
+        us = 20_000 * part
+        aras.rest_begin()
+        board.run(load * us)
+        aras.rest_end(0)
+        board.run((1 - load) * us)
+
+
+def test_whether_the_rest_keeps_the_core_busy_is_told_by_the_clocks_of_the_window() -> None:
+    """Before it is known what the rest waits for, its rate is unknown; not so where it left time to others."""
+    board = Scripted()
+    aras = Aras(built(), board)
+    for _ in range(4):
+        _window(aras, board, 0.2, (1, 5), 0.95)  # in cycles more than all that the last clock gives in a window
+    assert 0.15 * 144 < aras.rate[0] < 0.3 * 144
+    aras = Aras(built(), board)
+    for _ in range(4):
+        _window(aras, board, 1.0, (5, 1), 0.95)  # much less than that, but all that there was
+    assert aras.rate[0] == 0.0
+
+
+def test_a_class_that_is_masked_in_every_window_is_followed_up_and_down() -> None:
+    board = Scripted()
+    aras = Aras(built(), board)
+    found: list[float] = []
+    for load, seconds in ((0.1, 3), (0.35, 4), (0.1, 8)):
+        for _ in range(round(seconds / 0.015)):
+            aras.begin(board.now_us() + 36_500)  # in a hurry: the highest level
+            for _ in range(6):
+                board.run(1_000)
+                aras.tick()
+            assert aras.level == 3
+            aras.end()
+            aras.rest_begin()
+            board.run(load * 168 * 15_000 / board.mhz[board.point])  # what was held back, and what comes now
+            aras.rest_end(0)
+            board.run(9_000 - load * 168 * 15_000 / board.mhz[board.point])
+        found.append(aras.rate[0] / (load * 168))
+    assert all(0.85 < x < 1.35 for x in found), found
+
+
 def test_most_looks_are_glances_and_none_overlooks_the_rest() -> None:
     class Watched(Scripted):
         looks = 0
@@ -244,6 +289,59 @@ def test_most_looks_are_glances_and_none_overlooks_the_rest() -> None:
     decided = aras.decisions
     ticks(7, 0.6)
     assert aras.decisions > decided, "within the window"
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_what_a_glance_leaves_of_the_reserve_lasts_until_the_next_look(raised: bool) -> None:
+    """At a raised level what is owed to the rest grows with time, and the reserve shrinks by its part of that, too. A
+    whole look in place of the glance tells how much there is."""
+
+    class Watched(Scripted):
+        looks = 0
+
+        def now_us(self) -> int:
+            self.looks += 1
+            return super().now_us()
+
+    board = Watched()
+    aras = Aras(built(worst=2.6), board)
+    longest_us = aras._c.rqdkm_aras_longest_us
+    longest_us.argtypes, longest_us.restype = [ctypes.c_void_p, ctypes.c_float], ctypes.c_float
+    size, table = aras._c.rqdkm_host_size(b"rqdkm_aras"), aras.table
+    load, lacks = 0.5 if raised else 0.1, []
+
+    def whole_look(deadline: int) -> float:
+        """The reserve as it finds it."""
+        left, point = deadline - board.now_us() - table.guard_us, aras.point
+        ctypes.c_uint32.from_address(aras.address("glance_cycles")).value = 0
+        aras.tick()
+        return left - longest_us(aras.pointer, aras.worst - aras.done) - table.switch_us[point][0] - table.tick_us
+
+    for limit in range(100_000, 220_000, 1_000):
+        deadline = board.now_us() + limit
+        aras.begin(deadline)
+        while aras.done < 1.8 * CYCLES:
+            if aras.level == 0:
+                aras.rest_begin()
+                board.run(1_000 * load)
+                aras.rest_end(0)
+            board.run(1_000 if aras.level else 1_000 - 1_000 * load)
+            before, state = ctypes.string_at(aras.pointer, size), dict(vars(board))
+            level, looked, board.looks = aras.level, aras.looked_cycles, 0
+            aras.tick()
+            if board.looks or aras.looked_cycles == looked or (level != 0) != raised:
+                continue
+            after, next_look = ctypes.string_at(aras.pointer, size), (aras.glance_ticks - 0.5) * table.tick_us
+            ctypes.memmove(aras.pointer, before, size)
+            lasts = whole_look(deadline) / (1 + table.share / (1 - table.share) if raised else 1)
+            vars(board).update(state)
+            ctypes.memmove(aras.pointer, after, size)
+            lacks.append(next_look - lasts)
+        aras.end()
+        board.run(20_000)
+        aras.idle(board.now_us() + 20_000)
+    assert len(lacks) > 100
+    assert max(lacks) <= 0.0
 
 
 # ---- the simulator itself

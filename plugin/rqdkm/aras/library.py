@@ -98,7 +98,9 @@ class Aras:
     #: fields of the C struct that can be read, with the type of each
     _READ: dict[str, Any] = {  # noqa: RUF012
         **dict.fromkeys(("frames", "missed", "decisions", "switches", "dropped", "point", "level"), ctypes.c_uint32),
-        **dict.fromkeys(("efficient", "clock_failures", "glance_cycles"), ctypes.c_uint32),
+        **dict.fromkeys(
+            ("efficient", "clock_failures", "looked_cycles", "glance_cycles", "glance_ticks"), ctypes.c_uint32
+        ),
         **dict.fromkeys(("load_inference", "load_rest", "slack", "memory", "masked_us", "gap_us"), ctypes.c_float),
         **dict.fromkeys(("expected", "upper", "worst", "done", "expected_rate", "frame_share"), ctypes.c_float),
         **dict.fromkeys(("stuck", "busy", "make_up"), ctypes.c_bool),
@@ -130,8 +132,12 @@ class Aras:
     def __getattr__(self, name: str) -> Any:
         if name not in self._READ:
             raise AttributeError(name)
-        found = self._READ[name].from_buffer(self._memory, self._c.rqdkm_host_offset(name.encode()))
+        found = self._READ[name].from_address(self.address(name))
         return found.value if hasattr(found, "value") else found
+
+    def address(self, name: str) -> int:
+        """Of a field of the C struct that can be read."""
+        return int(self.pointer + self._c.rqdkm_host_offset(name.encode()))
 
     @property
     def fault_counts(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rqdkm.aras.energy import POINTS, SAFE, Currents, Workload
 from rqdkm_tvm.errors import RqdkmError
 
-MOST_POINTS, LEVELS, VERSION = 8, 4, 1
+MOST_POINTS, LEVELS, VERSION = 8, 4, 2
 PREDICTORS = ("last", "average", "holt", "rls")
 
 #: Of the numbers of a :class:`Task`.

@@ -311,7 +311,7 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
   irq_enable(kIrqRtcWakeUp);
   stop_end end = STOP_IMPOSSIBLE;
   const bool armed = wake_up_after(ticks);
-  board_clock_leave(); /* where stop mode ends, too: a tick is awaited there for a fifth of the current */
+  board_clock_leave(); /* where stop mode ends, too: a tick is awaited there for an eighth of the current */
   if (armed && next_tick()) {
     catch_up();
     const uint32_t before = rtc_ticks();
@@ -330,7 +330,7 @@ static stop_end stop_once(uint32_t ticks, board_stop_kind kind) {
 
 /* How long the way back to a point takes, out of sleep at 16 MHz and through the lock: at first what it may take at
    most, then what it took. Chips lock sooner than their datasheet grants them, and what is left of a wait is spent at a
-   clock that draws five times as much. */
+   clock that draws six times as much asleep. */
 static uint16_t lock_took_us[RQDKM_CLOCK_POINTS], leaving_took_us = kLeaveSleepUs;
 
 /* Up at once, slowly down. */
@@ -399,7 +399,7 @@ rqdkm_aras_status board_stop(uint64_t until_us, board_stop_kind kind) {
     end = stop_once((uint32_t)ticks - kWakeUpMarginTicks, kind);
   }
   if (board_clock_point() != point) {
-    /* what is left of the margins costs a quarter here of what it does at the clock of before */
+    /* what is left of the margins costs a sixth here of what it does at the clock of before */
     if (end == STOP_TIMED_OUT) sleep_before_lock(until_us, relock_us);
     status = lock_again(point);
   }

@@ -55,7 +55,7 @@ float rqdkm_predictor_upper(const rqdkm_predictor *predictor);
 /* ---- constants of chip and task, as `rqdkm aras design` writes them */
 
 #define RQDKM_ARAS_POINTS RQDKM_CLOCK_POINTS
-#define RQDKM_ARAS_TABLE_VERSION 1
+#define RQDKM_ARAS_TABLE_VERSION 2
 
 typedef struct {
   uint32_t hz;
@@ -160,7 +160,8 @@ typedef struct {
   /* the rest; rates in cycles per microsecond */
   uint64_t window_us;
   uint32_t window_rest[RQDKM_ARAS_LEVELS], window_level; /* level: the highest within the window */
-  float window_inference;
+  float window_inference,
+      window_cycles; /* cycles that frames took, and all that its clocks had for them and the rest */
   float behind[RQDKM_ARAS_LEVELS], behind_us[RQDKM_ARAS_LEVELS]; /* cycles by class that its rate does not know yet */
   rqdkm_predictor rest[RQDKM_ARAS_LEVELS];                       /* rate by class */
   float rate[RQDKM_ARAS_LEVELS];                                 /* upper bound of what may interrupt at each level */
@@ -175,7 +176,7 @@ typedef struct {
   bool can_stop, idled;
   volatile uint32_t held;          /* ticks in a row that found the rest at work while no frame was */
   volatile bool raised;            /* so that one of them has raised the priority */
-  uint32_t pressed;                /* how often in a row, and no frame came: the rest has a backlog */
+  bool pressed;                    /* a wait ended so, and none has ended otherwise since: the rest has a backlog */
   float gap_us, frame_share;       /* their mean length; how many of them end with a frame */
   uint32_t idle_rest;              /* cycles of the rest since the last one began */
   uint32_t idle_point, idle_flags; /* the last choice, and for what */

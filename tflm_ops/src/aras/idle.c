@@ -32,7 +32,7 @@ static void choose(rqdkm_aras *a, float gap, uint32_t flags) {
   const float change = t->volts * t->switch_ma, rest = rqdkm_predictor_upper(&a->wake);
   const uint32_t modes = flags & RQDKM_ARAS_CAN_STOP ? kModes : kModes - 1u;
   /* a backlog is worked off where that takes least; at the fastest clock, should it last */
-  const bool pressed = a->pressed != 0;
+  const bool pressed = a->pressed;
   const uint32_t points = rqdkm_aras_crowded(a, kLongBehind) ? 1u : pressed ? a->efficient + 1u : t->points;
   float least = -1.0f;
   for (uint32_t p = 0; p < points; p++) {
@@ -65,7 +65,7 @@ static rqdkm_aras_idle_mode wait(rqdkm_aras *a, uint64_t until_us, uint32_t flag
   const float gap = a->gap_us > 0.0f && a->gap_us < left ? a->gap_us : left;
   /* a choice holds for a while; one for a time shorter than usual only for that */
   const bool shorter = gap < 0.5f * a->gap_us;
-  if (a->idle_uses == 0 || a->idle_flags != flags || a->pressed != 0 || shorter) {
+  if (a->idle_uses == 0 || a->idle_flags != flags || a->pressed || shorter) {
     choose(a, gap, flags);
     a->idle_uses = shorter ? 1u : kUses;
     a->idle_flags = flags;
@@ -94,7 +94,7 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   a->can_stop = (flags & RQDKM_ARAS_CAN_STOP) != 0;
   const uint64_t before = a->now_us;
   if (a->raised) { /* by a tick, and no frame had come */
-    a->pressed++;
+    a->pressed = true;
     a->raised = false;
     a->held = 0;
     (void)a->port->set_priority(a->port->context, 0);
@@ -103,8 +103,8 @@ rqdkm_aras_idle_mode rqdkm_aras_idle(rqdkm_aras *a, uint64_t until_us, uint32_t 
   rqdkm_aras_account(a, false);
   if (mode != RQDKM_ARAS_RUN_ON) {
     const float span = rqdkm_aras_span(before, a->now_us);
-    if (a->pressed != 0 && !a->raised) a->idle_uses = 0; /* what was chosen before the rest grew is void */
-    if (!a->raised) a->pressed = 0;
+    if (a->pressed && !a->raised) a->idle_uses = 0; /* what was chosen before the rest grew is void */
+    if (!a->raised) a->pressed = false;
     a->gap_us += (a->gap_us > 0.0f ? kGain : 1.0f) * (span - a->gap_us);
     if (a->idled) a->frame_share -= kGain * a->frame_share; /* the one before did not end with a frame */
     a->idled = true;

@@ -54,7 +54,7 @@ static inline float rqdkm_aras_repaid(const rqdkm_aras *aras) {
 /* The rest works without end, and has not got through with it for so long: at the most frugal clocks, or at any. */
 enum { kLongBehind = 8, kForeverBehind = 24 }; /* windows */
 static inline bool rqdkm_aras_crowded(const rqdkm_aras *aras, uint32_t windows) {
-  return aras->pressed != 0 && aras->behind_us[0] > (float)windows * (float)aras->table->window_us;
+  return aras->pressed && aras->behind_us[0] > (float)windows * (float)aras->table->window_us;
 }
 /* From then to now, microseconds; 0 if it lies ahead. Differences beyond an hour are as good as an hour. */
 static inline float rqdkm_aras_span(uint64_t from, uint64_t to) {

@@ -71,35 +71,38 @@ static float cycles_passed(rqdkm_aras *a, uint32_t counter, uint64_t span_us, bo
 
 /* Rates of the rest, once per window. What comes while its class is masked is served later, in a row: the rate is the
    mean over all of it, up to a window in which the rest did not keep the core busy throughout; until then that is the
-   least that it can be. Where there is no faster clock, only masking, what was seen before holds. */
+   least that it can be. Where such a window does not come, what a window holds back no longer matters in the mean, and
+   the half of it is forgotten. Where there is no faster clock, only masking, what was seen before holds. */
 static void close_window(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->window_us, a->now_us);
   const float full = span * a->mhz[0];
   uint32_t cycles = 0;
   float expected = 0.0f, upper = 0.0f;
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) cycles += a->window_rest[l];
-  const float longest = (float)kLongBehind * (float)a->table->window_us;
-  const bool busy = (float)cycles > kBusy * span * a->mhz[a->point];
+  const float window = (float)a->table->window_us, longest = kLongBehind * window, ever = 2 * kForeverBehind * window;
+  const bool busy = (float)cycles > kBusy * a->window_cycles;
   for (uint32_t l = RQDKM_ARAS_LEVELS; l-- > 0;) {
     rqdkm_predictor *const seen = &a->rest[l];
     const bool done = l >= a->window_level && !busy;
     a->behind_us[l] += span;
+    const bool old = !done && a->behind_us[l] > ever;
     if (a->window_rest[l] != 0 || a->behind[l] > 0.0f || seen->count != 0) { /* else there is none of this class */
       const float behind = a->behind[l] + (float)a->window_rest[l], time = a->behind_us[l];
       const bool more = time > longest && behind > seen->expected * time;
-      if (done || more) rqdkm_predictor_update(seen, behind / time);
-      a->behind[l] = done ? 0.0f : behind;
+      if (done || more || old) rqdkm_predictor_update(seen, behind / time);
+      a->behind[l] = done ? 0.0f : old ? 0.5f * behind : behind;
       a->window_rest[l] = 0;
       expected += seen->expected;
       upper += rqdkm_predictor_upper(seen);
     }
-    if (done) a->behind_us[l] = 0.0f;
-    a->rate[l] = a->point == 0 && l < a->window_level && a->rate[l] > upper ? a->rate[l] : upper;
+    a->behind_us[l] *= done ? 0.0f : old ? 0.5f : 1.0f;
+    const bool holds = a->point == 0 && l < a->window_level && !old;
+    a->rate[l] = holds && a->rate[l] > upper ? a->rate[l] : upper;
   }
   a->expected_rate = expected;
   a->load_inference += kLoadGain * (a->window_inference / full - a->load_inference);
   a->load_rest += kLoadGain * ((float)cycles / full - a->load_rest);
-  a->window_inference = 0.0f;
+  a->window_inference = a->window_cycles = 0.0f;
   a->window_level = a->level;
   a->window_us = a->now_us;
 }
@@ -109,7 +112,7 @@ void rqdkm_aras_close_frame(rqdkm_aras *a) {
   const float span = rqdkm_aras_span(a->frame_us, a->now_us);
   if (span >= (float)a->table->window_us) {
     const float seen = a->frame_rest / span;
-    /* what is held back is demand, too */
+    /* where the rest has not got through with its work for so long, it takes all that there is */
     const float load = rqdkm_aras_crowded(a, kForeverBehind) ? 1.0f : seen / a->mhz[0];
     a->frame_load += kFrameGain * (load - a->frame_load);
     if (fabsf(a->frame_load - a->told_load) > RQDKM_ARAS_BAND) a->told_load = a->frame_load;
@@ -173,6 +176,8 @@ void rqdkm_aras_account(rqdkm_aras *a, bool awake) {
     a->clock_failures = 1;
     a->retry_us = now;
   }
-  keep_share(a, rqdkm_aras_span(0, span), served, inference);
+  const float time = rqdkm_aras_span(0, span);
+  a->window_cycles += time * a->mhz[a->point];
+  keep_share(a, time, served, inference);
   if (a->now_us - a->window_us >= a->table->window_us) close_window(a);
 }

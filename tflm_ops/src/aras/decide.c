@@ -162,9 +162,11 @@ static float excess(const rqdkm_aras *a) {
   return a->masked_us + (a->upper - a->done) / (rate > least ? rate : least) - rqdkm_aras_most_masked(a);
 }
 
-/* What a microsecond in which nothing of the frame gets done takes from its reserve: itself and, at a raised level, the
-   rest's part of what it is owed more: see rqdkm_aras_longest_us(). */
-static float passing(const rqdkm_aras *a) { return a->level != 0 ? 1.0f + a->granted_part : 1.0f; }
+/* How long a reserve lasts if nothing of the frame gets done. At a raised level the rest is owed more and more, and
+   rqdkm_aras_longest_us() counts its part of that: a microsecond takes 1 + share / (1 - share) of one. */
+static float lasts(const rqdkm_aras *a, float reserve) {
+  return a->level != 0 ? reserve * (1.0f - a->table->share) : reserve;
+}
 
 /* Looks before the window ends may be glances, as long as the reserve lasts: what was left of it at the decision, less
    the time since, and what the frame has got done adds to it. */
@@ -182,8 +184,8 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   const bool shared = lent * a->granted_part > (float)a->rest_longest * a->alone_us;
   const float worth = shared ? a->alone_us * (1.0f + a->granted_part) : a->alone_us;
   const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) * worth;
-  const float each = passing(a);
-  a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
+  const float each = a->level != 0 ? 1.0f + a->granted_part : 1.0f; /* see lasts() */
+  a->glance_cycles = rqdkm_aras_whole(window * mhz);                /* a change may have outlasted it */
   a->glance_rest = taken(a, a->level, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
   a->glance_spare = reserve + (since - until) * each - gained;
@@ -205,8 +207,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float lacks = -reserve * granted / (a->mhz[0] - granted);
     until = lacks < until ? until : lacks < window ? lacks : window;
   } else {
-    const float lasts = reserve / passing(a);
-    until = lasts < until ? lasts : until;
+    const float most = lasts(a, reserve);
+    until = most < until ? most : until;
   }
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
@@ -260,7 +262,7 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
   const float reserve = kept_for(a, s, a->point) - (float)a->table->tick_us;
-  a->safe_us = a->now_us + rqdkm_aras_whole(reserve / passing(a));
+  a->safe_us = a->now_us + rqdkm_aras_whole(lasts(a, reserve));
   set_check(a, reserve);
 }
 
@@ -308,7 +310,7 @@ static bool still_good(rqdkm_aras *a, const situation *s) {
   if (reserve < tick) return false;
   if (a->now_us >= a->safe_us) {
     if (a->point != a->efficient || level_for(a, s, a->point) != a->level) return false;
-    a->safe_us = a->now_us + rqdkm_aras_whole(reserve / passing(a));
+    a->safe_us = a->now_us + rqdkm_aras_whole(lasts(a, reserve));
   }
   set_check(a, reserve);
   return true;

@@ -140,8 +140,8 @@ typedef struct {
   uint32_t first_point; /* that the last frame began with */
   float wasted;         /* part of a frame's energy that keeping the point has cost so far */
   uint64_t begun_us, deadline_us;
-  uint64_t safe_us;                      /* until then the worst case is no danger, even if nothing had got done */
-  uint32_t looked_cycles;                /* counter at the last look */
+  uint64_t safe_us;       /* until then the worst case is no danger at level 0, even if nothing had got done */
+  uint32_t looked_cycles; /* counter at the last look */
   uint32_t check_cycles, check_ticks;    /* from there: nothing to be decided before */
   uint32_t glance_cycles, glance_ticks;  /* from `cycles`: until there a glance will do; check_ticks behind one */
   uint32_t glance_most;                  /* cycles that the frame may have computed since the decision, for one */

@@ -162,10 +162,13 @@ static float excess(const rqdkm_aras *a) {
   return a->masked_us + (a->upper - a->done) / (rate > least ? rate : least) - rqdkm_aras_most_masked(a);
 }
 
-/* How long a reserve lasts if nothing of the frame gets done. At a raised level the rest is owed more and more, and
-   rqdkm_aras_longest_us() counts its part of that: a microsecond takes 1 + share / (1 - share) of one. */
-static float lasts(const rqdkm_aras *a, float reserve) {
-  return a->level != 0 ? reserve * (1.0f - a->table->share) : reserve;
+/* What a microsecond in which nothing of the frame gets done takes from its reserve. At a raised level the rest is owed
+   more by it, which counts from where its share becomes what the frame has to wait for: see rqdkm_aras_longest_us(). */
+static float passing(const rqdkm_aras *a, float window) {
+  const float borrowed = kBorrow * (float)a->table->window_us - a->masked_us - window;
+  const float lent = (a->worst - a->done) * a->alone_us - (borrowed > 0.0f ? borrowed : 0.0f);
+  const bool owed = a->level != 0 && lent * a->granted_part > (float)a->rest_longest * a->alone_us;
+  return owed ? 1.0f + a->granted_part : 1.0f;
 }
 
 /* Looks before the window ends may be glances, as long as the reserve lasts: what was left of it at the decision, less
@@ -184,8 +187,8 @@ static void set_glance(rqdkm_aras *a, float until, float reserve) {
   const bool shared = lent * a->granted_part > (float)a->rest_longest * a->alone_us;
   const float worth = shared ? a->alone_us * (1.0f + a->granted_part) : a->alone_us;
   const float since = rqdkm_aras_span(a->decided_us, a->now_us), gained = (a->done - a->decided_done) * worth;
-  const float each = a->level != 0 ? 1.0f + a->granted_part : 1.0f; /* see lasts() */
-  a->glance_cycles = rqdkm_aras_whole(window * mhz);                /* a change may have outlasted it */
+  const float each = passing(a, window);
+  a->glance_cycles = rqdkm_aras_whole(window * mhz); /* a change may have outlasted it */
   a->glance_rest = taken(a, a->level, mhz) / mhz + kHindered;
   a->glance_most = rqdkm_aras_whole((a->upper - a->decided_done) * factor);
   a->glance_spare = reserve + (since - until) * each - gained;
@@ -207,8 +210,8 @@ static void set_check(rqdkm_aras *a, float reserve) {
     const float lacks = -reserve * granted / (a->mhz[0] - granted);
     until = lacks < until ? until : lacks < window ? lacks : window;
   } else {
-    const float most = lasts(a, reserve);
-    until = most < until ? most : until;
+    /* at a raised level it is used up sooner, by less than what a frame without one may borrow beyond kBorrow */
+    until = reserve < until ? reserve : until;
   }
   if (a->level > 0 && t->share > 0.0f) {
     const float budget = rqdkm_aras_most_masked(a) - a->masked_us;
@@ -262,7 +265,7 @@ static void decide(rqdkm_aras *a, const situation *s, bool begins) {
   a->decided_rest = rqdkm_aras_whole(a->rest_begun);
   for (uint32_t l = 0; l < RQDKM_ARAS_LEVELS; l++) a->decided_rest += a->rest_seen[l];
   const float reserve = kept_for(a, s, a->point) - (float)a->table->tick_us;
-  a->safe_us = a->now_us + rqdkm_aras_whole(lasts(a, reserve));
+  a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   set_check(a, reserve);
 }
 
@@ -310,7 +313,7 @@ static bool still_good(rqdkm_aras *a, const situation *s) {
   if (reserve < tick) return false;
   if (a->now_us >= a->safe_us) {
     if (a->point != a->efficient || level_for(a, s, a->point) != a->level) return false;
-    a->safe_us = a->now_us + rqdkm_aras_whole(lasts(a, reserve));
+    a->safe_us = a->now_us + rqdkm_aras_whole(reserve);
   }
   set_check(a, reserve);
   return true;

@@ -107,12 +107,10 @@ class DeployOptions:
         for kernel, points in (self.kernel_drop or {}).items():
             if not 0 <= points <= 100:
                 raise OptionError(f"is in points, 0 to 100, got {points:g} for {kernel}", where="--kernel-drop")
-        if self.kernel_drop and (self.max_drop is not None or self.config != "rq-dkm"):
-            raise OptionError(
-                "is by kernel of a morphing model what --max-drop is for all",
-                where="--kernel-drop",
-                hint="use it with --config rq-dkm, and leave out --max-drop",
-            )
+        if self.kernel_drop and self.config != "rq-dkm":
+            raise OptionError("needs --config rq-dkm", where="--kernel-drop", hint="or leave it out")
+        if self.kernel_drop and self.max_drop is not None:
+            raise OptionError("and --max-drop exclude each other", where="--kernel-drop", hint="leave out one of them")
         if self.cycles is not None and self.cycles < 1:
             raise OptionError(f"needs at least 1, got {self.cycles}", where="--cycles")
         if self.seed < 0:

@@ -69,7 +69,8 @@ def test_deciding_takes_about_the_same_time_whatever_the_policy_has_learned(
 ) -> None:
     project = pipeline.find_project(folder / "out")
     metadata = pipeline.read_metadata(project)
-    taken = measure.decision_cycles(project, metadata, folder / "data.npz", PolicyFile.load(policy))
+    taken, ram = measure.decision(project, metadata, folder / "data.npz", PolicyFile.load(policy))
+    assert 5_000 < ram < 100_000
     assert taken == pytest.approx(Costs.load(measured).deciding, rel=0.05)
     assert 1_000 < taken < 10_000
 
@@ -133,6 +134,8 @@ def test_firmware_with_the_policy_is_exact_whatever_it_selects(policy: Path, fol
     assert {count.rpartition(" ")[0] for count in counts} <= set(PolicyFile.load(policy).names)
     blob = PolicyFile.load(policy).policy.to_bytes()
     assert f"rqdkm_model_policy_bytes = {len(blob)};" in (out / "project" / "model" / "policy.c").read_text()
+    code, _, error = invoke("dkm", "costs", out, "--data", folder / "data.npz", "-o", out / "c.npz", "-q")
+    assert code == 2 and "its firmware has a policy" in error and not (out / "c.npz").exists()
 
 
 def test_what_does_not_fit_is_one_error(folder: Path, tmp_path: Path) -> None:

@@ -183,7 +183,12 @@ def test_costs_are_kept_in_a_file_and_checked(tmp_path: Path) -> None:
     assert again.frame.tolist() == [4_005_000, 1_005_000, 12_005_000]
     with pytest.raises(DataError, match='"cycles" has the shape'):
         replace(costs(), cycles=np.ones(2))
-    path.write_bytes(path.read_bytes()[:100])
+    whole = path.read_bytes()
+    for damaged in (whole[:100], b"", b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot read the costs"):
+            Costs.load(path)
+    np.savez(path, other=np.zeros(3))
     with pytest.raises(DataError, match="cannot read the costs"):
         Costs.load(path)
     with pytest.raises(DataError, match="No such file"):

@@ -115,9 +115,7 @@ class Costs:
                 head = json.loads(str(file["head"]))
                 arrays = {name: file[name] for name in ("cycles", "memory", "levels", "statistics", "right")}
             return Costs(tuple(head["names"]), int(head["safe"]), **arrays, deciding=float(head["deciding"]))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            reason = getattr(error, "strerror", None) or error
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or "it is none, or of another version, or damaged"
             hint = "give a file that this version of rqdkm dkm costs wrote"
-            if isinstance(error, KeyError):
-                reason = f"{reason} is missing"
             raise DataError(f"cannot read the costs: {reason}", where=str(path), hint=hint) from error

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rqdkm import judge
 from rqdkm.board import run as board_run
 from rqdkm.board.describe import STM32F407
+from rqdkm.board.protocol import MemoryInfo
 from rqdkm.dkm import state
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.dqn import Training
@@ -56,9 +57,15 @@ def measure(
         seed: of the noise.
 
     Raises:
-        DataError: no labels, or data that does not fit.
+        DataError: no labels, data that does not fit, or a project with a policy.
         ModelError: the network has several inputs, or one that is not int8.
     """
+    if (directory / "model" / "policy.c").is_file():
+        raise DataError(
+            "its firmware has a policy, which would select the kernels to be measured",
+            where=str(directory),
+            hint="deploy it without --policy, into another directory",
+        )
     clean, labels = _labelled(data, metadata, samples)
     tensor = metadata["inputs"][0]
     rng = np.random.default_rng(seed)
@@ -83,9 +90,7 @@ def measure(
         ran = board_run.run_samples(elf, "virtual", judge.by_sample([noisy[0][:on_board]]))
         assert ran.cycles is not None
         cycles.append(float(np.mean(ran.cycles)))
-        used = ran.memory
-        whole = STM32F407.memory("sram").bytes
-        memory.append((used.data + used.bss + used.stack_used + used.arena_used) / whole)
+        memory.append(_ram(ran.memory) / STM32F407.memory("sram").bytes)
         runner = host.build_host_runner(directory, kernel=chosen)
         for level, frames in enumerate(noisy):
             progress(f"{name}: {len(frames):,} samples, level {level + 1} of {len(levels)}")
@@ -109,13 +114,21 @@ def _deciding(
     """What a decision takes by a policy of the usual size, whatever it has learned: within some per cent."""
     blank = blank_policy((len(RANGES), *Training().hidden, len(names)))
     policy = PolicyFile(names, safe, tuple(round(n) for n in cycles), blank)
-    return decision_cycles(directory, metadata, data, policy)
+    return decision(directory, metadata, data, policy).cycles
 
 
-def decision_cycles(
+class Decision(NamedTuple):
+    """Of firmware with a policy: cycles of looking at an input and deciding, mean of some frames; peak of its RAM with
+    the kernels that it selected in them, bytes."""
+
+    cycles: float
+    ram: int
+
+
+def decision(
     directory: Path, metadata: Mapping[str, Any], data: Path, policy: PolicyFile, *, samples: int = 8
-) -> float:
-    """Cycles that looking at an input and deciding take on the virtual board, mean of ``samples`` frames.
+) -> Decision:
+    """Measured on the virtual board.
 
     ``directory`` is a project without a policy; a copy of it gets ``policy``.
     """
@@ -125,7 +138,11 @@ def decision_cycles(
         shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("build*"))
         project.add_policy(copy, policy)
         ran = board_run.run_samples(project.build(copy), "virtual", judge.by_sample([inputs]))
-    return float(np.mean([selection.cycles for selection in ran.selections]))
+    return Decision(float(np.mean([selection.cycles for selection in ran.selections])), _ram(ran.memory))
+
+
+def _ram(used: MemoryInfo) -> int:
+    return int(used.data + used.bss + used.stack_used + used.arena_used)
 
 
 def _labelled(data: Path, metadata: Mapping[str, Any], samples: int | None) -> tuple[Array, Array]:

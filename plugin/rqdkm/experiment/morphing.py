@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rqdkm import pipeline
+from rqdkm.board.describe import STM32F407
 from rqdkm.dkm import dqn, measure, study
 from rqdkm.dkm.costs import Costs
 from rqdkm.dkm.environment import Weights
 from rqdkm.dkm.policy_file import PolicyFile
 from rqdkm.experiment import power
 from rqdkm.experiment.configurations import Verdict
-from rqdkm.experiment.configurations import memory as memory_of
 from rqdkm.report import codec
 from rqdkm.report.schema import Report
 from rqdkm_tvm.errors import DataError
@@ -38,7 +38,7 @@ class Row:
 
     Args:
         study: its policy beside others, on the baseline's frames; of a network that does not morph, its one kernel.
-        decision: cycles of looking at the input and deciding; None where nothing is decided.
+        decision: of firmware with the policy; None where nothing is decided.
     """
 
     name: str
@@ -46,7 +46,24 @@ class Row:
     costs: Costs
     study: study.Result
     policy: PolicyFile | None
-    decision: float | None
+    decision: measure.Decision | None
+
+    @property
+    def ram(self) -> int:
+        """Peak, bytes: the most that any kernel needs, alone or in firmware with the policy; measured."""
+        if self.decision is None:
+            return self.report.totals.ram_peak_bytes
+        return max(self.decision.ram, round(float(self.costs.memory.max()) * STM32F407.memory("sram").bytes))
+
+    @property
+    def weights(self) -> int:
+        """Bytes of flash, the policy's included."""
+        own = 0 if self.policy is None else len(self.policy.policy.to_bytes())
+        return self.report.totals.weights_bytes + own
+
+    @property
+    def memory(self) -> int:
+        return self.ram + self.weights
 
     @property
     def cycles(self) -> float:
@@ -101,8 +118,8 @@ def run(
             learned = study.train(seen, weights[name], training, step, unit=unit)
             policy = PolicyFile(seen.names, seen.safe, tuple(round(float(n)) for n in seen.cycles), learned)
             policy.save(out / f"{name}.policy.json")
-            decision = measure.decision_cycles(projects[name], metadata[name], data, policy)
-            found = dataclasses.replace(found, deciding=decision)
+            decision = measure.decision(projects[name], metadata[name], data, policy)
+            found = dataclasses.replace(found, deciding=decision.cycles)
         result = study.compare(
             None if policy is None else policy.policy,
             found,
@@ -148,9 +165,9 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         reference = row.study.policy.reference
         assert reference is not None
         times = row.study.policy.frames_per_second / reference.frames_per_second
-        memory = memory_of(row.report) / memory_of(rows[0].report)
+        memory = row.memory / rows[0].memory
         clean = 100 * (reference.clean - row.study.policy.clean)
-        cost, most = row.decision / row.cycles, row.decision / float(row.costs.frame.min())
+        cost, most = row.decision.cycles / row.cycles, row.decision.cycles / float(row.costs.frame.min())
         beaten = study.passed(row.study) and study.proven(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
@@ -182,17 +199,17 @@ def table(rows: Sequence[Row]) -> str:
         f"| loss, points | 95 % | right, clean | too late | right and in time | {power.header(rate)} |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|",
     ]
-    base = memory_of(rows[0].report)
+    base = rows[0].memory
     for row, drawn in zip(rows, powers, strict=True):
-        outcome, totals = row.study.policy, row.report.totals
+        outcome = row.study.policy
         reference = outcome.reference
         assert reference is not None
         low, high = (100 * value for value in reference.loss_ci95)
         lines.append(
             f"| {row.name} | {outcome.frames_per_second:.1f} "
-            f"| {outcome.frames_per_second / reference.frames_per_second:.2f}x | {totals.ram_peak_bytes / 1024:.1f} "
-            f"| {totals.weights_bytes / 1024:.1f} | {memory_of(row.report) / 1024:.1f} "
-            f"| {1 - memory_of(row.report) / base:.0%} | {outcome.accuracy:.2%} | {100 * reference.loss:+.2f} "
+            f"| {outcome.frames_per_second / reference.frames_per_second:.2f}x | {row.ram / 1024:.1f} "
+            f"| {row.weights / 1024:.1f} | {row.memory / 1024:.1f} "
+            f"| {1 - row.memory / base:.0%} | {outcome.accuracy:.2%} | {100 * reference.loss:+.2f} "
             f"| {low:+.2f} to {high:+.2f} | {outcome.clean:.2%} | {outcome.missed:.1%} | {outcome.served:.1%} "
             f"| {power.cells(drawn)} |"
         )
@@ -213,7 +230,9 @@ def markdown(title: str, rows: Sequence[Row], command: str) -> str:
         f"all; {costs.right.shape[1]:,} labelled samples that neither training "
         f"nor policies saw, with noise of {', '.join(f'{level:g}' for level in costs.levels)} added. Cycles are "
         "*modelled* (virtual board); those of a morphing network contain what deciding takes. Loss is against the "
-        "first row, paired by frame, its interval by sample; negative is better. Clean: without added noise.\n",
+        "first row, paired by frame, its interval by sample; negative is better. Clean: without added noise. RAM of "
+        "what morphs is of "
+        "the kernel that needs most, in firmware with the policy.\n",
         power.note(power.of_all([row.cycles for row in rows])[0]),
         table(rows),
         "## Targets\n",
@@ -221,13 +240,13 @@ def markdown(title: str, rows: Sequence[Row], command: str) -> str:
         "",
     ]
     for row in rows:
-        if row.policy is not None:
+        if row.policy is not None and row.decision is not None:
             weights = row.study.weights
             parts += [
                 f"## {row.name}\n",
                 f"Reward: throughput - {weights.penalty:g} x violation; too late or too large counts 1, a wrong "
-                f"class {weights.wrong:g}. Deciding takes {row.decision:,.0f} cycles, the look at the input included. "
-                "Policies on the same traces, by mean reward:\n",
+                f"class {weights.wrong:g}. Deciding takes {row.decision.cycles:,.0f} cycles, the look at the input "
+                "included. Policies on the same traces, by mean reward:\n",
                 study.table(row.study),
                 study.kernels_table(row.costs),
             ]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rqdkm import log
-from rqdkm.cli_options import ProjectArg, QuietOpt, SeedOpt, VerboseOpt
+from rqdkm.cli_options import ProjectArg, QuietOpt, VerboseOpt
 from rqdkm.cli_output import print_hint, print_mapping
 from rqdkm.options import OptionError
 
@@ -30,7 +30,7 @@ def costs(
         str, typer.Option(metavar="A,B,...", help="Standard deviations of noise added to the inputs.")
     ] = "0,0.05,0.1,0.15",
     samples: Annotated[int | None, typer.Option(min=1, help="How many inputs; by default all.")] = None,
-    seed: SeedOpt = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
 ) -> None:
@@ -65,7 +65,7 @@ def train(
     wrong: WrongOpt = 1.0,
     steps: Annotated[int, typer.Option(min=2000, help="Frames to learn from.")] = 60_000,
     attempts: Annotated[int, typer.Option(min=1, help="Networks to train; the best on other traces is taken.")] = 8,
-    seed: SeedOpt = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first network's weights and of what it sees.")] = 0,
     verbose: VerboseOpt = 0,
     quiet: QuietOpt = False,
 ) -> None:

@@ -53,7 +53,7 @@ class PolicyFile:
             content = json.loads(path.read_text())
             if content["schema"] != SCHEMA or content["version"] != VERSION:
                 raise DataError(
-                    "it is no policy of a version that is known",
+                    f"it is no policy of a version that is known, which is {VERSION}",
                     where=where,
                     hint="train it anew with rqdkm dkm train (version 1 knew another slack)",
                 )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rqdkm.experiment import statistics
 from rqdkm.models import data as datasets
 from rqdkm.models import oracle
+from rqdkm.models.graph import per_tensor
 from rqdkm.report.schema import Accuracy, Exactness
 from rqdkm_tvm.errors import DataError
 from rqdkm_tvm.files import write_atomic
@@ -207,8 +208,7 @@ def read_inputs(path: Path, metadata: Mapping[str, Any], samples: int | None) ->
             )
         taken = array[:samples].reshape(-1, *shape)
         if tensor["dtype"] == "int8" and array.dtype != np.int8:
-            scaled = np.rint(taken.astype(np.float64) / tensor["scale"]) + tensor["zero_point"]
-            taken = np.clip(scaled, -128, 127).astype(np.int8)
+            taken = datasets.quantize(taken, per_tensor(float(tensor["scale"]), int(tensor["zero_point"])))
         batches.append(taken.astype(tensor["dtype"]))
     return batches
 

@@ -57,11 +57,11 @@ def test_labels_are_never_taken_for_inputs(tmp_path: Path) -> None:
 
 
 def test_real_values_are_quantized_and_int8_is_taken_as_it_is(tmp_path: Path) -> None:
-    np.save(tmp_path / "real.npy", np.array([[0.0, 1.0, -0.5, 1000.0]], np.float32))
+    np.save(tmp_path / "real.npy", np.array([[0.0, 1.0, -0.5, 1000.0], [0.25, -0.25, 0.75, -0.75]], np.float32))
     np.save(tmp_path / "int8.npy", np.array([[1, 2, 3, 4]], np.int8))
     (real,) = judge.read_inputs(tmp_path / "real.npy", ONE, None)
     (taken,) = judge.read_inputs(tmp_path / "int8.npy", ONE, None)
-    assert real.tolist() == [[[3, 5, 2, 127]]]
+    assert real.tolist() == [[[3, 5, 2, 127]], [[4, 2, 5, 1]]]  # ties away from zero, as TFLite's QUANTIZE
     assert taken.tolist() == [[[1, 2, 3, 4]]]
 
 

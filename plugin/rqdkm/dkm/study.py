@@ -18,7 +18,7 @@ from rqdkm.dkm.policy import Policy
 Progress = Callable[[str], None]
 
 # seeds of traces; those that settings or networks were chosen by are not held out
-LEARNED, CHOSEN_BY, HELD_OUT = range(24), range(100, 112), range(8000, 8030)
+LEARNED, CHOSEN_BY, HELD_OUT = range(24), range(100, 112), range(9000, 9030)
 FRAMES = 1200  # of a trace to learn from
 
 

@@ -4,8 +4,8 @@ The sandwich rule (Yu and Huang, "Universally Slimmable Networks and Improved Tr
 sees the leader, which learns the labels, and the cheapest kernel and some at random, which learn the leader's answers
 too (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015). Their gradients are added up to one update::
 
-    leader   CE(y, p) + T^2 KL(t || p)               t: mean answer of the teachers, if there are any
-    others   (1 - d) CE(y, p) + d T^2 KL(t || p)     t: the teachers' or else the leader's
+    leader   CE(y, p) + T^2 KL(t || p)               t: what teachers answered, if they are given
+    others   (1 - d) CE(y, p) + d T^2 KL(t || p)     t: that or else what the leader answers
 
 The divergence is between answers softened by the temperature T. Imports TensorFlow and nothing of TVM.
 
@@ -60,7 +60,7 @@ def train_jointly(
     decay: float = 1e-4,
     seed: int = 0,
     augment: Callable[[Any, Any], tuple[Any, Any]] | None = None,
-    teachers: Sequence[Callable[[Any], Any]] = (),
+    answers: NDArray | None = None,
     leader: int | None = None,
     kernels: Sequence[int] | None = None,
     fixed: Fixed = "nothing",
@@ -79,7 +79,8 @@ def train_jointly(
         validation: to judge by; nothing is chosen by it.
         decay: of weights per step, relative to the rate; normalisation and biases are left alone.
         augment: of one sample and its label, as ``tf.data.Dataset.map`` takes it.
-        teachers: Keras models, or functions, of a batch of inputs that give class probabilities.
+        answers: of teachers to the inputs, class probabilities (samples, classes). Not together with ``augment``,
+            since they answered other inputs: augment before, several times, and let them answer that.
         leader: the kernel that learns from labels; the one with most products unless given.
         kernels: that learn, the others stay as they are; None: all.
         fixed: what does not learn outside the morphing layers.
@@ -90,6 +91,8 @@ def train_jointly(
     Returns:
         The judgements, the last one being that of the trained model.
     """
+    if answers is not None and (augment is not None or len(answers) != len(data[0])):
+        raise ValueError("answers are of every input as it is: as many as inputs, and no augment")
     layers = morphing(model)
     counts = {len(layer.kernels) for layer in layers}
     if len(counts) != 1:
@@ -104,9 +107,13 @@ def train_jointly(
     cheapest = min(learning, key=lambda k: products[k])
     others = [k for k in learning if k not in (first, cheapest)]
 
-    samples = tf.data.Dataset.from_tensor_slices((data[0], data[1].astype(np.int64)))
+    # without teachers an answer of no classes stands in, so that there is one kind of step
+    given = np.zeros((len(data[0]), 0), np.float32) if answers is None else answers.astype(np.float32)
+    samples = tf.data.Dataset.from_tensor_slices((data[0], data[1].astype(np.int64), given))
     samples = samples.shuffle(len(data[0]), seed=seed)
-    samples = (samples.map(augment) if augment is not None else samples).batch(batch).prefetch(1)
+    if augment is not None:
+        samples = samples.map(lambda x, y, t: (*augment(x, y), t))
+    samples = samples.batch(batch).prefetch(1)
     steps = epochs * -(-len(data[0]) // batch)
     optimizer = tf.keras.optimizers.AdamW(tf.keras.optimizers.schedules.CosineDecay(rate, steps), weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
@@ -118,7 +125,7 @@ def train_jointly(
         """Gradients, loss and answer of the kernel in use."""
         with tf.GradientTape() as tape:
             p = model(x, training=True)
-            loss = labels * _cross_entropy(y, p) + teaching * temperature**2 * _divergence(teacher, p, temperature)
+            loss = labels * _cross_entropy(y, p) + teaching * temperature**2 * divergence(teacher, p, temperature)
         found = tape.gradient(loss, variables)
         found = [tf.zeros_like(v) if g is None else g for g, v in zip(found, variables, strict=True)]
         return found, loss, tf.stop_gradient(p)
@@ -128,10 +135,6 @@ def train_jointly(
         optimizer.apply(found, variables)
 
     @tf.function  # type: ignore[untyped-decorator]
-    def taught(x: Any) -> Any:
-        return tf.add_n([tf.convert_to_tensor(teacher(x)) for teacher in teachers]) / len(teachers)
-
-    @tf.function  # type: ignore[untyped-decorator]
     def answer(x: Any) -> Any:
         return model(x, training=False)
 
@@ -139,9 +142,9 @@ def train_jointly(
     judged: list[Judged] = []
     for epoch in range(1, epochs + 1):
         losses = []
-        for x, y in samples:
+        for x, y, answered in samples:
             chosen = [int(k) for k in draw.permutation(others)[:sampled]]
-            wanted = taught(x) if teachers else None
+            wanted = None if answers is None else answered
             use_kernel(model, first)
             unknown = tf.zeros((len(y), 1)) if wanted is None else wanted
             total, loss, p = gradients(x, y, unknown, tf.constant(1.0), tf.constant(0.0 if wanted is None else 1.0))
@@ -191,7 +194,7 @@ def _cross_entropy(labels: Any, p: Any) -> Any:
     return tf.reduce_mean(tf.keras.losses.sparse_categorical_crossentropy(labels, p))
 
 
-def _divergence(teacher: Any, p: Any, temperature: float) -> Any:
+def divergence(teacher: Any, p: Any, temperature: float) -> Any:
     """Mean KL divergence of the softened answers. Logarithms of probabilities are logits."""
     a = tf.nn.log_softmax(tf.math.log(teacher + LEAST_PROBABILITY) / temperature)
     b = tf.nn.log_softmax(tf.math.log(p + LEAST_PROBABILITY) / temperature)

@@ -116,7 +116,7 @@ def make_pool(data: Any, teachers: Sequence[tf.keras.Model], seed: int) -> Pool:
 
 
 def train_plain(pool: Pool, data: Any, seed: int) -> tf.keras.Model:
-    """The network of train.py, taught like the kernels are."""
+    """The network of train.py, taught like the kernels are in their first rounds."""
     tf.keras.utils.set_random_seed(seed)
     x, y, answers = pool
     model = plain()
@@ -171,6 +171,7 @@ def train_morphing(pools: Sequence[Pool], data: Any, leader: int, seed: int) -> 
     for kernel in range(len(KERNELS)):
         if kernel != leader:
             learn(pools[0], FOLLOWING, 4e-3, [kernel], "rest")
+    # from here on the kernel with most products learns the labels in full, and all learn from the teachers
     for number, (pool, (times, rate)) in enumerate(zip(pools, TOGETHER, strict=True)):
         learn(pool, times, rate, range(len(KERNELS)), "norms", seed + number)
     return model

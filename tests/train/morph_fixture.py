@@ -51,11 +51,18 @@ def trained(epochs: int, seed: int = 0, **options: Any) -> tuple[Any, Any]:
 
 
 def taught() -> np.ndarray:
-    """Mean probability, per kernel, of the class behind the true one, which is what teachers answered."""
+    """Mean probabilities, per kernel: of the class behind the true one, which teachers answered, and of the true one."""
     _, y = samples(384, 1)
     model, _ = trained(EPOCHS, answers=0.99 * np.eye(CLASSES)[(y + 1) % CLASSES] + 0.01 / CLASSES, distill=1.0)
     x, y = samples(192, 2)
-    return answers(model, x)[:, np.arange(len(x)), (y + 1) % CLASSES].mean(axis=1)
+    found = answers(model, x)
+    return np.stack([found[:, np.arange(len(x)), (y + shift) % CLASSES].mean(axis=1) for shift in (1, 0)])
+
+
+def augmented() -> np.ndarray:
+    """Validation accuracy per kernel of training whose inputs are turned upside down and whose labels are not."""
+    _, judged = trained(EPOCHS, augment=lambda x, y: (x[::-1], y))
+    return np.array(judged.accuracy)
 
 
 def answers(model: Any, x: Any) -> Any:
@@ -111,6 +118,7 @@ def refusals() -> list[str]:
         lambda: MorphConv2D(5, ("3x3 in 2 groups",))(tf.zeros((1, 4, 4, 4))),
         lambda: train_jointly(tf.keras.Sequential([tf.keras.Input((4,))]), samples(), samples()),
         lambda: train_jointly(build(), samples(8, 1), samples(8, 2), answers=np.zeros((7, CLASSES))),
+        lambda: train_jointly(build(), samples(8, 1), samples(8, 2), answers=np.zeros((8, 1))),
         lambda: train_jointly(
             build(), samples(8, 1), samples(8, 2), answers=np.zeros((8, CLASSES)), augment=lambda x, y: (x, y)
         ),
@@ -130,7 +138,9 @@ def main(folder: Path) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     found = facts(folder)
-    np.savez_compressed(folder / FRESH, repeated=repeated(), calls=found.pop("calls"), taught=taught())
+    np.savez_compressed(
+        folder / FRESH, repeated=repeated(), calls=found.pop("calls"), taught=taught(), augmented=augmented()
+    )
     np.savez_compressed(folder / ANSWERS, refusals=np.array(refusals()), **found)
 
 

@@ -81,18 +81,21 @@ def train_jointly(
         augment: of one sample and its label, as ``tf.data.Dataset.map`` takes it.
         answers: of teachers to the inputs, class probabilities (samples, classes). Not together with ``augment``,
             since they answered other inputs: augment before, several times, and let them answer that.
-        leader: the kernel that learns from labels; the one with most products unless given.
+        leader: the kernel that learns the labels in full; the one with most products unless given.
         kernels: that learn, the others stay as they are; None: all.
         fixed: what does not learn outside the morphing layers.
         sampled: kernels beside leader and cheapest that every step sees.
-        distill: the share ``d`` of the leader's answer in the others' loss.
+        distill: the share ``d`` of answers, the teachers' or else the leader's, in the others' loss.
         every: epochs between judgements; the last is after the last epoch.
 
     Returns:
         The judgements, the last one being that of the trained model.
     """
-    if answers is not None and (augment is not None or len(answers) != len(data[0])):
-        raise ValueError("answers are of every input as it is: as many as inputs, and no augment")
+    given = np.zeros((len(data[0]), 1), np.float32) if answers is None else np.asarray(answers, np.float32)
+    if answers is not None and given.shape != (len(data[0]), model.output_shape[-1]):
+        raise ValueError(f"answers are a probability per input and class, not of shape {given.shape}")
+    if answers is not None and augment is not None:
+        raise ValueError("answers are of inputs as they are: augment them before teachers answer")
     layers = morphing(model)
     counts = {len(layer.kernels) for layer in layers}
     if len(counts) != 1:
@@ -107,8 +110,6 @@ def train_jointly(
     cheapest = min(learning, key=lambda k: products[k])
     others = [k for k in learning if k not in (first, cheapest)]
 
-    # without teachers an answer of no classes stands in, so that there is one kind of step
-    given = np.zeros((len(data[0]), 0), np.float32) if answers is None else answers.astype(np.float32)
     samples = tf.data.Dataset.from_tensor_slices((data[0], data[1].astype(np.int64), given))
     samples = samples.shuffle(len(data[0]), seed=seed)
     if augment is not None:
@@ -144,15 +145,13 @@ def train_jointly(
         losses = []
         for x, y, answered in samples:
             chosen = [int(k) for k in draw.permutation(others)[:sampled]]
-            wanted = None if answers is None else answered
             use_kernel(model, first)
-            unknown = tf.zeros((len(y), 1)) if wanted is None else wanted
-            total, loss, p = gradients(x, y, unknown, tf.constant(1.0), tf.constant(0.0 if wanted is None else 1.0))
+            total, loss, p = gradients(x, y, answered, tf.constant(1.0), tf.constant(float(answers is not None)))
             losses.append(float(loss))
             for k in [*chosen, *([cheapest] if cheapest != first else [])]:
                 use_kernel(model, k)
                 found, loss, _ = gradients(
-                    x, y, p if wanted is None else wanted, tf.constant(1.0 - distill), tf.constant(distill)
+                    x, y, p if answers is None else answered, tf.constant(1.0 - distill), tf.constant(distill)
                 )
                 total = [a + b for a, b in zip(total, found, strict=True)]
                 losses.append(float(loss))

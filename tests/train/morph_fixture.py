@@ -51,7 +51,7 @@ def trained(epochs: int, seed: int = 0, **options: Any) -> tuple[Any, Any]:
 
 
 def taught() -> np.ndarray:
-    """Mean probabilities, per kernel: of the class behind the true one, which teachers answered, and of the true one."""
+    """Mean probabilities, per kernel: of the class behind the true one, which teachers answer, and of the true one."""
     _, y = samples(384, 1)
     model, _ = trained(EPOCHS, answers=0.99 * np.eye(CLASSES)[(y + 1) % CLASSES] + 0.01 / CLASSES, distill=1.0)
     x, y = samples(192, 2)

@@ -55,6 +55,8 @@ class Reference:
     Args:
         loss: of the outcome against it, as a fraction of the frames; negative where the outcome is better.
         loss_ci95: two-sided; frames that show one sample are no independent ones, so it is by sample.
+        clean_loss: the same of the frames at the first level of noise; NaN where there are none.
+        clean_loss_ci95: of that.
     """
 
     frames_per_second: float
@@ -64,6 +66,8 @@ class Reference:
     served: float
     loss: float
     loss_ci95: tuple[float, float]
+    clean_loss: float
+    clean_loss_ci95: tuple[float, float]
 
 
 def fixed(kernel: int) -> Choose:
@@ -121,9 +125,8 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
     rewards: list[float] = []
     theirs = np.zeros(5)  # of the reference: seconds, frames missed, right, right and clean, right and in time
     clean = np.zeros(2)  # frames without added noise, those of them that are right
-    lost = np.zeros(
-        (env.costs.right.shape[1], 2)
-    )  # by sample: frames that it alone gets right less those we do; frames
+    # by sample, of all frames and of those without added noise: frames that it alone gets right less ours; frames
+    lost = np.zeros((env.costs.right.shape[1], 2, 2))
     right = missed = overrun = served = frames = 0
     seconds = 0.0
     shares = np.zeros(len(env.costs.names))
@@ -145,7 +148,7 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
             if env.reference is not None:
                 taken, late, good = info["reference"]
                 theirs += (taken, late, good, untouched and good, good and not late)
-                lost[info["sample"]] += (float(good) - float(info["right"]), 1.0)
+                lost[info["sample"], : 1 + untouched] += (float(good) - float(info["right"]), 1.0)
         rewards.append(total / count)
         frames += count
     means = np.array(rewards)
@@ -166,19 +169,29 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
 
 
 def _reference(theirs: Array, lost: Array, frames: int, clean: int) -> Reference:
-    """Variance of the mean by sample: sum of squares of the samples' sums about it (cluster-robust)."""
-    loss = float(lost[:, 0].sum()) / frames
-    error = float(np.sqrt(((lost[:, 0] - loss * lost[:, 1]) ** 2).sum())) / frames
-    half = NormalDist().inv_cdf(0.975) * error
     return Reference(
         frames / theirs[0],
         theirs[2] / frames,
         theirs[3] / clean if clean else float("nan"),
         theirs[1] / frames,
         theirs[4] / frames,
-        loss,
-        (loss - half, loss + half),
+        *_mean(lost[:, 0]),
+        *_mean(lost[:, 1]),
     )
+
+
+def _mean(lost: Array) -> tuple[float, tuple[float, float]]:
+    """Mean over frames and its interval, of sums and counts by sample, (samples, 2).
+
+    Variance by sample: sum of squares of the samples' sums about the mean (cluster-robust).
+    """
+    sums, counts = lost.T
+    frames = counts.sum()
+    if not frames:
+        return float("nan"), (float("nan"), float("nan"))
+    mean = float(sums.sum() / frames)
+    half = NormalDist().inv_cdf(0.975) * float(np.sqrt(((sums - mean * counts) ** 2).sum()) / frames)
+    return mean, (mean - half, mean + half)
 
 
 def compare(env: Morphing, policy: Policy, *, seed: int = 0, snr: float = 5.0) -> Sequence[Outcome]:

@@ -166,17 +166,17 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         assert reference is not None
         times = row.study.policy.frames_per_second / reference.frames_per_second
         memory = row.memory / rows[0].memory
-        clean = 100 * (reference.clean - row.study.policy.clean)
+        over, clean = (
+            _points(reference.loss, reference.loss_ci95),
+            _points(reference.clean_loss, reference.clean_loss_ci95),
+        )
         cost, most = row.decision.cycles / row.cycles, row.decision.cycles / float(row.costs.frame.min())
         beaten = study.passed(row.study) and study.proven(row.study)
         found[row.name] = (
             Verdict(f"{times:.2f} times the baseline's frames per second, target at least {speed:g}", times >= speed),
             Verdict(f"{memory:.3f} of its memory, target at most {share:g}", memory <= share),
-            Verdict(
-                f"loss over the trace {100 * reference.loss:+.2f} points, target at most {loss:g}",
-                100 * reference.loss <= loss,
-            ),
-            Verdict(f"loss on clean frames {clean:+.2f} points, target at most {loss:g}", clean <= loss),
+            Verdict(f"loss over the trace {over}, target at most {loss:g}", 100 * reference.loss <= loss),
+            Verdict(f"loss on clean frames {clean}, target at most {loss:g}", 100 * reference.clean_loss <= loss),
             Verdict(
                 "its policy has a greater mean reward than fixed kernels, rule and chance: "
                 f"{study.least_lead(row.study)} (95 %)",
@@ -189,6 +189,11 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
             ),
         )
     return found
+
+
+def _points(loss: float, interval: tuple[float, float]) -> str:
+    low, high = (100 * value for value in interval)
+    return f"{100 * loss:+.2f} points (95 % {low:+.2f} to {high:+.2f})"
 
 
 def table(rows: Sequence[Row]) -> str:

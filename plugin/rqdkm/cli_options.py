@@ -53,11 +53,12 @@ CalibOpt = Annotated[Path | None, typer.Option(help="Calibration inputs: .npz, .
 DataOpt = Annotated[Path | None, typer.Option(help="Evaluation inputs, with labels if accuracy is wanted.")]
 MethodOpt = Annotated[str, typer.Option(metavar=one_of(CALIBRATION_METHODS), help="How ranges are calibrated.")]
 BoardOpt = Annotated[str, typer.Option(metavar=one_of(BOARDS), help="What runs the image; none only builds it.")]
+RunBoardOpt = Annotated[str, typer.Option("--board", metavar=one_of(BOARDS[:-1]), help="What runs the image.")]
 FlashModelOpt = Annotated[
     str, typer.Option(metavar=one_of(FLASH_MODELS), help="Flash accelerator of the virtual board.")
 ]
 SamplesOpt = Annotated[int, typer.Option(min=1, help="Inputs compared byte for byte with the reference.")]
-SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no --data is given.")]
+SeedOpt = Annotated[int, typer.Option(min=0, help="Seed of those inputs when no data is given.")]
 RamOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="RAM budget, e.g. 48K.")]
 FlashOpt = Annotated[str | None, typer.Option(metavar="SIZE", help="Flash budget, e.g. 256K or 1M.")]
 ConfigOpt = Annotated[str, typer.Option(metavar=one_of(CONFIGS), help="What is done to the model.")]

@@ -82,6 +82,28 @@ def test_an_episode_is_a_trace_and_slow_kernels_take_longer_for_the_same_frames(
     assert slow.accuracy == 1.0 and fast.accuracy < 0.9
 
 
+def test_losses_against_another_network_have_intervals_by_sample() -> None:
+    """Clear frames: it errs on every fourth sample, we on none. Noisy ones: we err on all, it on none."""
+    it = Costs(
+        ("fixed",), 0, np.array([4e6]), np.array([0.5]), costs().levels, costs().statistics, np.ones((2, 200, 1), bool)
+    )
+    it.right[0, ::4] = False
+    mixed = made(range(3))
+    found = evaluate.run(Morphing(costs(), mixed, reference=it), "", evaluate.fixed(1))
+    reference = found.reference
+    assert reference is not None
+    assert reference.loss == pytest.approx(reference.accuracy - found.accuracy)
+    assert reference.clean_loss == pytest.approx(reference.clean - found.clean) and found.clean == 1.0
+    clean = sum(int((trace.noise == 0).sum()) for trace in mixed)
+    low, high = reference.clean_loss_ci95
+    assert low < -0.25 < high
+    alone = 1.96 * np.sqrt(0.25 * 0.75 / clean)  # of frames that each show a sample of their own
+    assert 0.8 * alone < (high - low) / 2 < 3 * alone
+    noisy = [replace(trace, noise=np.ones(400, np.int64)) for trace in mixed]
+    reference = evaluate.run(Morphing(costs(), noisy, reference=it), "", evaluate.fixed(1)).reference
+    assert reference is not None and reference.loss == 1.0 and np.isnan(reference.clean_loss)
+
+
 def test_wrong_answers_cost_what_their_weight_says() -> None:
     env = Morphing(costs(), made(range(1)), Weights(penalty=2.0, wrong=0.5))
     env.reset(seed=0)

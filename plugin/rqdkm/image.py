@@ -127,7 +127,9 @@ def _remedy(options: DeployOptions) -> str:
 
 
 def _fewer_bits(options: DeployOptions) -> list[str]:
-    return [] if options.plans_bits or options.plan else ["plan fewer bits (--config rq --calib FILE)"]
+    if options.plans_bits or options.plan:
+        return []
+    return [f"plan fewer bits (--config {'rq-dkm' if options.config == 'dkm' else 'rq'} --calib FILE)"]
 
 
 @contextmanager

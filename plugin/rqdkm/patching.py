@@ -17,8 +17,9 @@ from rqdkm.branching import Brancher, Branching, with_packing
 from rqdkm.models import data as datasets
 from rqdkm.options import auto_columns, parse_grid
 from rqdkm.planning import partition
-from rqdkm_tvm.errors import BudgetError, DataError
+from rqdkm_tvm.errors import BudgetError, DataError, RamBudgetError
 from rqdkm_tvm.mixed import LowerMixedPrecision
+from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
 from rqdkm_tvm.patches.find import Finder, Request, Worked
 from rqdkm_tvm.plan import Plan
@@ -68,7 +69,7 @@ class Patcher:
         if not self.asked:
             return self.given
         whole = partition(self.model)
-        lowered = LowerMixedPrecision(self.given, self.parameters)(whole)
+        lowered = GatherMorphs()(LowerMixedPrecision(self.given, self.parameters)(whole))
         finder = Finder(
             lowered,
             self.given,
@@ -105,15 +106,22 @@ class Patcher:
         wanted = request(self.options)
         finder.check(wanted)
         optional = self.options.patch == "auto" and self.options.vdpc == "off" and self.options.input == "frame"
+        without: BudgetError | None = None
         if optional:
             try:
                 worked = finder.work_out(None)
-            except BudgetError:
-                pass
+            except BudgetError as error:
+                without = error
             else:
                 self.progress("the network fits without patches")
                 return worked
-        return self._find(finder, wanted)
+        try:
+            return self._find(finder, wanted)
+        except RamBudgetError as error:
+            # what helps least is no advice: a network whose maps take each other's place may need less without patches
+            if isinstance(without, RamBudgetError) and without.needed_bytes < error.needed_bytes:
+                raise without from error
+            raise
 
     def _find(self, finder: Finder, wanted: Request) -> Worked:
         began = time.monotonic()

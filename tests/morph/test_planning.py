@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rqdkm import morph_planning
-from rqdkm.options import OptionError, parse_drops
+from rqdkm.options import DeployOptions, OptionError, parse_drops
+from rqdkm.patching import Patcher
 from rqdkm.planning import Limits, partition
+from rqdkm_tvm.compile import compile_model
+from rqdkm_tvm.errors import RamBudgetError
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.morph.gather import kernel_layers, kernel_names
 from rqdkm_tvm.morph.library import network_names
@@ -36,6 +41,17 @@ def test_only_the_kernel_that_is_named_gets_fewer_bits_and_the_plan_fits_the_mod
 def test_a_kernel_that_is_not_there_is_named() -> None:
     with pytest.raises(OptionError, match=r"there is no kernel '7x7'"):
         morph_planning.plan(morphs.int8_model(), morphs.samples(120), Limits(), drops={"7x7": 1.0})
+
+
+def test_patches_of_a_morphing_network_count_its_layers_as_they_are_compiled() -> None:
+    """All kernels' results at once would need several times the memory, and that would be said to be the least."""
+    model = morphs.int8_model()
+    with pytest.raises(RamBudgetError) as whole:
+        compile_model(model.module, ram_budget=64)
+    options = DeployOptions(Path("morph.tflite"), Path("out"), config="dkm", patch="auto")
+    with pytest.raises(RamBudgetError) as patched:
+        Patcher(options, model, None, None, lambda _text: None).plan(64, None)
+    assert patched.value.needed_bytes <= whole.value.needed_bytes
 
 
 def test_drops_are_read_from_text() -> None:

@@ -17,7 +17,7 @@ from rqdkm.branching import Brancher, Branching, with_packing
 from rqdkm.models import data as datasets
 from rqdkm.options import auto_columns, parse_grid
 from rqdkm.planning import partition
-from rqdkm_tvm.errors import BudgetError, DataError, RamBudgetError
+from rqdkm_tvm.errors import BudgetError, DataError
 from rqdkm_tvm.mixed import LowerMixedPrecision
 from rqdkm_tvm.morph.gather import GatherMorphs
 from rqdkm_tvm.parameters import Parameters
@@ -106,22 +106,15 @@ class Patcher:
         wanted = request(self.options)
         finder.check(wanted)
         optional = self.options.patch == "auto" and self.options.vdpc == "off" and self.options.input == "frame"
-        without: BudgetError | None = None
         if optional:
             try:
                 worked = finder.work_out(None)
-            except BudgetError as error:
-                without = error
+            except BudgetError:
+                pass
             else:
                 self.progress("the network fits without patches")
                 return worked
-        try:
-            return self._find(finder, wanted)
-        except RamBudgetError as error:
-            # what helps least is no advice: a network whose maps take each other's place may need less without patches
-            if isinstance(without, RamBudgetError) and without.needed_bytes < error.needed_bytes:
-                raise without from error
-            raise
+        return self._find(finder, wanted)
 
     def _find(self, finder: Finder, wanted: Request) -> Worked:
         began = time.monotonic()

@@ -61,7 +61,6 @@ class Reference:
 
     frames_per_second: float
     accuracy: float
-    clean: float
     missed: float
     served: float
     loss: float
@@ -123,7 +122,7 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
     """All traces of ``env``, each once. Every policy meets the same frames."""
     rng = np.random.default_rng(seed)
     rewards: list[float] = []
-    theirs = np.zeros(5)  # of the reference: seconds, frames missed, right, right and clean, right and in time
+    theirs = np.zeros(4)  # of the reference: seconds, frames missed, right, right and in time
     clean = np.zeros(2)  # frames without added noise, those of them that are right
     # by sample, of all frames and of those without added noise: frames that it alone gets right less ours; frames
     lost = np.zeros((env.costs.right.shape[1], 2, 2))
@@ -147,7 +146,7 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
             served += info["right"] and not info["missed"] and not info["overrun"]
             if env.reference is not None:
                 taken, late, good = info["reference"]
-                theirs += (taken, late, good, untouched and good, good and not late)
+                theirs += (taken, late, good, good and not late)
                 lost[info["sample"], : 1 + untouched] += (float(good) - float(info["right"]), 1.0)
         rewards.append(total / count)
         frames += count
@@ -164,17 +163,16 @@ def run(env: Morphing, name: str, choose: Choose, *, seed: int = 0) -> Outcome:
         served / frames,
         shares / frames,
         frames,
-        None if env.reference is None else _reference(theirs, lost, frames, int(clean[0])),
+        None if env.reference is None else _reference(theirs, lost, frames),
     )
 
 
-def _reference(theirs: Array, lost: Array, frames: int, clean: int) -> Reference:
+def _reference(theirs: Array, lost: Array, frames: int) -> Reference:
     return Reference(
         frames / theirs[0],
         theirs[2] / frames,
-        theirs[3] / clean if clean else float("nan"),
         theirs[1] / frames,
-        theirs[4] / frames,
+        theirs[3] / frames,
         *_mean(lost[:, 0]),
         *_mean(lost[:, 1]),
     )

@@ -166,10 +166,8 @@ def verdicts(rows: Sequence[Row]) -> dict[str, tuple[Verdict, ...]]:
         assert reference is not None
         times = row.study.policy.frames_per_second / reference.frames_per_second
         memory = row.memory / rows[0].memory
-        over, clean = (
-            _points(reference.loss, reference.loss_ci95),
-            _points(reference.clean_loss, reference.clean_loss_ci95),
-        )
+        over = _points(reference.loss, reference.loss_ci95)
+        clean = _points(reference.clean_loss, reference.clean_loss_ci95)
         cost, most = row.decision.cycles / row.cycles, row.decision.cycles / float(row.costs.frame.min())
         beaten = study.passed(row.study) and study.proven(row.study)
         found[row.name] = (

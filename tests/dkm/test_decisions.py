@@ -143,9 +143,10 @@ def test_what_is_measured_is_what_it_says() -> None:
 
 def test_integers_decide_as_the_float_network_does() -> None:
     rng = np.random.default_rng(5)
-    layers = tuple(
+    first, second, last = (
         (rng.normal(0, 1 / np.sqrt(i), (o, i)), rng.normal(0, 0.2, o)) for i, o in ((7, 24), (24, 24), (24, 5))
     )
+    layers = (first, second, last)
     states = normalise(random_states(4000, seed=6))
     x = states / 127.0
     greatest = []
@@ -153,7 +154,7 @@ def test_integers_decide_as_the_float_network_does() -> None:
         x = x @ weights.T + bias
         x = np.maximum(x, 0) if number < 2 else x
         greatest.append(float(x.max()))
-    made = policies.quantize(layers, greatest)  # type: ignore[arg-type]
+    made = policies.quantize(layers, greatest)
     assert (made.decide(states) == x.argmax(axis=1)).mean() > 0.97
     assert Policy.from_bytes(made.to_bytes()).to_bytes() == made.to_bytes()
 
@@ -163,8 +164,8 @@ def test_training_computes_what_the_chip_will() -> None:
     net = dqn._random_network(np.random.default_rng(3), (7, 12, 12, 5))
     states, peaks = normalise(random_states(2000, seed=4)), [1e-6, 1e-6]
     values, *_ = dqn._values(net, states / 127.0, peaks, integers=True)
-    layers = tuple(zip(net[::2], net[1::2], strict=True))
-    whole = policies.quantize(layers, peaks).values(states)  # type: ignore[arg-type]
+    layers = ((net[0], net[1]), (net[2], net[3]), (net[4], net[5]))
+    whole = policies.quantize(layers, peaks).values(states)
     row, column = np.unravel_index(np.abs(whole).argmax(), whole.shape)
     assert np.abs(whole).max() > 100
     assert np.allclose(values, whole * (values[row, column] / whole[row, column]), atol=1e-9)
